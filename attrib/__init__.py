@@ -1,0 +1,54 @@
+"""attrib shows why a neural network decided what it did."""
+
+from __future__ import annotations
+
+from attrib.attribution import Attribution, Coverage, Provenance
+from attrib.errors import (
+    AttribError,
+    Cancelled,
+    InputError,
+    MissingExtra,
+    ModelUnavailable,
+    NotApplicable,
+    OpaqueModel,
+    PromptPairError,
+    TargetError,
+    UncoveredOperation,
+    UnknownName,
+    UnsupportedModel,
+)
+from attrib.explain import compare, explain
+from attrib.methods import METHODS
+from attrib.methods.gradient import InputXGradient, Saliency
+from attrib.models import load, models, wrap
+from attrib.targets import Logit, LogitDiff, LogProb, TokenLogit
+
+__all__ = [
+    "METHODS",
+    "AttribError",
+    "Attribution",
+    "Cancelled",
+    "Coverage",
+    "InputError",
+    "InputXGradient",
+    "Logit",
+    "LogProb",
+    "LogitDiff",
+    "MissingExtra",
+    "ModelUnavailable",
+    "NotApplicable",
+    "OpaqueModel",
+    "PromptPairError",
+    "Provenance",
+    "Saliency",
+    "TargetError",
+    "TokenLogit",
+    "UncoveredOperation",
+    "UnknownName",
+    "UnsupportedModel",
+    "compare",
+    "explain",
+    "load",
+    "models",
+    "wrap",
+]

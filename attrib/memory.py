@@ -1,0 +1,85 @@
+"""How many rows one pass may hold, so that activations stay under a limit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from attrib.errors import InputError
+from attrib.rules.shadow import shadow
+
+if TYPE_CHECKING:
+    from attrib.methods.base import Method
+    from attrib.models.vision import VisionModel
+
+# more rows at once gain nothing on a CPU and cost memory; a GPU needs many to be busy
+_MOST_ROWS = {"cpu": 16, "cuda": 256, "mps": 32}
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """rows: how many rows one forward with its backward may hold. notes: what the caller should know."""
+
+    rows: int
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(model: VisionModel, method: Method, x: Tensor, max_memory: int | None) -> ChunkPlan:
+        """The plan for `method` on the inputs x; a single pass over a single input needs no measuring."""
+        most = _MOST_ROWS.get(x.device.type, 16)
+        if len(x) == 1 and method.single_pass and max_memory is None:
+            return ChunkPlan(1)
+        budget = free_memory(x.device) // 2 if max_memory is None else max_memory
+        needed = max(1.0, activation_bytes(model, x) * method.memory_factor)
+        rows = int(budget // needed)
+        if rows < 1:
+            return ChunkPlan(1, (f"one input needs {needed / 1e6:.0f} MB, more than the limit of {budget / 1e6:.0f} MB",))
+        return ChunkPlan(min(rows, most))
+
+    def halved(self, error: BaseException) -> ChunkPlan:
+        """The plan to go on with after the device ran out of memory."""
+        if self.rows == 1:
+            raise InputError("one input alone does not fit into the device's memory; use a smaller one") from error
+        return replace(self, rows=self.rows // 2)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocator failed: CUDA's has a type of its own, the CPU's only words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on `device`."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def activation_bytes(model: VisionModel, x: Tensor) -> int:
+    """Bytes that autograd keeps for one row of x: measured once per shape and remembered on the model."""
+    key = (tuple(x.shape[1:]), x.dtype, x.device.type)
+    if key not in model.measured_bytes:
+        model.measured_bytes[key] = _measure(model, x[:1])
+    return model.measured_bytes[key]
+
+
+def _measure(model: VisionModel, x: Tensor) -> int:
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        if tensor.shape[:1] != () and storage.data_ptr() not in weights:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    twin = shadow(model.module)
+    weights = {t.untyped_storage().data_ptr() for t in (*twin.state_dict().values(),)}
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        twin(leaf.clone())
+    return max(sum(storages.values()), math.prod(x.shape) * x.element_size())

@@ -1,0 +1,21 @@
+"""The methods, by name. To add one: write its class, import it here, add its row."""
+
+from __future__ import annotations
+
+from attrib.errors import UnknownName
+from attrib.methods.base import Method
+from attrib.methods.gradient import InputXGradient, Saliency
+
+METHODS: dict[str, type[Method]] = {
+    "saliency": Saliency,
+    "input_x_gradient": InputXGradient,
+}
+
+
+def method_named(method: Method | str) -> Method:
+    """The method itself, or the one of that name with its default settings."""
+    if isinstance(method, Method):
+        return method
+    if method not in METHODS:
+        raise UnknownName("method", method, METHODS)
+    return METHODS[method]()

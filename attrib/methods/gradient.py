@@ -1,0 +1,51 @@
+"""Saliency and input × gradient: one backward pass to the input, no rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attrib.methods.base import Card, Finding, Method, Question
+
+
+@dataclass(frozen=True)
+class Saliency(Method):
+    """|∂f/∂x|, elementwise. Simonyan et al. 2013."""
+
+    name: ClassVar[str] = "saliency"
+    card: ClassVar[Card] = Card(
+        title="Saliency",
+        idea="Where would a small change of a pixel change the score most?",
+        formula="|∂f/∂x|; the heatmap shows the largest channel",
+        reference="Simonyan, Vedaldi, Zisserman 2013, arXiv:1312.6034",
+        assumptions="The score is differentiable at the input.",
+        misleads="It shows sensitivity, not contribution: a pixel that decides the class but has saturated "
+        "the network has no gradient, and in ReLU networks the map is noisy.",
+        cost="1 F + 1 B",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        score, gradient = question.gradient(question.x)
+        return Finding(gradient.abs(), score, reduction="max_abs", signed=False)
+
+
+@dataclass(frozen=True)
+class InputXGradient(Method):
+    """x ⊙ ∂f/∂x. For a piecewise-linear network without biases it sums to the score exactly."""
+
+    name: ClassVar[str] = "input_x_gradient"
+    card: ClassVar[Card] = Card(
+        title="Input × gradient",
+        idea="How much of the score does each pixel carry, if the network were linear around this input?",
+        formula="x ⊙ ∂f/∂x",
+        reference="Shrikumar et al. 2016, arXiv:1605.01713",
+        assumptions="Zero (the mean colour, after preprocessing) means 'nothing there'.",
+        misleads="Dark or mean-coloured pixels get nothing whatever they do; the sum differs from the score "
+        "by what the biases carry, which is shown as the completeness error.",
+        cost="1 F + 1 B",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        score, gradient = question.gradient(question.x)
+        values = question.x * gradient
+        return Finding(values, score, delta=values.flatten(1).sum(1) - score)

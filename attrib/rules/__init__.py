@@ -1,0 +1,1 @@
+"""Backward rules and the engine that applies them; imports torch only."""
