@@ -1,0 +1,91 @@
+"""Layer-wise relevance propagation: one backward pass under a table of rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attrib.attribution import Coverage
+from attrib.errors import InputError
+from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.rules.engine import Engine, Rules
+from attrib.rules.presets import PRESETS, preset_named
+
+
+@dataclass(frozen=True)
+class LRP(Method):
+    """Relevance of every input, and a ledger of where the rest of the score went. Bach et al. 2015.
+
+    preset: a table of `attrib.rules.presets`. rules: a table of your own, or one added to the preset's.
+    low, high: bounds of the preprocessed input for z-box; None: from the model's preprocessing, else the
+        input's own.
+    """
+
+    name: ClassVar[str] = "lrp"
+    memory_factor: ClassVar[float] = 2.0
+    card: ClassVar[Card] = Card(
+        title="Layer-wise relevance propagation",
+        idea="Hand the score back layer by layer, each neuron giving to its inputs what they contributed.",
+        formula="R_i = Σ_j (x_i·ρ(w_ij) / Σ_i x_i·ρ(w_ij)) R_j, ρ chosen per layer by the preset",
+        reference="Bach et al. 2015, doi:10.1371/journal.pone.0130140; Montavon et al. 2019 (presets)",
+        assumptions="Every operation has a rule; the ledger shows what biases and stabilisers absorbed.",
+        misleads="z⁺ rules look alike for every class: compare two targets before reading a map as evidence for one. "
+        "Flat and box presets share relevance among the pixels of a receptive field.",
+        cost="1 F + 1 B, and one more forward per z⁺ or γ layer",
+    )
+
+    preset: str = setting("epsilon_plus_flat", "Which rule each layer gets", choices=tuple(PRESETS))
+    low: Any = setting(None, "Lower bound of the preprocessed input (z-box)", advanced=True)
+    high: Any = setting(None, "Upper bound of the preprocessed input (z-box)", advanced=True)
+    rules: Rules | None = setting(None, "Rules that override the preset's", advanced=True)
+    composite: Any = setting(None, "A zennit composite to run instead", advanced=True)
+
+    def explain(self, question: Question) -> Finding:
+        if self.composite is not None:
+            from attrib.methods.composite import explain_with_composite
+
+            return explain_with_composite(self.composite, question)
+        rules = preset_named(self.preset, self._bounds(question))
+        if self.rules is not None:
+            rules = rules | self.rules
+        return propagate(question, rules)
+
+    def _bounds(self, question: Question) -> tuple[Tensor, Tensor]:
+        known = question.model.bounds()
+        low, high = known if known is not None else (question.x.amin(), question.x.amax())
+        low = torch.as_tensor(low if self.low is None else self.low, dtype=question.x.dtype, device=question.x.device)
+        high = torch.as_tensor(high if self.high is None else self.high, dtype=question.x.dtype, device=question.x.device)
+        if bool((question.x < low - 1e-4).any()) or bool((question.x > high + 1e-4).any()):
+            low, high = torch.minimum(low, question.x.amin()), torch.maximum(high, question.x.amax())
+        if bool((low > high).any()):
+            raise InputError(f"low must not exceed high, got low={self.low}, high={self.high}")
+        return low, high
+
+
+def propagate(question: Question, rules: Rules) -> Finding:
+    """Relevance of the input under `rules`, with the ledger."""
+    engine = Engine(rules, question.twin, question.x.shape, question.model.weight_cache, question.strict)
+    leaf = question.x.detach().requires_grad_()
+    with torch.enable_grad():
+        with engine:
+            score = question.scores(leaf.clone())
+        wanted = [leaf, *engine.deposits]
+        gradient, *deposits = torch.autograd.grad(score.sum(), wanted, allow_unused=True)
+    values = torch.zeros_like(leaf) if gradient is None else leaf.detach() * gradient
+    for deposit in deposits:
+        if deposit is not None:
+            values = values + deposit
+    score = score.detach()
+    ledger, delta = settled_ledger(values, score, engine)
+    return Finding(values.detach(), score, delta=delta, ledger=ledger, coverage=Coverage(**engine.counts))
+
+
+def settled_ledger(values: Tensor, score: Tensor, engine: Engine) -> tuple[dict[str, Tensor], Tensor]:
+    """(name → (batch,) amounts that add up to the score, what could not be accounted for)."""
+    amounts = {"input": values.flatten(1).sum(1).double(), **engine.ledger.amounts}
+    missing = score.double() - torch.stack(list(amounts.values())).sum(0)
+    amounts["unaccounted"] = missing
+    return {name: amount.to(score.dtype) for name, amount in amounts.items()}, (-missing).to(score.dtype)

@@ -1,0 +1,198 @@
+"""Rules for activations, products, sums with constants and normalisation. c: coefficient R/a from above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrib.rules.engine import Call, Ledger, ruled
+
+
+def as_gradient(call: Call) -> Any:
+    """The ordinary gradient: right for what is positively homogeneous (ReLU, max-pooling)."""
+    return call.plain()
+
+
+def identity(call: Call) -> Any:
+    """R_z = R_y · (f(z) − f(0))/f(z): relevance passes an activation; what f(0) ≠ 0 adds is booked as offset.
+
+    In gradient form c_z = c_y (f(z) − f(0))/z. With f(0) = 0 this is zennit's Pass and AttnLRP's identity rule.
+    """
+    ledger = call.engine.ledger
+
+    def compute(z: Tensor) -> Any:
+        wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+        origin, slope = _at_zero(call, wide)
+        arguments, settings = call.args[1:], {k: v for k, v in call.kwargs.items() if k not in ("inplace", "input")}
+        y = _out_of_place(call)(z, *arguments, **settings)
+        ratio = (y.to(wide.dtype) - origin) / torch.where(wide.abs() < _NEAR, torch.ones_like(wide), wide)
+        ratio = torch.where(wide.abs() < _NEAR, slope.expand_as(ratio), ratio)
+        offset = origin.item()
+        if call.in_place:
+            y = z.copy_(y)
+
+        def pull(c: Tensor, ratio: Tensor) -> Tensor:
+            if offset != 0:
+                ledger.absorb("activation offset", offset * c.flatten(1).sum(1))
+            return (c * ratio).to(c.dtype)
+
+        return y, (ratio,), pull
+
+    return ruled(compute, call.x)
+
+
+_NEAR = 1e-6
+
+
+def _out_of_place(call: Call) -> Any:
+    """The function that computes the same without changing its input."""
+    name = getattr(call.function, "__name__", "")
+    if name.endswith("_") and not name.endswith("__"):
+        return getattr(torch.nn.functional, name[:-1], None) or getattr(torch, name[:-1])
+    return call.function
+
+
+def _at_zero(call: Call, z: Tensor) -> tuple[Tensor, Tensor]:
+    """f(0), and the slope of f at 0 (the mean of both sides where f has a kink)."""
+    step = 1e-4
+    points = torch.tensor([0.0, step, -step], dtype=torch.float64, device=z.device)
+    settings = {k: v for k, v in call.kwargs.items() if k not in ("inplace", "input")}
+    values = _out_of_place(call)(points, *call.args[1:], **settings)
+    return values[0].to(z.dtype), ((values[1] - values[2]) / (2 * step)).to(z.dtype)
+
+
+def gate(call: Call) -> Any:
+    """`identity`, and the output is marked: a product takes it as a constant, all relevance goes to the signal.
+
+    Signal takes all — Arras et al. 2017, for squeeze-and-excitation and hand-written x·σ(z).
+    """
+    output = identity(call)
+    output._attrib_gate = True
+    return output
+
+
+def product(call: Call) -> Any:
+    """R_a = R_b = R/2 where both factors carry relevance (uniform rule); a gate or a constant gets none."""
+    factors = [a for a in (call.x, call.argument(1, "other")) if isinstance(a, Tensor) and a.requires_grad]
+    if len(factors) < 2:
+        return call.plain()
+    gates = [getattr(factor, "_attrib_gate", False) for factor in factors]
+    if any(gates) and not all(gates):
+        kept = [f.detach() if is_gate else f for f, is_gate in zip(factors, gates, strict=True)]
+        return call.function(*kept, *call.args[2:])
+    output = call.plain()
+    output.register_hook(lambda c: c / 2)
+    return output
+
+
+def quotient(call: Call) -> Any:
+    """The denominator counts as a constant scale: all relevance goes to the numerator."""
+    denominator = call.argument(1, "other")
+    if isinstance(denominator, Tensor) and denominator.requires_grad:
+        return call.function(call.x, denominator.detach(), *call.args[2:], **call.kwargs)
+    return call.plain()
+
+
+@dataclass(frozen=True)
+class SumWithConstant:
+    """Sums hand relevance on by their gradient; what a constant summand carries is booked as bias.
+
+    sign: of the second argument (−1 for a difference).
+    """
+
+    sign: float = 1.0
+
+    def __call__(self, call: Call) -> Any:
+        first, second = call.x, call.argument(1, "other")
+        reflected = getattr(call.function, "__name__", "") in ("__rsub__", "rsub")
+        signs = (-1.0, 1.0) if reflected else (1.0, self.sign * call.kwargs.get("alpha", 1.0))
+        output = call.plain()
+        for value, sign in ((first, signs[0]), (second, signs[1])):
+            constant = not (isinstance(value, Tensor) and value.requires_grad)
+            if constant and not (isinstance(value, (int, float)) and value == 0):
+                amount = value.detach() * sign if isinstance(value, Tensor) else value * sign
+                output.register_hook(_booking(call.engine.ledger, "bias", amount))
+        return output
+
+
+def _booking(ledger: Ledger, name: str, constant: Any) -> Any:
+    def book(c: Tensor) -> None:
+        ledger.absorb(name, (c * constant).flatten(1).sum(1))
+
+    return book
+
+
+def affine_norm(call: Call) -> Any:
+    """BatchNorm in eval mode as the affine map it is, under the ε-rule: its shift is booked as bias."""
+    affine = batch_norm_affine(call)
+    if affine is None:
+        return NotImplemented
+    scale, shift = affine
+    output = call.plain()
+    shape = (1, -1, *[1] * (output.dim() - 2))
+    output.register_hook(_booking(call.engine.ledger, "bias", shift.reshape(shape)))
+    return output
+
+
+def batch_norm_affine(call: Call) -> tuple[Tensor, Tensor] | None:
+    """(scale, shift), one per channel: y = scale·x + shift; None where the batch's own statistics are used."""
+    of = _TORCH_BATCH_NORM if call.function is torch.batch_norm else _F_BATCH_NORM
+    mean, variance, weight, bias = (call.argument(of[key], key) for key in ("running_mean", "running_var", "weight", "bias"))
+    eps = call.argument(7, "eps", 1e-5)
+    if mean is None or variance is None or call.argument(5, "training", False):
+        return None
+    scale = torch.rsqrt(variance + eps)
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
+_F_BATCH_NORM = {"running_mean": 1, "running_var": 2, "weight": 3, "bias": 4}
+_TORCH_BATCH_NORM = {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4}
+
+
+def layer_norm(call: Call) -> Any:
+    """y = (x − mean)/std · w + b with std a constant (Ali et al. 2022); b's share is booked as bias."""
+    shape = tuple(call.argument(1, "normalized_shape"))
+    weight, bias, eps = call.argument(2, "weight"), call.argument(3, "bias"), call.argument(4, "eps", 1e-5)
+    axes = tuple(range(-len(shape), 0))
+    ledger = call.engine.ledger
+
+    def compute(x: Tensor) -> Any:
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        scale = torch.rsqrt(wide.var(axes, unbiased=False, keepdim=True) + eps)
+
+        def pull(c: Tensor, scale: Tensor) -> Tensor:
+            if bias is not None:
+                ledger.absorb("bias", (c * bias).flatten(1).sum(1))
+            inner = c if weight is None else c * weight
+            centred = inner - inner.mean(axes, keepdim=True)
+            return (centred * scale).to(c.dtype)
+
+        return torch.layer_norm(x, shape, weight, bias, eps), (scale,), pull
+
+    return ruled(compute, call.x)
+
+
+def group_norm(call: Call) -> Any:
+    """As `layer_norm`, within each group of channels."""
+    groups, eps = call.argument(1, "num_groups"), call.argument(4, "eps", 1e-5)
+    weight, bias = call.argument(2, "weight"), call.argument(3, "bias")
+    ledger = call.engine.ledger
+
+    def compute(x: Tensor) -> Any:
+        per_channel = (1, -1, *[1] * (x.dim() - 2))
+        scale = torch.rsqrt(x.reshape(x.shape[0], groups, -1).var(2, unbiased=False, keepdim=True) + eps)
+
+        def pull(c: Tensor, scale: Tensor) -> Tensor:
+            if bias is not None:
+                ledger.absorb("bias", (c * bias.view(per_channel)).flatten(1).sum(1))
+            inner = (c if weight is None else c * weight.view(per_channel)).reshape(c.shape[0], groups, -1)
+            return ((inner - inner.mean(2, keepdim=True)) * scale).reshape(c.shape)
+
+        return torch.nn.functional.group_norm(x, groups, weight, bias, eps), (scale,), pull
+
+    return ruled(compute, call.x)

@@ -1,0 +1,246 @@
+"""The engine: a rule table in force inside one `with`, applied by one TorchFunctionMode.
+
+Relevance flows in gradient form: what goes backward is c = R/a, so that relevance at any tensor a is a·c.
+A rule is a function `rule(call) -> output`, or NotImplemented where it does not fit; an operation without a rule keeps its gradient, and the engine
+records whether that is right (linear) or not (uncovered).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from attrib.errors import UncoveredOperation
+from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, name_of
+from attrib.rules.weights import WeightCache
+
+Rule = Callable[["Call"], Any]
+Pull = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A table from operation kind to rule. `a | b`: b overrides a; `.inside(pattern, rules)` scopes by module.
+
+    The kind "first" is the first linear layer that relevance can reach the input through.
+    conserving: the table claims to account for all relevance, so every operation must be ruled or linear;
+        otherwise only activations are expected to have a rule.
+    """
+
+    table: Mapping[str, Rule] = field(default_factory=dict)
+    scoped: tuple[tuple[str, Mapping[str, Rule]], ...] = ()
+    conserving: bool = False
+    harmless: frozenset[Rule] = frozenset()  # rules that are the ordinary gradient, counted as linear
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", MappingProxyType(dict(self.table)))
+
+    def __or__(self, other: Rules) -> Rules:
+        return Rules({**self.table, **other.table}, self.scoped + other.scoped, self.conserving or other.conserving, self.harmless | other.harmless)
+
+    def inside(self, pattern: str, rules: Rules | Mapping[str, Rule]) -> Rules:
+        """The same table, with `rules` overriding it in modules whose path matches the glob `pattern`."""
+        table = rules.table if isinstance(rules, Rules) else rules
+        return replace(self, scoped=(*self.scoped, (pattern, MappingProxyType(dict(table)))))
+
+    def find(self, kind: str, path: str) -> Rule | None:
+        """The rule for `kind` in module `path`; the last matching scope wins."""
+        for pattern, table in reversed(self.scoped):
+            if kind in table and fnmatchcase(path, pattern):
+                return table[kind]
+        return self.table.get(kind)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One torch function call that a rule answers."""
+
+    engine: Engine
+    kind: str
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def x(self) -> Tensor:
+        """The first argument."""
+        first: Tensor = self.args[0] if self.args else next(iter(self.kwargs.values()))
+        return first
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def plain(self) -> Any:
+        """The call as the model wrote it, with its ordinary gradient."""
+        return self.function(*self.args, **self.kwargs)
+
+    @property
+    def in_place(self) -> bool:
+        name = getattr(self.function, "__name__", "")
+        dunder = name.startswith("__i") and name != "__init__"
+        return bool(self.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__")) or dunder
+
+
+class RuleFunction(torch.autograd.Function):
+    """An operation whose backward is a rule: forward(x…) -> value, saved tensors, and pull(grad, *saved)."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., tuple[Tensor, Sequence[Tensor], Pull]], *xs: Tensor) -> Tensor:
+        value, saved, ctx.pull = compute(*xs)
+        if any(value is x for x in xs):
+            ctx.mark_dirty(value)
+        ctx.save_for_backward(*saved)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        # on the CPU the backward runs in the calling thread, where the mode is still in force
+        with torch._C.DisableTorchFunction():
+            pulled = ctx.pull(grads[0], *ctx.saved_tensors)
+        return (None, *pulled) if isinstance(pulled, tuple) else (None, pulled)
+
+
+def ruled(compute: Callable[..., tuple[Tensor, Sequence[Tensor], Pull]], *xs: Tensor) -> Tensor:
+    """Apply a RuleFunction: `compute(*xs)` gives (value, tensors to save, pull(grad, *saved) -> grads of xs)."""
+    output: Tensor = RuleFunction.apply(compute, *xs)  # type: ignore[no-untyped-call]
+    return output
+
+
+class Ledger:
+    """Where relevance goes that does not reach the input: name → one amount per sample."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.amounts: dict[str, Tensor] = {}
+
+    def absorb(self, name: str, amounts: Tensor) -> None:
+        """Add relevance swallowed by one operation; amounts: (rows, …), rows a multiple of the batch."""
+        if amounts.shape[0] % self.batch != 0:
+            amounts = amounts.sum().expand(self.batch) / self.batch
+        total = amounts.reshape(self.batch, -1).sum(1).double()
+        self.amounts[name] = self.amounts[name] + total if name in self.amounts else total
+
+
+class Engine(TorchFunctionMode):
+    """A rule table in force, for one thread and one twin.
+
+    twin: the shadow of the model; hooks are put on it to know which module runs.
+    inputs: the shape of what is explained, batch first.
+    ledger: where rules book what they absorb. deposits: unit tensors, shaped like the inputs, whose gradients
+        are the relevance that first-layer rules put on the input directly.
+    """
+
+    def __init__(
+        self, rules: Rules, twin: nn.Module, inputs: torch.Size, cache: WeightCache, strict: bool = False
+    ) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.rules = rules
+        self.cache = cache
+        self.strict = strict
+        self.ledger = Ledger(inputs[0])
+        self.deposits: list[Tensor] = []
+        self.counts: dict[str, dict[str, int]] = {"ruled": {}, "linear": {}, "uncovered": {}}
+        self.first_done = False
+        self._path: list[str] = [""]
+        self._watched: dict[str, nn.Module] = dict(twin.named_modules())
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Engine:
+        for path, module in self._watched.items():
+            self._stack.enter_context(_removed(module.register_forward_pre_hook(self._entering(path))))
+            leaving = module.register_forward_hook(self._leaving, always_call=True)
+            self._stack.enter_context(_removed(leaving))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._stack.close()
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        return lambda module, args: self._path.append(path)
+
+    def _leaving(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._path.pop()
+
+    @property
+    def path(self) -> str:
+        """The module that is running, as in named_modules; "" for the model itself."""
+        return self._path[-1]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        kind = KIND.get(func)
+        if kind is None:
+            return self._unruled(func, args, kwargs, "linear" if func in IS_LINEAR else "uncovered")
+        if not torch.is_grad_enabled() or not carries_relevance(args, kwargs):
+            return func(*args, **kwargs)
+        if kind in ("conv", "linear", "conv_transpose") and not self.first_done:
+            self.first_done = True
+            rule = self.rules.find("first", self.path) or self.rules.find(kind, self.path)
+        else:
+            rule = self.rules.find(kind, self.path)
+        output = NotImplemented if rule is None else rule(Call(self, kind, func, tuple(args), kwargs))
+        if output is NotImplemented:
+            return self._unruled(func, args, kwargs, self._verdict(kind))
+        self._count("linear" if rule in self.rules.harmless else "ruled", name_of(func))
+        return output
+
+    def _verdict(self, kind: str) -> str:
+        if self.rules.conserving:
+            return "uncovered"
+        return "uncovered" if kind in ACTIVATIONS else "linear"
+
+    def _unruled(self, func: Any, args: Any, kwargs: Any, verdict: str) -> Any:
+        if not torch.is_grad_enabled() or not carries_relevance(args, kwargs):
+            return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        if not carries_relevance((output,), {}):
+            return output
+        if verdict == "uncovered" and not self.rules.conserving and KIND.get(func) not in ACTIVATIONS:
+            return output
+        name = name_of(func)
+        if verdict == "uncovered":
+            self._refuse(name) if self.strict else self._count(verdict, f"{name} in {self.path or 'the model'}")
+        else:
+            self._count(verdict, name)
+        return output
+
+    def _refuse(self, name: str) -> None:
+        where = f"module {self.path!r}" if self.path else "the model's own forward"
+        raise UncoveredOperation(
+            f"no rule covers {name!r} in {where}; use strict=False to take its plain gradient and see it in "
+            f"result.coverage, or a rule table that has it, e.g. rules | Rules({{kind: rule}})"
+        )
+
+    def _count(self, verdict: str, name: str) -> None:
+        counts = self.counts[verdict]
+        counts[name] = counts.get(name, 0) + 1
+
+
+def carries_relevance(args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether any tensor among the arguments requires gradients: in a twin that means it carries relevance."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                return True
+        elif isinstance(value, (list, tuple)) and carries_relevance(value, {}):
+            return True
+    return False
+
+
+class _removed(AbstractContextManager[None]):
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    def __exit__(self, *exception: Any) -> None:
+        self.handle.remove()

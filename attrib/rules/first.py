@@ -1,0 +1,116 @@
+"""LRP rules for the first layer: they put relevance on the input itself, not in proportion to x.
+
+In gradient form that has no coefficient where x = 0, so it is deposited: a unit tensor joins the call as a
+second input, and its gradient is the relevance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attrib.rules.affine import Affine
+from attrib.rules.engine import Engine, ruled
+from attrib.rules.linear import Computed, LinearRule, wide_of
+
+
+@dataclass(frozen=True)
+class DepositRule(LinearRule):
+    """Base of the first-layer rules; `pull` of their `compute` gives relevance, not a coefficient."""
+
+    def joined(self, engine: Engine, x: Tensor, compute: Callable[[Tensor], Computed]) -> Tensor:
+        if x.shape == engine.inputs:
+            unit = x.new_ones(()).expand(x.shape).detach().requires_grad_()
+            engine.deposits.append(unit)
+            return ruled(lambda x, unit: _to_unit(compute(x)), x, unit)
+        return ruled(lambda x: _as_coefficient(engine, x, compute(x)), x)
+
+
+def _to_unit(computed: Computed) -> Computed:
+    value, saved, pull = computed
+    return value, saved, lambda c, *saved: (None, pull(c, *saved))
+
+
+def _as_coefficient(engine: Engine, x: Tensor, computed: Computed) -> Computed:
+    """R/x; what falls on x = 0 has no coefficient and is booked."""
+    value, saved, pull = computed
+
+    def divided(c: Tensor, x: Tensor, *saved: Tensor) -> Tensor:
+        relevance = pull(c, *saved)
+        engine.ledger.absorb("zeros before the first layer", (relevance * (x == 0)).flatten(1).sum(1))
+        return torch.where(x == 0, torch.zeros_like(x), relevance / x)
+
+    return value, (x, *saved), divided
+
+
+@dataclass(frozen=True, eq=False)
+class ZBox(DepositRule):
+    """R_x = x⊙WᵀS − l⊙W⁺ᵀS − h⊙W⁻ᵀS, S = R/s(Wx − W⁺l − W⁻h) — Montavon et al. 2017, eq. 19.
+
+    low, high: the bounds l ≤ x ≤ h, broadcastable to x. The bias cancels.
+    """
+
+    low: Tensor
+    high: Tensor
+    epsilon: float = 1e-6
+
+    def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
+        low, high = (bound.to(x).expand(1, *x.shape[1:]) for bound in (self.low, self.high))
+        up, whole = layer.positive(), layer.total_weight()
+        d = layer.apply(x, whole) - layer.apply(low - high, up) - layer.apply(high, whole)  # W⁻ = W − W⁺
+        d = wide_of(d)
+        ratio = wide_of(z) / (d + self.epsilon * torch.ones_like(d).copysign_(d + 0.0))
+
+        def pull(c: Tensor, ratio: Tensor, x: Tensor) -> Tensor:
+            s = c * ratio
+            s = s.to(c.dtype)
+            pulled, positive = layer.transpose(s, whole, x.shape), layer.transpose(s, up, x.shape)
+            return (x - high) * pulled - (low - high) * positive
+
+        return z, (ratio, x), pull
+
+
+@dataclass(frozen=True)
+class WSquare(DepositRule):
+    """R_x = (W²)ᵀ(R/s(Σ W² + b²)) — Montavon et al. 2017, eq. 12. b² takes its share."""
+
+    epsilon: float = 1e-6
+
+    def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
+        squares, bias = layer.total_weight().square(), layer.total_bias()
+        own = None if bias is None else bias.square()
+        d = wide_of(layer.apply(x.new_ones(()).expand(1, *x.shape[1:]).contiguous(), squares, own))
+        ratio = wide_of(z) / (d + self.epsilon)
+        shape = x.shape
+
+        def pull(c: Tensor, ratio: Tensor) -> Tensor:
+            s = c * ratio
+            engine.ledger.absorb("stabiliser", self.epsilon * layer.per_channel(s))
+            if own is not None:
+                engine.ledger.absorb("bias", layer.per_channel(s) @ own.to(s.dtype))
+            return layer.transpose(s.to(c.dtype), squares, shape)
+
+        return z, (ratio,), pull
+
+
+@dataclass(frozen=True)
+class Flat(DepositRule):
+    """R_x = 1ᵀ(R/s(Σ 1)): every input in the receptive field gets the same — Lapuschkin et al. 2019."""
+
+    epsilon: float = 1e-6
+
+    def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
+        ones = layer.weight.new_ones(()).expand(layer.weight.shape)
+        count = wide_of(layer.apply(x.new_ones(()).expand(1, *x.shape[1:]), ones))
+        ratio = wide_of(z) / (count + self.epsilon)
+        shape = x.shape
+
+        def pull(c: Tensor, ratio: Tensor) -> Tensor:
+            s = c * ratio
+            engine.ledger.absorb("stabiliser", self.epsilon * layer.per_channel(s))
+            return layer.transpose(s.to(c.dtype), ones, shape)
+
+        return z, (ratio,), pull

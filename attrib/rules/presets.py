@@ -1,0 +1,66 @@
+"""Rule tables by name. The names of the CNN tables are zennit's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from attrib.errors import UnknownName
+from attrib.rules import elementwise as e
+from attrib.rules.engine import Rule, Rules
+from attrib.rules.first import Flat, ZBox
+from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, LinearRule, ZPlus, fold_batch_norm
+from attrib.rules.pooling import ExcitationPool
+from attrib.rules.rectifiers import ExcitationGate, deconv, guided
+
+GUIDED = Rules({"relu": guided, "hardtanh": guided})
+DECONV = Rules({"relu": deconv, "hardtanh": deconv})
+
+
+def excitation(temperature: float) -> Rules:
+    """The gates of excitation pullbacks, τ = temperature for ReLUs and max-pools alike."""
+    gate = ExcitationGate(temperature)
+    return Rules({"relu": gate, "hardtanh": gate, "max_pool": ExcitationPool(temperature)})
+
+
+def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None = None) -> Rules:
+    """Everything that a table which accounts for all relevance needs, around its rules for linear layers."""
+    table: dict[str, Rule] = {
+        "conv": conv,
+        "conv_transpose": conv,
+        "linear": linear,
+        "batch_norm": fold_batch_norm,
+        "layer_norm": e.layer_norm,
+        "group_norm": e.group_norm,
+        "sigmoid": e.gate,
+        "product": e.product,
+        "quotient": e.quotient,
+        "sum_of_two": e.SumWithConstant(),
+        "difference": e.SumWithConstant(-1.0),
+    }
+    table |= dict.fromkeys(("relu", "leaky_relu", "max_pool"), e.as_gradient)
+    table |= dict.fromkeys(("hardtanh", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)
+    if first is not None:
+        table["first"] = first
+    return Rules(table, conserving=True, harmless=frozenset({e.as_gradient}))
+
+
+Bounds = tuple[Tensor, Tensor]
+
+PRESETS: dict[str, Callable[[Bounds], Rules]] = {
+    "gradient": lambda bounds: _conserving(Epsilon(0.0), Epsilon(0.0)),
+    "epsilon": lambda bounds: _conserving(Epsilon(), Epsilon()),
+    "epsilon_plus": lambda bounds: _conserving(ZPlus(), Epsilon()),
+    "epsilon_plus_flat": lambda bounds: _conserving(ZPlus(), Epsilon(), Flat()),
+    "epsilon_gamma_box": lambda bounds: _conserving(Gamma(), Epsilon(), ZBox(*bounds)),
+    "epsilon_alpha2_beta1": lambda bounds: _conserving(AlphaBeta(), Epsilon()),
+    "epsilon_alpha2_beta1_flat": lambda bounds: _conserving(AlphaBeta(), Epsilon(), Flat()),
+}
+
+
+def preset_named(name: str, bounds: Bounds) -> Rules:
+    """The rule table called `name`; bounds: (low, high) of the input, used by z-box."""
+    if name not in PRESETS:
+        raise UnknownName("LRP preset", name, PRESETS)
+    return PRESETS[name](bounds)

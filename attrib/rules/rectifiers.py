@@ -1,0 +1,78 @@
+"""What a ReLU, with or without a ceiling, hands back. z: input, y: output, u: what comes from above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrib.rules.engine import Call, ruled
+
+
+def clamp_bounds(call: Call) -> tuple[Any, Any]:
+    """(low, high) of relu, relu6, hardtanh or clamp; None: open."""
+    name = getattr(call.function, "__name__", "").strip("_")
+    if call.kind == "relu":
+        return 0.0, None
+    if name == "relu6":
+        return 0.0, 6.0
+    if name == "hardtanh":
+        return call.argument(1, "min_val", -1.0), call.argument(2, "max_val", 1.0)
+    if name == "clamp_max":
+        return None, call.argument(1, "max")
+    return call.argument(1, "min"), call.argument(2, "max")
+
+
+def _rectified(call: Call, backward: Callable[[Tensor, Tensor, float | None], Tensor]) -> Any:
+    """The call with `backward(u, y, ceiling)` in place of its derivative; NotImplemented where it does not rectify."""
+    low, high = clamp_bounds(call)
+    if not isinstance(low, (int, float)) or low != 0 or isinstance(high, Tensor):
+        return NotImplemented
+
+    def compute(z: Tensor) -> Any:
+        y = z.clamp_(0, high) if call.in_place else z.clamp(0, high)
+        return y, (y,), lambda u, y: backward(u, y, high)
+
+    return ruled(compute, call.x)
+
+
+def guided(call: Call) -> Any:
+    """u⁺ ⊙ 1[0<z<h] — Springenberg et al. 2014."""
+    return _rectified(call, _guided)
+
+
+def _guided(u: Tensor, y: Tensor, high: float | None) -> Tensor:
+    passed: Tensor = torch.ops.aten.threshold_backward(u.clamp_min(0), y, 0)
+    return passed if high is None else passed * (y < high)
+
+
+def deconv(call: Call) -> Any:
+    """u⁺, whatever z was — Zeiler & Fergus 2014."""
+    return _rectified(call, lambda u, y, high: u.clamp_min(0))
+
+
+@dataclass(frozen=True)
+class ExcitationGate:
+    """u ⊙ σ(z/τ); under a ceiling h: u ⊙ (σ(z/τ) − σ((z−h)/τ)), the slope of the softly clamped line.
+
+    temperature: τ, in units of the pre-activation; τ → 0 is the ordinary derivative.
+    """
+
+    temperature: float
+
+    def __call__(self, call: Call) -> Any:
+        low, high = clamp_bounds(call)
+        if not isinstance(low, (int, float)) or low != 0 or isinstance(high, Tensor):
+            return NotImplemented
+
+        def compute(z: Tensor) -> Any:
+            gate = torch.sigmoid(z / self.temperature)
+            if high is not None:
+                gate = gate - torch.sigmoid((z - high) / self.temperature)
+            y = z.clamp_(0, high) if call.in_place else z.clamp(0, high)
+            return y, (gate,), torch.mul
+
+        return ruled(compute, call.x)

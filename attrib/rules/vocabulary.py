@@ -1,0 +1,77 @@
+"""Which torch functions mean which operation: one word per kind, however the model spells it.
+
+LINEAR kinds hand relevance on by their ordinary gradient: maps that are linear, or positively homogeneous
+(max-pooling), in what carries relevance. Anything in neither table is *unknown* and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Function = Callable[..., Any]
+
+RULED: dict[str, tuple[Function, ...]] = {
+    "conv": (torch.conv1d, torch.conv2d, torch.conv3d),
+    "conv_transpose": (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+    "linear": (F.linear,),
+    "batch_norm": (F.batch_norm, torch.batch_norm),
+    "layer_norm": (F.layer_norm, torch.layer_norm),
+    "group_norm": (F.group_norm, torch.group_norm),
+    "relu": (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
+    "hardtanh": (F.relu6, F.hardtanh, F.hardtanh_, torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_,
+                 torch.clamp_min, Tensor.clamp_min, Tensor.clamp_min_, torch.clamp_max, Tensor.clamp_max),
+    "leaky_relu": (F.leaky_relu, F.leaky_relu_, torch.prelu, F.prelu, torch.rrelu, F.rrelu),
+    "gelu": (F.gelu,),
+    "silu": (F.silu,),
+    "hardswish": (F.hardswish,),
+    "mish": (F.mish,),
+    "elu": (F.elu, F.elu_, F.celu, F.selu),
+    "tanh": (torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.tanh, F.softsign),
+    "softplus": (F.softplus,),
+    "sigmoid": (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, F.hardsigmoid),
+    "max_pool": (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
+    "softmax": (F.softmax, torch.softmax, Tensor.softmax),
+    "product": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.mul_, Tensor.__imul__, torch.multiply),
+    "quotient": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, Tensor.__itruediv__, torch.true_divide),
+    "matrix_product": (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm),
+    "sum_of_two": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__),
+    "difference": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.sub_, Tensor.__isub__, Tensor.__rsub__, torch.rsub),
+}  # fmt: skip
+
+LINEAR: tuple[Function, ...] = (
+    torch.cat, torch.concat, torch.stack, torch.hstack, torch.vstack, torch.split, Tensor.split, torch.chunk,
+    Tensor.chunk, torch.unbind, Tensor.unbind, torch.sum, Tensor.sum, torch.mean, Tensor.mean, torch.flatten,
+    Tensor.flatten, torch.reshape, Tensor.reshape, Tensor.view, Tensor.view_as, torch.permute, Tensor.permute,
+    torch.transpose, Tensor.transpose, Tensor.t, torch.t, torch.squeeze, Tensor.squeeze, torch.unsqueeze,
+    Tensor.unsqueeze, Tensor.expand, Tensor.expand_as, Tensor.repeat, torch.roll, Tensor.roll, torch.flip,
+    Tensor.flip, Tensor.contiguous, Tensor.clone, torch.clone, Tensor.to, Tensor.float, Tensor.double,
+    Tensor.half, Tensor.bfloat16, Tensor.type, Tensor.type_as, Tensor.__getitem__, Tensor.select, torch.select,
+    Tensor.narrow, torch.narrow, torch.index_select, Tensor.index_select, torch.gather, Tensor.gather,
+    F.dropout, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
+    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    F.interpolate, F.upsample, F.pad, torch.neg, Tensor.neg, Tensor.__neg__, F.pixel_shuffle, F.pixel_unshuffle,
+    torch.channel_shuffle, F.unfold, F.fold, torch.amax, Tensor.amax, torch.max, Tensor.max, torch.maximum,
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, Tensor.swapaxes, torch.swapaxes,
+    torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.unflatten, torch.unflatten, torch.abs, Tensor.abs,
+    Tensor.detach, Tensor.cpu, Tensor.cuda, torch.diagonal, Tensor.masked_fill, torch.masked_fill,
+    torch.broadcast_to, Tensor.broadcast_to, torch.tile, Tensor.tile, Tensor.mT.__get__, Tensor.T.__get__,
+    Tensor.data.__get__, Tensor.resolve_conj, Tensor.unfold,
+)  # fmt: skip
+
+KIND: dict[Any, str] = {function: kind for kind, functions in RULED.items() for function in functions}
+IS_LINEAR = frozenset(LINEAR)
+ACTIVATIONS = frozenset(
+    {"relu", "hardtanh", "leaky_relu", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus", "sigmoid"}
+)
+
+
+def name_of(function: Any) -> str:
+    """How an operation is called in coverage and messages: "softmax", "conv2d"."""
+    name = getattr(function, "__name__", str(function))
+    resolved = torch.overrides.resolve_name(function) if name in ("fn", "__get__") else None
+    return (resolved or name).rsplit(".", 1)[-1].strip("_")
