@@ -1,0 +1,143 @@
+"""The command line: `attrib explain`, `attrib app`, `attrib models`, `attrib methods`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from attrib.errors import AttribError
+
+if TYPE_CHECKING:
+    from attrib.attribution import Attribution
+    from attrib.methods.base import Card
+
+DEFAULT_MODEL = "efficientnet-lite0"
+DEFAULT_METHOD = "integrated_gradients"
+
+commands = typer.Typer(no_args_is_help=True, add_completion=False, help="See why a neural network decided what it did.")
+model_commands = typer.Typer(no_args_is_help=True, help="The models that can be explained.")
+commands.add_typer(model_commands, name="models")
+_out = Console()
+
+
+def main() -> None:
+    """Run the command line; an error of attrib becomes one line on stderr and exit status 1."""
+    try:
+        commands()
+    except AttribError as error:
+        sys.stderr.write(f"attrib: {' '.join(str(error).split())}\n")
+        sys.exit(1)
+
+
+@commands.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="The picture to explain.")],
+    model: Annotated[
+        str, typer.Option(help="A name from `attrib models list`, or torchvision:…, timm:…, hf:…")
+    ] = DEFAULT_MODEL,
+    method: Annotated[list[str] | None, typer.Option(help="A name from `attrib methods`; may be given again.")] = None,
+    target: Annotated[str | None, typer.Option(help="A class by label or index; default: the top prediction.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the heatmaps and the raw values.")] = Path("explained"),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: cpu.")] = None,
+    strict: Annotated[bool, typer.Option(help="Fail where a method has no rule for an operation.")] = False,
+) -> None:
+    """Explain what a model sees in a picture: one heatmap (PNG) and the raw values for each method."""
+    import attrib
+
+    names = method or [DEFAULT_METHOD]
+    loaded = attrib.load(model, device=device)
+    for label, index, probability in loaded.predict(image)[0]:
+        _out.print(f"  {probability:6.1%}  {label} ({index})", highlight=False, markup=False)
+    wanted = int(target) if target is not None and target.isdecimal() else target
+    for name in dict.fromkeys(names):
+        with Progress(transient=True, console=_out) as progress:
+            task = progress.add_task(name, total=1.0)
+            result = attrib.explain(
+                loaded,
+                image,
+                name,
+                wanted,
+                strict=strict,
+                on_progress=lambda fraction, message, p=progress, t=task: p.update(t, completed=fraction),  # type: ignore[misc]
+            )
+        _write(result, out / name)
+
+
+def _write(result: Attribution, folder: Path) -> None:
+    result.save(folder)
+    result.plot().savefig(folder / "heatmap.png", dpi=150, bbox_inches="tight")
+    told = f"{result.method}: score {float(result.score[0]):.3f}"
+    if result.delta is not None:
+        told += f", completeness error {float(result.delta[0]):+.3g}"
+    _out.print(f"{told} → {folder / 'heatmap.png'}", highlight=False, markup=False, soft_wrap=True)
+    for note in result.notes:
+        _out.print(f"  note: {note}", highlight=False, markup=False)
+
+
+@commands.command()
+def app() -> None:
+    """Start the browser app; its settings are read from ATTRIB_HOST, ATTRIB_PORT and others."""
+    from app.main import main as start  # deferred: gradio takes seconds to import
+
+    start()
+
+
+@model_commands.command("list")
+def list_models() -> None:
+    """The models that `--model` knows by name."""
+    from attrib.models import MODELS, SOURCES
+
+    table = Table("name", "what", "licence", "size", box=None)
+    for entry in MODELS.values():
+        table.add_row(entry.name, entry.description, entry.licence, f"{entry.size / 1e6:.1f} MB")
+    for source in SOURCES.values():
+        table.add_row(source.example, source.description, "its own", "")
+    _out.print(table)
+
+
+@model_commands.command()
+def pull(name: Annotated[str, typer.Argument(help="As for --model.")]) -> None:
+    """Fetch the weights of a model, so that it can be used offline, and check that it loads."""
+    import attrib
+
+    model = attrib.load(name)
+    _out.print(
+        f"{name} is on this machine and loads; weights sha256 {model.weights_hash}", highlight=False, soft_wrap=True
+    )
+
+
+@commands.command()
+def methods(name: Annotated[str | None, typer.Argument(help="A method; default: list them all.")] = None) -> None:
+    """The methods, or one method's card: its idea, formula, reference, and when it misleads."""
+    from attrib.errors import UnknownName
+    from attrib.methods import METHODS
+
+    if name is None:
+        table = Table("name", "idea", "cost", box=None)
+        for key, method in METHODS.items():
+            table.add_row(key, Text(method.card.idea), Text(method.card.cost))
+        _out.print(table)
+    elif name in METHODS:
+        _show_card(METHODS[name].card)
+    else:
+        raise UnknownName("method", name, METHODS)
+
+
+def _show_card(card: Card) -> None:
+    _out.print(card.title, style="bold")
+    table = Table(box=None, show_header=False)
+    for part in ("idea", "formula", "reference", "assumptions", "misleads", "cost"):
+        name = "when it misleads" if part == "misleads" else part
+        table.add_row(name, Text(getattr(card, part)))  # Text: brackets in formulas are no markup
+    _out.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""A faster copy of a model: BatchNorm folded into the layer before it, channels_last weights, on request bfloat16.
+
+The copy shares nothing with the original, which stays as it is, and is compared with it before it is handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from attrib.errors import InputError, UnsupportedModel
+from attrib.models.assets import asset
+from attrib.models.vision import VisionModel
+from attrib.rules.shadow import shadow
+from attrib.targets import logits_of
+
+# largest difference of a logit, as a share of the largest logit
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+_FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+# exact types: a subclass may do more than normalise (timm's BatchNormAct2d also activates)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True)
+class FastReport:
+    """What a fast copy changes, one entry per input in the tuples.
+
+    logit_difference: largest difference of a logit, as a share of the largest logit.
+    same_top: whether the top prediction is the same.
+    map_correlation: Spearman's rank correlation of the saliency maps; 1 = the same order of pixels.
+    map_difference: length of the difference of the gradients at the input, as a share of the gradient's length.
+    """
+
+    logit_difference: tuple[float, ...]
+    same_top: tuple[bool, ...]
+    map_correlation: tuple[float, ...]
+    map_difference: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"logits differ by up to {max(self.logit_difference):.1e} of the largest, the top prediction is the same "
+            f"for {sum(self.same_top)} of {len(self.same_top)} inputs, gradients differ by up to "
+            f"{max(self.map_difference):.1e} of their length, and the rank correlation of the saliency maps is "
+            f"{min(self.map_correlation):.3f} or better"
+        )
+
+
+def fast(model: VisionModel, dtype: torch.dtype | None = None, example: Any = None) -> VisionModel:
+    """A faster copy of `model`; the original is not touched.
+
+    dtype: None keeps the model's; torch.bfloat16 is faster still, and its effect on the maps is measured on the
+        example and goes as a note into every explanation.
+    example: inputs to check the copy on; needed only where the model has no preprocessing.
+    Raises UnsupportedModel when the copy does not give the original's outputs.
+    """
+    if dtype is not None and dtype not in _TOLERANCE:
+        raise InputError(f"dtype {dtype}: use {', '.join(str(d) for d in _TOLERANCE)}")
+    x = model.encode(_example(model) if example is None else example).x
+    twin = shadow(model.module)
+    for linear, norm in _foldable_pairs(twin, x[:1]):
+        _fold(linear, norm)
+    _own_tensors(twin, dtype)
+    copy = VisionModel(twin, f"{model.name} (fast)", model.preprocessing, model.labels, model.notes)
+    report = _checked(model, copy, x)
+    if copy.dtype != model.dtype:
+        precision = str(copy.dtype).removeprefix("torch.")
+        copy.notes = (*model.notes, f"This model computes in {precision}; on the check input, {report}.")
+    return copy
+
+
+def compare_fast(model: VisionModel, quick: VisionModel, inputs: Any) -> FastReport:
+    """What `quick`, a fast copy of `model`, changes on `inputs`."""
+    x = model.encode(inputs).x
+    logits, gradients = _outputs(model, x)
+    top = logits.argmax(1)
+    quick_logits, quick_gradients = _outputs(quick, x.to(quick.device, quick.dtype), top)
+    return FastReport(
+        tuple(_relative(quick_logits, logits)),
+        tuple((quick_logits.argmax(1) == top).tolist()),
+        tuple(_rank_correlation(a, b) for a, b in zip(_maps(quick_gradients), _maps(gradients), strict=True)),
+        tuple(((quick_gradients - gradients).flatten(1).norm(dim=1) / gradients.flatten(1).norm(dim=1)).tolist()),
+    )
+
+
+def _example(model: VisionModel) -> Any:
+    if model.preprocessing is None:
+        raise InputError(f"{model.name} has no preprocessing; give example=, a float tensor to check the fast copy on")
+    return str(asset("photos/persian_cat.jpg"))
+
+
+def _checked(model: VisionModel, copy: VisionModel, x: Tensor) -> FastReport:
+    try:
+        report = compare_fast(model, copy, x)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise UnsupportedModel(f"the fast copy of {model.name} cannot run: {error}; use the model as it is") from error
+    worst = max(report.logit_difference)
+    if not worst <= _TOLERANCE[copy.dtype]:  # also when it is NaN
+        raise UnsupportedModel(
+            f"the fast copy of {model.name} gives other outputs: a logit differs by {worst:.1e} of the largest one; "
+            "use the model as it is"
+        )
+    return report
+
+
+class _Uses(TorchFunctionMode):
+    """Counts, for tensors that are watched, the operations that make a tensor of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched: dict[int, Tensor] = {}  # holds them, so that no id is used again
+        self.counts: dict[int, int] = {}
+
+    def watch(self, tensor: Tensor) -> None:
+        self.watched[id(tensor)] = tensor
+        self.counts[id(tensor)] = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(True for _ in _tensors_in(result)):
+            for tensor in _tensors_in((args, kwargs)):
+                if id(tensor) in self.counts:
+                    self.counts[id(tensor)] += 1
+        return result
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors_in(item)
+    elif isinstance(value, dict):
+        yield from _tensors_in(list(value.values()))
+
+
+def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """(layer, BatchNorm) where the layer's output goes into the BatchNorm and nowhere else, seen in one forward."""
+    uses, calls, made_by = _Uses(), dict[int, int](), dict[int, nn.Module]()
+    pairs: list[tuple[nn.Module, nn.Module, int]] = []
+
+    def linear_ran(module: nn.Module, args: Any, output: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        # BatchNorm normalises dimension 1, which of a linear layer's output is its features only in two dimensions
+        if isinstance(output, Tensor) and (output.dim() == 2 or not isinstance(module, nn.Linear)):
+            uses.watch(output)
+            made_by[id(output)] = module
+
+    def norm_runs(module: nn.Module, args: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        if args and id(args[0]) in made_by:
+            pairs.append((made_by[id(args[0])], module, id(args[0])))
+
+    with ExitStack() as stack:
+        for module in twin.modules():
+            if isinstance(module, _FOLDABLE):
+                handle = module.register_forward_hook(linear_ran)
+                stack.callback(handle.remove)
+            elif type(module) in _NORMS and module.running_mean is not None:
+                stack.callback(module.register_forward_pre_hook(norm_runs).remove)
+        with torch.no_grad(), uses:
+            outputs = twin(x)
+    known = isinstance(outputs, (list, tuple, dict, Tensor))
+    for tensor in _tensors_in(outputs if known else getattr(outputs, "__dict__", {})):
+        if id(tensor) in uses.counts:
+            uses.counts[id(tensor)] += 1
+    shared = _shared_parameters(twin)
+    once = [
+        (linear, norm)
+        for linear, norm, output in pairs
+        if uses.counts[output] == 1 and calls[id(linear)] == 1 and calls[id(norm)] == 1
+    ]
+    return [
+        (linear, norm) for linear, norm in once if not any(id(p) in shared for p in linear.parameters(recurse=False))
+    ]
+
+
+@torch.no_grad()
+def _fold(linear: Any, norm: Any) -> None:
+    """W ← W·s, b ← (b − μ)·s + β with s = γ/√(σ² + ε), computed in float64; the norm becomes an identity.
+
+    Both modules are the twin's, so their tensors may be replaced, and even the norm's class: all references follow.
+    """
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.double()
+    bias = -norm.running_mean.double() if linear.bias is None else linear.bias.double() - norm.running_mean.double()
+    bias = bias * scale if norm.bias is None else bias * scale + norm.bias.double()
+    weight = linear.weight.double() * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
+    linear._parameters["weight"] = weight.to(linear.weight.dtype)
+    linear._parameters["bias"] = bias.to(linear.weight.dtype)
+    norm._parameters.clear()
+    norm._buffers.clear()
+    norm.__class__ = nn.Identity
+
+
+def _own_tensors(twin: nn.Module, dtype: torch.dtype | None) -> None:
+    """Give the twin copies of all its tensors, images' weights in channels_last."""
+    copies: dict[int, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+            wanted = dtype if tensor.is_floating_point() else None
+            copies[id(tensor)] = tensor.detach().to(dtype=wanted, memory_format=layout, copy=True)
+        return copies[id(tensor)]
+
+    for module in twin.modules():
+        for name, tensor in module._parameters.items():
+            if tensor is not None:
+                module._parameters[name] = nn.Parameter(copied(tensor), requires_grad=False)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = copied(buffer)
+
+
+def _outputs(model: VisionModel, x: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradient at x of each row's logit `index` (None: the top one), float64 on the CPU."""
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = logits_of(shadow(model.module)(leaf.clone()))
+        logits = logits if logits.dim() == 2 else logits.flatten(2).sum(2)
+        chosen = logits.argmax(1) if index is None else index.to(logits.device)
+        (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
+    return logits.detach().double().cpu(), gradient.detach().double().cpu()
+
+
+def _relative(other: Tensor, reference: Tensor) -> list[float]:
+    difference = (other - reference).abs().amax(1)
+    return [float(d) for d in difference / reference.abs().amax(1)]
+
+
+def _maps(gradients: Tensor) -> Tensor:
+    return gradients.abs().amax(1).flatten(1)
+
+
+def _rank_correlation(a: Tensor, b: Tensor) -> float:
+    ranks = torch.stack([a.argsort().argsort(), b.argsort().argsort()]).double()
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
+def _shared_parameters(module: nn.Module) -> set[int]:
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for part in module.modules():
+        for tensor in part._parameters.values():
+            if tensor is not None:
+                (shared if id(tensor) in seen else seen).add(id(tensor))
+    return shared
