@@ -1,0 +1,109 @@
+"""Named endpoints for programs: /list_models, /list_methods, /predict_image, /explain_image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+import attrib
+from app import downloads, handlers
+from app.handlers import Answer, Ask, Catalogue
+from app.image_parts import photo_input
+from app.image_tab import HEAVY, Limits
+from app.runs import Runs
+from attrib.render import Display
+
+
+def add(catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
+    """Call it inside gr.Blocks. The components are never shown: they type and check what programs send."""
+    with gr.Row(visible=False):
+        photo, trigger = photo_input("image"), gr.Button()
+        model = gr.Textbox(catalogue.names[0], label="model")
+        target, versus = gr.Textbox("", label="target"), gr.Textbox("", label="versus")
+        methods = gr.JSON(handlers.preselected(), label="methods")
+        settings = gr.JSON({}, label="settings")
+        k = gr.Number(5, precision=0, minimum=1, maximum=1000, label="k")
+        answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
+
+    def predict_image(photo: str, model: str, k: int) -> Any:
+        return handlers.predict(catalogue, photo, model, int(k))
+
+    def explain_image(
+        photo: str, model: str, methods: Any, target: str, versus: str, settings: Any, request: gr.Request
+    ) -> Any:
+        session = f"api:{request.session_hash}"
+        run = runs.begin(session)
+        found = Answer()
+        try:
+            ask = Ask(photo, model, _methods(methods, settings), _name(target), _name(versus))
+            for step in handlers.explain(ask, catalogue, run):
+                found = step.answer
+        finally:
+            runs.end(session, run)
+        return _document(found), downloads.write(found, Display(), limits.folder) if found.results else []
+
+    trigger.click(_clear(lambda: list(catalogue.names)), None, answer, api_name="list_models",
+                  api_description="The models on offer.")  # fmt: skip
+    trigger.click(_clear(handlers.list_methods), None, answer, api_name="list_methods",
+                  api_description="The methods with their cards and settings.")  # fmt: skip
+    trigger.click(_clear(predict_image), [photo, model, k], answer, api_name="predict_image",
+                  api_description="The k most probable classes of an image.")  # fmt: skip
+    trigger.click(
+        _clear(explain_image), [photo, model, methods, target, versus, settings], [answer, files],
+        api_name="explain_image", concurrency_id=HEAVY, concurrency_limit=limits.concurrency,
+        api_description="Explain an image. methods: list of names; target, versus: label or index as text, empty "
+        "for the top prediction and for none; settings: {method: {setting: value}}. Returns numbers and provenance, "
+        "and files: a zip, a page, and each method's PNG, safetensors and JSON.",
+    )  # fmt: skip
+
+
+def _methods(names: Any, settings: Any) -> tuple[tuple[str, Any], ...]:
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise attrib.InputError(f"methods: a list of names is needed, got {type(names).__name__}")
+    if not isinstance(settings or {}, dict) or not all(isinstance(v, dict) for v in (settings or {}).values()):
+        raise attrib.InputError("settings: an object {method: {setting: value}} is needed")
+    return tuple((name, (settings or {}).get(name, {})) for name in dict.fromkeys(names))
+
+
+def _name(text: str) -> int | str | None:
+    text = (text or "").strip()
+    return int(text) if text.isascii() and text.isdigit() else text or None
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    """What a program may read of each result, short of the maps themselves, which are in the files."""
+    return {"results": {name: _numbers(a) for name, a in answer.results.items()}, "failures": answer.failures}
+
+
+def _numbers(a: attrib.Attribution) -> dict[str, Any]:
+    return {
+        "target": a.target[0],
+        "score": float(a.score[0]),
+        "delta": None if a.delta is None else float(a.delta[0]),
+        "ledger": None if a.ledger is None else {name: float(amount[0]) for name, amount in a.ledger.items()},
+        "coverage": None if a.coverage is None else str(a.coverage),
+        "notes": list(a.notes),
+        "signed": a.signed,
+        "shape": list(a.values.shape),
+        "settings": json.loads(json.dumps(a.provenance.settings)),
+        "seconds": a.provenance.seconds,
+        "weights_hash": a.provenance.weights_hash,
+    }
+
+
+def _clear(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """attrib's errors reach the client as one sentence."""
+
+    @wraps(handler)
+    def clear(*values: Any, **named: Any) -> Any:
+        try:
+            return handler(*values, **named)
+        except attrib.AttribError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return clear

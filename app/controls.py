@@ -1,0 +1,218 @@
+"""Controls drawn from a method's dataclass fields, and the method made from their values.
+
+`describe` says what each field needs as plain data; `draw` makes gradio components of that; `build` goes back from
+values to a frozen method. Nothing here knows a method by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import attrib
+
+DRAWABLE: tuple[type, ...] = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One field as a control. kind: "choice", "switch", "whole", "real", "text" or "list".
+
+    optional: an empty control means None. title: the field's name in words.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    advanced: bool = False
+    optional: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def shown(self) -> Any:
+        """The default as its control shows it: lists as text with commas, None as empty."""
+        if self.kind == "list":
+            return ", ".join(map(str, self.default or ()))
+        return "" if self.default is None and self.kind in ("text", "choice") else self.default
+
+
+def describe(method: type) -> list[Control]:
+    """The controls of a method class; fields that no control can hold (a tensor, another method) are left out."""
+    hints = typing.get_type_hints(method)
+    found = (_control(field, hints[field.name]) for field in dataclasses.fields(method))
+    return [control for control in found if control is not None]
+
+
+def build(method: type, values: Mapping[str, Any]) -> Any:
+    """A method with the given values of its controls; what is not given keeps its default.
+
+    Raises attrib.InputError naming the field and what it may be.
+    """
+    known = {control.name: control for control in describe(method)}
+    for name in values:
+        if name not in known:
+            raise attrib.UnknownName(f"setting of {_called(method)}", name, known)
+    read = {name: _read(method, known[name], value) for name, value in values.items()}
+    try:
+        return method(**read)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, attrib.AttribError):
+            raise
+        raise attrib.InputError(f"{_called(method)}: {error}") from error
+
+
+def draw(method: type) -> list[Any]:
+    """One gradio component per control, in the order of `describe`; call it inside a layout."""
+    return [_DRAWN[control.kind](control) for control in describe(method)]
+
+
+def _control(field: dataclasses.Field[Any], hint: Any) -> Control | None:
+    kinds, optional = _alternatives(hint)
+    choices = tuple(field.metadata.get("choices") or ()) or _literals(kinds)
+    default = field.default if field.default is not dataclasses.MISSING else None
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    kind = "choice" if choices else _kind(kinds, default)
+    if kind is None:
+        return None
+    meta = field.metadata
+    return Control(
+        field.name, kind, default, meta.get("help", ""), meta.get("low"), meta.get("high"), choices,
+        bool(meta.get("advanced")), optional,
+    )  # fmt: skip
+
+
+def _kind(kinds: Sequence[Any], default: Any) -> str | None:
+    names = {typing.get_origin(k) or k for k in kinds}
+    for python, kind in ((bool, "switch"), (float, "real"), (int, "whole")):
+        if python in names and (default is None or isinstance(default, (bool, int, float))):
+            return kind
+    if names & {tuple, list, Sequence}:
+        return "list"
+    return "text" if str in names else None
+
+
+def _alternatives(hint: Any) -> tuple[list[Any], bool]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = typing.get_args(hint)
+        return [p for p in parts if p is not types.NoneType], types.NoneType in parts
+    return [hint], False
+
+
+def _literals(kinds: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(v) for k in kinds if typing.get_origin(k) is typing.Literal for v in typing.get_args(k))
+
+
+def _read(method: type, control: Control, value: Any) -> Any:
+    if value is None or value == "":
+        if control.optional or control.default is None:
+            return None
+        return control.default
+    reader = _READERS[control.kind]
+    try:
+        read = reader(value)
+    except (TypeError, ValueError):
+        raise attrib.InputError(f"{_place(method, control)}: {value!r} is not {_EXPECTED[control.kind]}") from None
+    if control.choices and read not in control.choices:
+        raise attrib.UnknownName(f"choice of {_place(method, control)}", read, control.choices)
+    if control.kind in ("whole", "real"):
+        _check_range(method, control, read)
+    return read
+
+
+def _check_range(method: type, control: Control, value: float) -> None:
+    if value != value:
+        raise attrib.InputError(f"{_place(method, control)}: not a number")
+    if control.low is not None and value < control.low:
+        raise attrib.InputError(f"{_place(method, control)}: {value} is below {control.low}")
+    if control.high is not None and value > control.high:
+        raise attrib.InputError(f"{_place(method, control)}: {value} is above {control.high}")
+
+
+def _whole(value: Any) -> int:
+    if float(value) != int(float(value)):
+        raise ValueError(value)
+    return int(float(value))
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, str):
+        if value.strip().lower() not in ("true", "false"):
+            raise ValueError(value)
+        return value.strip().lower() == "true"
+    return bool(value)
+
+
+def _list(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def _place(method: type, control: Control) -> str:
+    return f"{_called(method)}, {control.title.lower()}"
+
+
+def _called(method: type) -> str:
+    return str(getattr(method, "name", method.__name__))
+
+
+_READERS: dict[str, Any] = {
+    "choice": str, "switch": _switch, "whole": _whole, "real": float, "text": str, "list": _list,
+}  # fmt: skip
+_EXPECTED = {
+    "choice": "a choice", "switch": "true or false", "whole": "a whole number", "real": "a number",
+    "text": "text", "list": "a list of names",
+}  # fmt: skip
+
+
+def _choice(control: Control) -> Any:
+    import gradio as gr
+
+    empty = [("automatic", "")] if control.optional or control.default is None else []
+    choices = empty + [(choice, choice) for choice in control.choices]
+    return gr.Dropdown(choices, value=control.shown, label=control.title, info=control.help)
+
+
+def _switch_drawn(control: Control) -> Any:
+    import gradio as gr
+
+    return gr.Checkbox(bool(control.default), label=control.title, info=control.help)
+
+
+def _number(control: Control) -> Any:
+    import gradio as gr
+
+    step = 1 if control.kind == "whole" else None
+    bounded = control.low is not None and control.high is not None and control.default is not None
+    if bounded and control.kind == "whole" and control.high - control.low <= 500:  # type: ignore[operator]
+        return gr.Slider(control.low, control.high, control.default, step=1, label=control.title, info=control.help)
+    return gr.Number(
+        control.default, label=control.title, info=control.help, minimum=control.low, maximum=control.high,
+        precision=0 if step else None, step=step or 0.01, placeholder="automatic" if control.default is None else None,
+    )  # fmt: skip
+
+
+def _text(control: Control) -> Any:
+    import gradio as gr
+
+    empty = "automatic" if control.default is None else ""
+    hint = "names, separated by commas" if control.kind == "list" else ""
+    return gr.Textbox(
+        control.shown, label=control.title, info=control.help, placeholder=empty or hint, max_lines=1, max_length=500
+    )
+
+
+_DRAWN: dict[str, Any] = {
+    "choice": _choice, "switch": _switch_drawn, "whole": _number, "real": _number, "text": _text, "list": _text,
+}  # fmt: skip

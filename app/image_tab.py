@@ -1,0 +1,311 @@
+"""The image tab: photo, prediction, target, methods, gallery."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+import attrib
+from app import controls, downloads, handlers, links, markup
+from app.handlers import VIEWS, Answer, Ask, Catalogue
+from app.image_parts import Parts, draw_methods, draw_photo, draw_results, draw_target
+from app.runs import Runs
+from attrib.render import Display
+
+log = logging.getLogger("attrib.app")
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+HEAVY = "explanations"  # one queue for the button and the API
+_SHOW_LINK = """(query) => {
+  history.replaceState(null, '', query ? '?' + query : location.pathname);
+  return location.href;
+}"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """folder: where files to download are written. concurrency: explanations at the same time."""
+
+    folder: str
+    concurrency: int
+
+
+def build(page: gr.Blocks, catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
+    """Draw the tab and connect its events; call it inside a gr.Tab."""
+    parts = Parts()
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=300):
+            draw_photo(parts, catalogue)
+            draw_target(parts, catalogue)
+        with gr.Column(scale=7, min_width=320):
+            draw_methods(parts)
+            draw_results(parts)
+    _connect_photo(parts, catalogue)
+    _connect_run(parts, catalogue, runs, limits)
+    _connect_display(parts, limits)
+    _connect_link(page, parts, catalogue)
+    page.unload(_stop_when_closed(runs))
+
+
+def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
+    shown = [parts.predicted, parts.predictions, parts.target, parts.versus, parts.status]
+
+    def predict(photo: str | None, model: str) -> tuple[Any, ...]:
+        if photo is None:
+            return [], markup.bars([], None), gr.skip(), gr.skip(), markup.status("Choose a photo to begin.")
+        try:
+            found = handlers.predict(catalogue, photo, model)
+        except attrib.AttribError as error:
+            return [], markup.bars([], None), gr.update(value=None), gr.skip(), markup.status(str(error), "error")
+        classes = handlers.class_choices(catalogue, model)
+        top = found[0]["index"]
+        return (
+            found,
+            markup.bars(found, top),
+            gr.update(choices=classes, value=top),
+            gr.update(choices=[("nothing", -1), *classes], value=-1),
+            markup.status("Choose a target and methods, then press Explain."),
+        )
+
+    inputs = [parts.photo, parts.model]
+    parts.photo.input(_guarded(predict, shown, 4), inputs, shown, **PRIVATE)
+    parts.model.input(_guarded(predict, shown, 4), inputs, shown, **PRIVATE)
+
+    def take_example(event: gr.EventData) -> Any:
+        return list(handlers.example_photos().values())[int(event.index)]
+
+    taken = parts.examples.click(take_example, None, parts.photo, **PRIVATE)
+    taken.then(_guarded(predict, shown, 4), inputs, shown, **PRIVATE)
+
+    def choose(event: gr.EventData, found: list[dict[str, Any]]) -> Any:
+        return int(event.index), markup.bars(found, int(event.index))
+
+    parts.predictions.click(choose, parts.predicted, [parts.target, parts.predictions], **PRIVATE)
+    parts.target.input(markup.bars, [parts.predicted, parts.target], parts.predictions, **PRIVATE)
+
+    def show_groups(chosen: list[str]) -> list[Any]:
+        return [gr.update(visible=name in chosen) for name in parts.groups]
+
+    parts.methods.change(show_groups, parts.methods, list(parts.groups.values()), queue=False, **PRIVATE)
+
+
+def _connect_run(parts: Parts, catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
+    outputs = [
+        parts.answer, parts.gallery, parts.status, parts.explain, parts.cancel, parts.display_box, parts.keep,
+        parts.slider, parts.files,
+    ]  # fmt: skip
+
+    def explain(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
+        display = handlers.display_of(*values[: len(parts.display)])
+        ask = _ask(parts, values[len(parts.display) :])
+        session = request.session_hash or ""
+        run = runs.begin(session)
+        shown = Answer()
+        try:
+            yield (
+                None,
+                "",
+                markup.status("Waiting for the model …", "busy"),
+                *_running(True),
+                *[gr.update(visible=False)] * 4,
+            )
+            for step in handlers.explain(ask, catalogue, run):
+                shown = step.answer
+                told = markup.status(
+                    step.message, "done" if step.done else "busy", None if step.done else step.fraction
+                )
+                yield _progressed(step, display, told)
+        except attrib.AttribError as error:
+            yield _ended(shown, str(error))
+        except Exception:
+            log.exception("an explanation failed")
+            yield _ended(shown, _UNEXPECTED)
+        finally:
+            runs.end(session, run)
+
+    parts.explain.click(
+        explain, [*parts.display, *parts.question], outputs, concurrency_id=HEAVY,
+        concurrency_limit=limits.concurrency, trigger_mode="once", **PRIVATE,
+    )  # fmt: skip
+
+    def cancel(request: gr.Request) -> Any:
+        running = runs.cancel(request.session_hash or "")
+        return markup.status("Stopping after the current step …" if running else "Nothing is running.")
+
+    parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
+
+
+def _progressed(step: handlers.Step, display: Display) -> tuple[Any, ...]:
+    told = markup.status(step.message, "done") if step.done else markup.status(step.message, "busy", step.fraction)
+    running = _running(not step.done)
+    if not (step.fresh or step.done):
+        return gr.skip(), gr.skip(), told, *running, *[gr.skip()] * 4
+    answer = step.answer
+    slider = gr.update(visible=True, value=answer.slider) if step.done and answer.slider else gr.skip()
+    ready = gr.update(visible=bool(answer.results))
+    return (
+        answer,
+        markup.gallery(answer, display),
+        told,
+        *running,
+        ready,
+        ready if step.done else gr.skip(),
+        slider,
+        gr.skip(),
+    )
+
+
+def _ended(answer: Answer, sentence: str) -> tuple[Any, ...]:
+    """After an error or Cancel: what was found before stays."""
+    kept = gr.update(visible=bool(answer.results))
+    return answer, gr.skip(), markup.status(sentence, "error"), *_running(False), kept, kept, gr.skip(), gr.skip()
+
+
+def _running(yes: bool) -> tuple[Any, Any]:
+    return gr.update(interactive=not yes), gr.update(interactive=yes)
+
+
+def _connect_display(parts: Parts, limits: Limits) -> None:
+    def redraw(answer: Answer | None, *display: Any) -> Any:
+        return gr.skip() if answer is None else markup.gallery(answer, handlers.display_of(*display))
+
+    inputs, how = [parts.answer, *parts.display], {"trigger_mode": "always_last", **PRIVATE}
+    for component in parts.display:
+        event = component.release if isinstance(component, gr.Slider) else component.input
+        event(redraw, inputs, parts.gallery, **how)
+        if isinstance(component, gr.Slider):  # arrow keys and the number box do not release
+            component.change(
+                redraw, [parts.answer, *parts.display], parts.gallery, trigger_mode="always_last", **PRIVATE
+            )
+
+    def prepare(answer: Answer | None, *display: Any) -> Any:
+        if answer is None or not answer.results:
+            raise gr.Error("There is nothing to download yet; press Explain first.", print_exception=False)
+        return gr.update(value=downloads.write(answer, handlers.display_of(*display), limits.folder), visible=True)
+
+    parts.prepare.click(
+        prepare, [parts.answer, *parts.display], parts.files, api_visibility="private", show_progress="minimal"
+    )
+
+
+def _connect_link(page: gr.Blocks, parts: Parts, catalogue: Catalogue) -> None:
+    def query(*values: Any) -> str:
+        ask = _ask(parts, values[len(parts.display) :])
+        return links.to_query(_view(ask, handlers.display_of(*values[: len(parts.display)])))
+
+    parts.share.click(query, [*parts.display, *parts.question], parts.query, **PRIVATE).then(
+        None, parts.query, parts.link, js=_SHOW_LINK, **PRIVATE
+    ).then(lambda: gr.update(visible=True), None, parts.link, queue=False, **PRIVATE)
+
+    flat = [component for components in parts.settings.values() for component in components]
+    outputs = [
+        parts.photo, parts.model, parts.methods, parts.predicted, parts.predictions, parts.target, parts.versus,
+        parts.versus_by, *parts.display, parts.status, *flat, *parts.groups.values(),
+    ]  # fmt: skip
+
+    def restore(request: gr.Request) -> list[Any]:
+        view, problems = links.from_query(dict(request.query_params), catalogue.names)
+        if view == links.View() and not problems:  # a visitor may have been quicker than this event
+            return [gr.skip()] * len(outputs)
+        return _restored(parts, catalogue, view, problems)
+
+    page.load(restore, None, outputs, **PRIVATE)
+
+
+def _restored(parts: Parts, catalogue: Catalogue, view: links.View, problems: list[str]) -> list[Any]:
+    model = view.model or catalogue.names[0]
+    photo = handlers.example_photos().get(view.photo or "")
+    found: list[dict[str, Any]] = []
+    classes: list[tuple[str, int]] = []
+    try:
+        classes = handlers.class_choices(catalogue, model)
+        found = handlers.predict(catalogue, photo, model) if photo else []
+    except attrib.AttribError as error:
+        problems = [*problems, str(error)]
+    target, versus = (_offered(index, classes, problems) for index in (view.target, view.versus))
+    target = target if target is not None else (found[0]["index"] if found else None)
+    methods = list(view.methods) or handlers.preselected()
+    hint = "Press Explain." if photo else "Choose a photo to begin."
+    status = markup.status(" ".join(problems), "error") if problems else markup.status(hint)
+    display = view.display
+    values = [
+        view.settings.get(name, {}).get(control.name, control.shown)
+        for name in parts.settings
+        for control in controls.describe(attrib.METHODS[name])
+    ]
+    return [
+        photo, model, methods, found, markup.bars(found, target), gr.update(choices=classes, value=target),
+        gr.update(choices=[("nothing", -1), *classes], value=-1 if versus is None else versus), view.versus_by,
+        display.opacity, display.palette, display.how, display.percentile, VIEWS[display.raw],
+        display.blur, status,
+        *values, *[gr.update(visible=name in methods) for name in parts.groups],
+    ]  # fmt: skip
+
+
+def _offered(index: int | None, classes: list[tuple[str, int]], problems: list[str]) -> int | None:
+    if index is None or index < len(classes):
+        return index
+    problems.append(f"The link asks for class {index}; this model has {len(classes)}.")
+    return None
+
+
+def _stop_when_closed(runs: Runs) -> Callable[..., None]:
+    def stop(request: gr.Request) -> None:
+        runs.cancel(request.session_hash or "")
+
+    return stop
+
+
+_UNEXPECTED = "Something failed for a reason that is not yours; the server's log has it."
+
+
+def _guarded(handler: Callable[..., Any], outputs: list[Any], status: int) -> Callable[..., Any]:
+    """An unexpected exception becomes a sentence in the status, not a page of Python."""
+
+    @wraps(handler)
+    def guarded(*values: Any) -> Any:
+        try:
+            return handler(*values)
+        except Exception:
+            log.exception("a handler failed")
+            return tuple(markup.status(_UNEXPECTED, "error") if i == status else gr.skip() for i in range(len(outputs)))
+
+    return guarded
+
+
+def _ask(parts: Parts, values: tuple[Any, ...]) -> Ask:
+    photo, model, chosen, target, versus, versus_by, *flat = values
+    methods, position = [], 0
+    for name, components in parts.settings.items():
+        mine = flat[position : position + len(components)]
+        position += len(components)
+        if name in chosen:
+            known = controls.describe(attrib.METHODS[name])
+            methods.append((name, {c.name: value for c, value in zip(known, mine, strict=True)}))
+    return Ask(
+        photo or "",
+        model,
+        tuple(methods),
+        target if target != "" else None,
+        None if versus == -1 else versus,
+        versus_by,
+    )
+
+
+def _view(ask: Ask, display: Display) -> links.View:
+    stem = {value.rsplit("/", 1)[-1]: name for name, value in handlers.example_photos().items()}
+    return links.View(
+        photo=stem.get(ask.photo.rsplit("/", 1)[-1]),
+        model=ask.model,
+        methods=tuple(name for name, _ in ask.methods),
+        target=ask.target,  # type: ignore[arg-type]  # the page's lists hold indices only
+        versus=ask.versus,  # type: ignore[arg-type]
+        versus_by=ask.versus_by,
+        display=display,
+        settings={name: links.changed(attrib.METHODS[name], values) for name, values in ask.methods},
+    )

@@ -1,0 +1,69 @@
+"""Start the server, print its address, clean up at the end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from app.settings import Settings, SettingsError
+
+
+def main() -> None:
+    """Serve until interrupted. Exits with 2 when the environment makes no sense, 1 when it cannot listen."""
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        sys.stderr.write(f"attrib: {error}\n")
+        sys.exit(2)
+    try:
+        serve(settings)
+    except OSError as error:
+        sys.stderr.write(f"attrib: cannot listen on {settings.host}:{settings.port}: {error}\n")
+        sys.exit(1)
+
+
+def serve(settings: Settings, *, wait: bool = True) -> Any:
+    """Start the server with gradio's unsafe defaults off; returns the page (stop it with `.close()`)."""
+    folder = cache_folder(settings)
+    from app import layout, theme  # after cache_folder: gradio reads its folder while it is imported
+
+    page = layout.build(settings, folder)
+    page.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        auth=list(settings.auth) or None,
+        max_file_size=settings.max_upload * 2**20,
+        state_session_capacity=settings.sessions,
+        theme=theme.theme(),
+        css=theme.css(),
+        share=False,
+        show_error=False,
+        enable_monitoring=False,
+        run_history=False,
+        mcp_server=False,
+        pwa=False,
+        ssr_mode=False,
+        footer_links=[],
+        quiet=True,
+        inbrowser=False,
+        prevent_thread_lock=True,
+    )
+    sys.stdout.write(f"attrib is at {page.local_url}\n")
+    sys.stdout.flush()
+    if wait:
+        page.block_thread()
+    return page
+
+
+def cache_folder(settings: Settings) -> str:
+    """The folder for uploads and files to download: private, and emptied when the process ends."""
+    if settings.cache is not None:
+        os.makedirs(settings.cache, mode=0o700, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="attrib-app-", dir=settings.cache)
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,64 @@
+"""Small pieces of HTML for the page; every text is escaped."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from PIL import Image, ImageOps
+
+import attrib
+from app import handlers
+from app.handlers import Answer
+from attrib.render import Display, cards
+from attrib.render.html import embedded
+
+
+def inert(markup: str) -> str:
+    """HTML that gradio's template engine takes as it is: braces, backticks and $ as entities."""
+    return markup.translate({ord(c): f"&#{ord(c)};" for c in "{}$`"})
+
+
+def status(text: str, kind: str = "hint", fraction: float | None = None) -> str:
+    bar = ""
+    if fraction is not None:
+        bar = f'<progress max="100" value="{100 * fraction:.0f}" aria-label="progress"></progress>'
+    role = "alert" if kind == "error" else "status"
+    return inert(f'<div class="at-status at-{kind}" role="{role}"><span>{html.escape(text)}</span>{bar}</div>')
+
+
+def bars(found: list[dict[str, Any]], chosen: int | None) -> str:
+    if not found:
+        return '<p class="at-empty">The five most probable classes will be here.</p>'
+    rows = []
+    for row in found:
+        share, index = 100 * row["probability"], row["index"]
+        rows.append(
+            f'<button type="button" data-index="{index}" aria-pressed="{str(index == chosen).lower()}">'
+            f'<span class="at-fill" style="width:{share:.1f}%"></span>'
+            f"<span>{html.escape(row['label'])}</span><span>{share:.1f} %</span></button>"
+        )
+    return inert(f'<div class="at-bars" role="group" aria-label="Predictions; choose the target">{"".join(rows)}</div>')
+
+
+def examples() -> str:
+    rows = []
+    for index, (name, path) in enumerate(handlers.example_photos().items()):
+        with Image.open(path) as photo:
+            small = embedded(ImageOps.fit(photo.convert("RGB"), (96, 96)))
+        title = html.escape(name.replace("_", " "))
+        rows.append(
+            f'<button type="button" data-index="{index}" aria-label="Example photo: {title}" title="{title}">'
+            f'<img src="{small}" alt=""></button>'
+        )
+    return inert(f'<div class="at-examples" role="group" aria-label="Example photos">{"".join(rows)}</div>')
+
+
+def gallery(answer: Answer, display: Display) -> str:
+    failures = "".join(
+        f'<p class="at-warning" role="alert"><strong>{html.escape(attrib.METHODS[name].card.title)}:</strong> '
+        f"{html.escape(message)}</p>"
+        for name, message in answer.failures.items()
+    )
+    heading = f"<h2>Why {html.escape(handlers.target_name(answer))}?</h2>" if answer.results else ""
+    return inert(heading + failures + (cards(handlers.titled(answer), display) if answer.results else ""))

@@ -1,0 +1,86 @@
+"""What the environment says about the app, read once at its start.
+
+| variable | meaning | default |
+|---|---|---|
+| ATTRIB_HOST | address to listen on | 127.0.0.1 |
+| ATTRIB_PORT | port to listen on | 7860 |
+| ATTRIB_AUTH | user:password pairs, separated by commas; none: everybody may use it | |
+| ATTRIB_MAX_UPLOAD | largest upload, in MB | 20 |
+| ATTRIB_CONCURRENCY | explanations that run at the same time | 1 |
+| ATTRIB_QUEUE | explanations that may wait; one more is told that the app is busy | 16 |
+| ATTRIB_MODELS | models on offer, separated by commas, the first one preselected | all that run offline |
+| ATTRIB_CACHE | folder for uploads and files to download; emptied at the end | a temporary folder |
+| ATTRIB_TIMEOUT | seconds after which one run is stopped | 600 |
+| ATTRIB_SESSIONS | browser tabs whose last results are kept in memory | 20 |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class SettingsError(ValueError):
+    """A variable of the environment that makes no sense; the message names it and what would."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See the table above."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth: tuple[tuple[str, str], ...] = ()
+    max_upload: int = 20  # MB
+    concurrency: int = 1
+    queue: int = 16
+    models: tuple[str, ...] = ()
+    cache: str | None = None
+    timeout: float = 600.0  # seconds
+    sessions: int = 20
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Raises SettingsError naming the variable, its value and what it may be."""
+        env = os.environ if environment is None else environment
+        return cls(
+            host=env.get("ATTRIB_HOST", "").strip() or cls.host,
+            port=_whole(env, "ATTRIB_PORT", cls.port, 1, 65535),
+            auth=_pairs(env.get("ATTRIB_AUTH", "")),
+            max_upload=_whole(env, "ATTRIB_MAX_UPLOAD", cls.max_upload, 1, 1000),
+            concurrency=_whole(env, "ATTRIB_CONCURRENCY", cls.concurrency, 1, 64),
+            queue=_whole(env, "ATTRIB_QUEUE", cls.queue, 1, 10_000),
+            models=_names(env.get("ATTRIB_MODELS", "")),
+            cache=env.get("ATTRIB_CACHE", "").strip() or None,
+            timeout=_whole(env, "ATTRIB_TIMEOUT", int(cls.timeout), 1, 86_400),
+            sessions=_whole(env, "ATTRIB_SESSIONS", cls.sessions, 1, 10_000),
+        )
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise SettingsError(f"{name}={text!r}: give a whole number from {low} to {high}")
+    return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for number, part in enumerate(_names(text), start=1):
+        user, colon, password = part.partition(":")
+        if not (user and colon and password):
+            # the value itself may hold a password: it is not repeated
+            raise SettingsError(f"ATTRIB_AUTH: entry {number} is not of the form user:password")
+        pairs.append((user, password))
+    return tuple(pairs)

@@ -1,0 +1,37 @@
+"""How the app looks. System fonts only: the page asks no other server for anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+import attrib.render
+from attrib.models.assets import asset
+
+_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    base = gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=_FONT, font_mono=_MONO)
+    # the theme's own text colours have too little contrast on some of its backgrounds
+    return base.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        checkbox_label_background_fill_selected="*primary_700",
+        checkbox_label_background_fill_selected_dark="*primary_700",
+        block_title_text_color="*primary_800",
+        block_label_text_color="*primary_800",
+        block_title_text_color_dark="*primary_100",
+        block_label_text_color_dark="*primary_100",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )
+
+
+def css() -> str:
+    """The app's own rules after those of the cards, which a saved page has too."""
+    cards = Path(attrib.render.__file__).parent / "templates" / "style.css"
+    return cards.read_text(encoding="utf-8") + asset("app.css").read_text(encoding="utf-8")

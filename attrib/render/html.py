@@ -1,0 +1,202 @@
+"""Results as HTML: a fragment for notebooks, cards for a gallery, and a page that stands alone.
+
+Every text passes Jinja2's autoescape; pictures are embedded, so no page asks the network for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from attrib.attribution import Attribution, labels_of
+from attrib.render.overlay import over, verdict
+from attrib.render.scale import OWN, SHARED, Display, Scale, drawn_maps, number, scales
+
+MAX_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One card: a result, the sample of its batch to show, and what its method's card says."""
+
+    attribution: Attribution
+    title: str = ""
+    misleads: str = ""
+    formula: str = ""
+    reference: str = ""
+    sample: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.title or self.attribution.method
+
+
+def fragment(attribution: Attribution, display: Display = OWN) -> str:
+    """What a notebook shows for a result: up to eight samples, with the numbers that qualify them."""
+    entries = [Entry(attribution, sample=i) for i in range(min(len(attribution), MAX_SAMPLES))]
+    left_out = len(attribution) - len(entries)
+    return _rendered("fragment.html", cards=_shown(entries, display), left_out=left_out)
+
+
+def cards(entries: Sequence[Entry], display: Display = SHARED) -> str:
+    """A gallery: one card per entry, all under one legend where the scale is shared."""
+    return _rendered("gallery.html", cards=_shown(entries, display), legend=_legends(entries, display))
+
+
+def legend(entries: Sequence[Entry], display: Display = SHARED) -> str:
+    """The shared colour bars alone; empty where every map has its own."""
+    return _rendered("legend.html", legend=_legends(entries, display))
+
+
+def standalone(
+    results: Mapping[str, Attribution] | Sequence[Entry] | Attribution,
+    display: Display = SHARED,
+    *,
+    title: str = "Explanation",
+    facts: Mapping[str, str] | None = None,
+) -> str:
+    """A whole HTML page with embedded pictures, numbers, notes and full provenance; `facts` go under the title."""
+    entries = entries_of(results)
+    pictures = entries[0].attribution.pictures if entries else None
+    photo = None if pictures is None else embedded(Image.fromarray(pictures[entries[0].sample]))
+    return _rendered(
+        "page.html",
+        title=title,
+        facts=dict(facts or {}),
+        photo=photo,
+        cards=_shown(entries, display),
+        legend=_legends(entries, display),
+    )
+
+
+def entries_of(results: Mapping[str, Attribution] | Sequence[Entry] | Attribution) -> list[Entry]:
+    """Entries for whatever `standalone` takes, every sample of a single result its own."""
+    if isinstance(results, Attribution):
+        return [Entry(results, sample=i) for i in range(len(results))]
+    if isinstance(results, Mapping):
+        return [Entry(attribution, title=name) for name, attribution in results.items()]
+    return list(results)
+
+
+def embedded(picture: Image.Image) -> str:
+    """A PNG data URI."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def where(values: np.ndarray) -> str:
+    """In words, for who cannot see the map: the ninth of the picture that holds most of it."""
+    strength = np.abs(np.nan_to_num(values))
+    if not strength.any():
+        return "nowhere"
+    rows = np.array_split(strength, 3, axis=0)
+    shares = np.array([[cell.sum() for cell in np.array_split(row, 3, axis=1)] for row in rows])
+    row, column = divmod(int(shares.argmax()), 3)
+    vertical, horizontal = ("top", "middle", "bottom")[row], ("left", "centre", "right")[column]
+    place = "centre" if (row, column) == (1, 1) else f"{vertical} {horizontal}"
+    return f"most in the {place} ({shares[row, column] / shares.sum():.0%} of the total)"
+
+
+def _shown(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]:
+    drawable = [e for e in entries if e.attribution.kind in ("input", "layer")]
+    maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
+    found = scales(maps, [e.attribution.signed for e in drawable], display)
+    pairs = {id(e): (m, s) for e, m, s in zip(drawable, maps, found, strict=True)}
+    cards_of = []
+    for entry in entries:
+        values, scale = pairs.get(id(entry), (None, None))
+        cards_of.append(_card(entry, values, scale, display))
+    return cards_of
+
+
+def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display: Display) -> dict[str, Any]:
+    a, i = entry.attribution, entry.sample
+    target = labels_of(a.target)[i]
+    card: dict[str, Any] = {
+        "title": entry.name,
+        "target": target,
+        "misleads": entry.misleads,
+        "formula": entry.formula,
+        "reference": entry.reference,
+        "score": number(float(a.score[i])),
+        "completeness": _completeness(a, i),
+        "ledger": [(name, number(float(amounts[i]))) for name, amounts in (a.ledger or {}).items()],
+        "coverage": None if a.coverage is None else str(a.coverage),
+        "uncovered": [] if a.coverage is None else list(a.coverage.uncovered),
+        "notes": list(a.notes),
+        "seconds": f"{a.provenance.seconds:.2f} s",
+        "settings": [(k, str(v)) for k, v in a.provenance.settings.items() if k != "method"],
+        "provenance": _provenance(a, i),
+        "picture": None,
+        "bar": None,
+        "words": None,
+    }
+    if values is not None and scale is not None:
+        photo = None if a.pictures is None else a.pictures[i]
+        card["picture"] = embedded(over(values, scale, photo, display))
+        card["alt"] = f"{entry.name} for {target}: relevance {where(values)}"
+        card["words"] = verdict(values)
+        card["bar"] = _bar(scale)
+        card["unit"] = number(scale.unit_size) if scale.unit else None
+    return card
+
+
+def _completeness(a: Attribution, i: int) -> str | None:
+    relative = a.relative_delta
+    if a.delta is None or relative is None:
+        return None
+    return f"{number(float(a.delta[i]))} ({100 * float(relative[i]):.2g} % of the score)"
+
+
+def _provenance(a: Attribution, i: int) -> list[tuple[str, str]]:
+    p = a.provenance
+    rows = {
+        "model": p.model,
+        "weights": p.weights_hash,
+        "input": p.input_hashes[i] if i < len(p.input_hashes) else "",
+        "device": f"{p.device}, {p.dtype}",
+        "seed": "" if p.seed is None else str(p.seed),
+        "versions": ", ".join(f"{name} {version}" for name, version in p.versions.items()),
+        "peak memory": f"{p.peak_memory / 2**20:.0f} MB",
+        "created": p.created,
+    }
+    return [(name, value) for name, value in rows.items() if value]
+
+
+def _bar(scale: Scale) -> dict[str, Any]:
+    stops = [scale.table[k] for k in np.linspace(0, 255, 17).astype(int)]
+    gradient = ", ".join(f"rgb({r},{g},{b})" for r, g, b in stops)
+    low, high = scale.ends
+    # digits and commas only, made here: safe inside a style attribute
+    return {"style": Markup(f"background:linear-gradient(to right, {gradient})"), "low": low, "high": high,
+            "middle": "0" if scale.signed else "", "signed": scale.signed}  # fmt: skip
+
+
+def _legends(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]:
+    if display.how == "own":
+        return []
+    drawable = [e for e in entries if e.attribution.kind in ("input", "layer")]
+    maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
+    found = scales(maps, [e.attribution.signed for e in drawable], display)
+    kinds = {scale.signed: scale for scale in found}
+    return [_bar(kinds[sign]) for sign in (True, False) if sign in kinds]
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("attrib.render", "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _rendered(name: str, **values: Any) -> str:
+    return str(_environment().get_template(name).render(**values))
