@@ -116,10 +116,7 @@ def _connect_run(parts: Parts, catalogue: Catalogue, runs: Runs, limits: Limits)
             )
             for step in handlers.explain(ask, catalogue, run):
                 shown = step.answer
-                told = markup.status(
-                    step.message, "done" if step.done else "busy", None if step.done else step.fraction
-                )
-                yield _progressed(step, display, told)
+                yield _progressed(step, display)
         except attrib.AttribError as error:
             yield _ended(shown, str(error))
         except Exception:
