@@ -1,7 +1,7 @@
 """Models by the names of torchvision and timm: weights from their hubs, or from a safetensors file of your own.
 
-"torchvision:resnet18" fetches the default weights once into torch's cache. "torchvision:resnet18@FILE" reads a safetensors
-file and needs no network; its metadata may hold "labels", a JSON list of the classes' names.
+"torchvision:resnet18" fetches the default weights once into torch's cache. "torchvision:resnet18@FILE" reads a
+safetensors file and needs no network; its metadata may hold "labels", a JSON list of the classes' names.
 """
 
 from __future__ import annotations

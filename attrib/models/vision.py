@@ -17,6 +17,7 @@ from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.models.images import pictures_of
 from attrib.models.preprocessing import Preprocessing
 from attrib.rules.shadow import refuse_opaque, shadow
+from attrib.rules.weights import WeightCache
 from attrib.targets import logits_of
 
 _PREDICTED_AT_ONCE = 8
@@ -63,6 +64,7 @@ class VisionModel:
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
+    weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
     _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
     @property
