@@ -45,7 +45,7 @@ class Parts:
 
 def draw_photo(parts: Parts, catalogue: Catalogue) -> None:
     n = parts.named
-    n["photo"] = photo_input("Photo: drop, paste or choose a file", height=300, elem_id="at-photo")
+    n["photo"] = photo_input("Photo: drop, paste or choose", height=300, elem_id="at-photo")
     with gr.Group(elem_id="at-examples-group"):
         n["examples"] = gr.HTML(markup.examples(), js_on_load=_CHOOSE, elem_id="at-examples")
     n["model"] = gr.Dropdown(
@@ -99,7 +99,7 @@ def draw_results(parts: Parts) -> None:
         with gr.Row():
             n["opacity"] = _slider("Opacity", 0, 1, usual.opacity, 0.05, "at-opacity")
             n["blur"] = _slider("Smoothing (pixels)", 0, 8, usual.blur, 0.5, "at-blur")
-            n["percentile"] = _slider("Colours saturate at (percentile)", 90, 100, usual.percentile, 0.1, "at-clip")
+            n["percentile"] = _slider("Saturate at percentile", 90, 100, usual.percentile, 0.1, "at-clip")
         with gr.Row():
             n["how"] = _list(
                 "Colour scale", [(text.capitalize(), key) for key, text in HOW.items()], usual.how, "at-how"

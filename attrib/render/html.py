@@ -138,6 +138,7 @@ def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display:
         "settings": [(k, str(v)) for k, v in a.provenance.settings.items() if k != "method"],
         "provenance": _provenance(a, i),
         "picture": None,
+        "unit": None,
         "bar": None,
         "words": None,
     }

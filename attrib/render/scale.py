@@ -15,9 +15,9 @@ import numpy as np
 from attrib.errors import InputError, UnknownName
 
 HOW: dict[str, str] = {
-    "density": "shared: how many times its map's average pixel",
-    "raw": "shared: raw values in each method's own units",
-    "own": "each map its own: up to its largest value",
+    "density": "shared, × average pixel",
+    "raw": "shared, raw values",
+    "own": "each map its own",
 }
 
 # name -> (diverging map for signed relevance, sequential map for unsigned); all safe for colour-blind readers
