@@ -19,16 +19,25 @@ from attrib.errors import (
 )
 from attrib.explain import compare, explain
 from attrib.methods import METHODS
+from attrib.methods.backprop import DeconvNet, GuidedBackprop
+from attrib.methods.deeplift import DeepLift
+from attrib.methods.excitation import ExcitationPullback
 from attrib.methods.gradient import InputXGradient, Saliency
+from attrib.methods.lrp import LRP
 from attrib.models import load, models, wrap
 from attrib.targets import Logit, LogitDiff, LogProb, TokenLogit
 
 __all__ = [
+    "LRP",
     "METHODS",
     "AttribError",
     "Attribution",
     "Cancelled",
     "Coverage",
+    "DeconvNet",
+    "DeepLift",
+    "ExcitationPullback",
+    "GuidedBackprop",
     "InputError",
     "InputXGradient",
     "Logit",

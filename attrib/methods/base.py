@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.attribution import Coverage
+from attrib.rules.engine import Engine, Rules
 from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
@@ -98,6 +99,13 @@ class Question:
             scores = self.scores(leaf.clone(), rows)
             (gradient,) = torch.autograd.grad(scores.sum(), leaf)
         return scores.detach(), gradient
+
+    def gradient_under(self, rules: Rules) -> tuple[Tensor, Tensor, Coverage]:
+        """(scores, modified gradient at x, coverage) with `rules` in force."""
+        engine = Engine(rules, self.twin, self.x.shape, self.model.weight_cache, self.strict)
+        with engine:
+            score, gradient = self.gradient(self.x)
+        return score, gradient, Coverage(**engine.counts)
 
 
 class Method:

@@ -12,6 +12,7 @@ from attrib.attribution import Coverage
 from attrib.errors import InputError
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.rules.engine import Engine, Rules
+from attrib.rules.affine import packed
 from attrib.rules.presets import PRESETS, preset_named
 
 
@@ -68,7 +69,7 @@ class LRP(Method):
 def propagate(question: Question, rules: Rules) -> Finding:
     """Relevance of the input under `rules`, with the ledger."""
     engine = Engine(rules, question.twin, question.x.shape, question.model.weight_cache, question.strict)
-    leaf = question.x.detach().requires_grad_()
+    leaf = packed(question.x).requires_grad_()
     with torch.enable_grad():
         with engine:
             score = question.scores(leaf.clone())

@@ -22,6 +22,7 @@ class Geometry:
     groups: int
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
+    pointwise: bool = False  # 1×1, nothing slides: a matrix product in channels_last
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Affine:
             if padding == "same" and any(span % 2 for span in spans):
                 return None
             padding = [span // 2 if padding == "same" else 0 for span in spans]
-        return Affine(weight, bias, Geometry(stride, _each(padding, n), dilation, groups), call.engine.cache)
+        padding = _each(padding, n)
+        pointwise = weight[0, 0].numel() == 1 and groups == 1 and set(stride) == {1} and set(padding) == {0}
+        return Affine(weight, bias, Geometry(stride, padding, dilation, groups, pointwise=pointwise), call.engine.cache)
 
     def folded(self, scale: Tensor, shift: Tensor, fold: tuple[Tensor, ...]) -> Affine:
         """The same layer with the BatchNorm y = scale·z + shift behind it."""
@@ -95,33 +98,38 @@ class Affine:
         if self.geometry is None:
             return torch.nn.functional.linear(x, weight, bias)
         g = self.geometry
+        if g.pointwise and weight.dim() == 4 and is_packed(x):
+            return _unrolled(torch.nn.functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias))
         padding = list(g.output_padding) or [0] * len(g.stride)
         return torch.convolution(x, weight, bias, g.stride, g.padding, g.dilation, g.transposed, padding, g.groups)
 
-    def transpose(self, s: Tensor, weight: Tensor, x: Tensor | torch.Size) -> Tensor:
-        """weightᵀ·s in the shape of x."""
+    def transpose(self, s: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """weightᵀ·s; shape: that of x."""
         if self.geometry is None:
             return s @ weight
         g = self.geometry
-        like = x if isinstance(x, Tensor) else s.new_empty(1).expand(x)
+        if g.pointwise and weight.dim() == 4 and is_packed(s):
+            return _unrolled(s.permute(0, 2, 3, 1) @ weight.flatten(1))
+        like = s.new_empty(1).expand(shape)
         padding = list(g.output_padding) or [0] * len(g.stride)
         pulled: Tensor = torch.ops.aten.convolution_backward(
             s, like, weight, None, g.stride, g.padding, g.dilation, g.transposed, padding, g.groups, [True, False, False]
         )[0]
         return pulled
 
-    def pull(self, s: Tensor, x: Tensor | torch.Size) -> Tensor:
+    def pull(self, s: Tensor, shape: torch.Size) -> Tensor:
         """Wᵀ·s with the folded scale."""
-        return self.transpose(s if self.scale is None else s * self.channels(self.scale), self.weight, x)
+        s = s if self.scale is None else s * self.channels(self.scale)
+        slides = self.geometry is not None and not self.geometry.pointwise
+        weight = self.cache.derived("packed", (self.weight,), packed) if slides and is_packed(s) else self.weight
+        return self.transpose(s, weight, shape)
 
     # --- derived weights ---
 
     def derived(self, name: str, compute: Any) -> Tensor:
         """compute(folded weight), remembered per model."""
         sources = (self.weight, *self.fold)
-        found = self.cache.derived(name, sources, lambda *_: _packed(compute(self.total_weight())))
-        assert found is not None
-        return found
+        return self.cache.derived(name, sources, lambda *_: packed(compute(self.total_weight())))
 
     def total_weight(self) -> Tensor:
         """W with the folded scale."""
@@ -147,6 +155,16 @@ def _each(value: Any, n: int) -> list[int]:
     return [value] * n if isinstance(value, int) else list(value) if len(value) == n else list(value) * n
 
 
-def _packed(weight: Tensor) -> Tensor:
+def is_packed(x: Tensor) -> bool:
+    """Whether x lies in memory with its channels innermost."""
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _unrolled(y: Tensor) -> Tensor:
+    return y.permute(0, 3, 1, 2)
+
+
+def packed(tensor: Tensor) -> Tensor:
     """In channels_last, in which a CPU's backward convolution is up to twice as fast."""
-    return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
+    tensor = tensor.detach()
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

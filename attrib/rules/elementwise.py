@@ -23,14 +23,14 @@ def identity(call: Call) -> Any:
     """
     ledger = call.engine.ledger
 
+    function, settings = out_of_place(call)
+
     def compute(z: Tensor) -> Any:
         wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-        origin, slope = _at_zero(call, wide)
-        arguments, settings = call.args[1:], {k: v for k, v in call.kwargs.items() if k not in ("inplace", "input")}
-        y = _out_of_place(call)(z, *arguments, **settings)
-        ratio = (y.to(wide.dtype) - origin) / torch.where(wide.abs() < _NEAR, torch.ones_like(wide), wide)
-        ratio = torch.where(wide.abs() < _NEAR, slope.expand_as(ratio), ratio)
-        offset = origin.item()
+        offset, slope = _at_zero(function, settings, z.device)
+        y = function(z, **settings)
+        near = wide.abs() < _NEAR
+        ratio = ((y.to(wide.dtype) - offset) / wide.masked_fill(near, 1.0)).masked_fill_(near, slope)
         if call.in_place:
             y = z.copy_(y)
 
@@ -47,21 +47,27 @@ def identity(call: Call) -> Any:
 _NEAR = 1e-6
 
 
-def _out_of_place(call: Call) -> Any:
-    """The function that computes the same without changing its input."""
-    name = getattr(call.function, "__name__", "")
+def out_of_place(call: Call) -> tuple[Any, dict[str, Any]]:
+    """The function that computes the same without changing its input, and its other arguments by name."""
+    function, name = call.function, getattr(call.function, "__name__", "")
     if name.endswith("_") and not name.endswith("__"):
-        return getattr(torch.nn.functional, name[:-1], None) or getattr(torch, name[:-1])
-    return call.function
+        function = getattr(torch.nn.functional, name[:-1], None) or getattr(torch, name[:-1])
+    settings = {k: v for k, v in call.kwargs.items() if k not in ("inplace", "input")}
+    rest = call.args[1:]
+    return (lambda z, **settings: function(z, *_without_inplace(name, rest), **settings)), settings
 
 
-def _at_zero(call: Call, z: Tensor) -> tuple[Tensor, Tensor]:
+def _without_inplace(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The positional arguments without a trailing `inplace`, which only bools are."""
+    return arguments[:-1] if arguments and isinstance(arguments[-1], bool) else arguments
+
+
+def _at_zero(function: Any, settings: dict[str, Any], device: torch.device) -> tuple[float, float]:
     """f(0), and the slope of f at 0 (the mean of both sides where f has a kink)."""
     step = 1e-4
-    points = torch.tensor([0.0, step, -step], dtype=torch.float64, device=z.device)
-    settings = {k: v for k, v in call.kwargs.items() if k not in ("inplace", "input")}
-    values = _out_of_place(call)(points, *call.args[1:], **settings)
-    return values[0].to(z.dtype), ((values[1] - values[2]) / (2 * step)).to(z.dtype)
+    points = torch.tensor([0.0, step, -step], dtype=torch.float64, device=device)
+    at, above, below = function(points, **settings).tolist()
+    return at, (above - below) / (2 * step)
 
 
 def gate(call: Call) -> Any:

@@ -39,7 +39,7 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "sum_of_two": e.SumWithConstant(),
         "difference": e.SumWithConstant(-1.0),
     }
-    table |= dict.fromkeys(("relu", "leaky_relu", "max_pool"), e.as_gradient)
+    table |= dict.fromkeys(("relu", "leaky_relu", "max_pool", "maximum"), e.as_gradient)
     table |= dict.fromkeys(("hardtanh", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)
     if first is not None:
         table["first"] = first

@@ -1,7 +1,7 @@
 """Which torch functions mean which operation: one word per kind, however the model spells it.
 
-LINEAR kinds hand relevance on by their ordinary gradient: maps that are linear, or positively homogeneous
-(max-pooling), in what carries relevance. Anything in neither table is *unknown* and reported.
+LINEAR functions hand relevance on by their ordinary gradient: they are linear in what carries relevance. Kinds
+of RULED functions need a rule in the table in force. Anything in neither is unknown, and reported.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ RULED: dict[str, tuple[Function, ...]] = {
     "softplus": (F.softplus,),
     "sigmoid": (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, F.hardsigmoid),
     "max_pool": (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
+    "maximum": (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, torch.amax, Tensor.amax,
+                torch.amin, Tensor.amin, torch.max, Tensor.max, torch.maximum, torch.minimum, torch.abs, Tensor.abs),
     "softmax": (F.softmax, torch.softmax, Tensor.softmax),
     "product": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.mul_, Tensor.__imul__, torch.multiply),
     "quotient": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, Tensor.__itruediv__, torch.true_divide),
@@ -55,9 +57,8 @@ LINEAR: tuple[Function, ...] = (
     F.dropout, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     F.interpolate, F.upsample, F.pad, torch.neg, Tensor.neg, Tensor.__neg__, F.pixel_shuffle, F.pixel_unshuffle,
-    torch.channel_shuffle, F.unfold, F.fold, torch.amax, Tensor.amax, torch.max, Tensor.max, torch.maximum,
-    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, Tensor.swapaxes, torch.swapaxes,
-    torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.unflatten, torch.unflatten, torch.abs, Tensor.abs,
+    torch.channel_shuffle, F.unfold, F.fold, Tensor.swapaxes, torch.swapaxes,
+    torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.unflatten, torch.unflatten, 
     Tensor.detach, Tensor.cpu, Tensor.cuda, torch.diagonal, Tensor.masked_fill, torch.masked_fill,
     torch.broadcast_to, Tensor.broadcast_to, torch.tile, Tensor.tile, Tensor.mT.__get__, Tensor.T.__get__,
     Tensor.data.__get__, Tensor.resolve_conj, Tensor.unfold,

@@ -22,11 +22,9 @@ class WeightCache:
 
     def __init__(self) -> None:
         self.followed_by_norm: set[int] = set()  # weights of layers whose output goes into a BatchNorm
-        self._entries: dict[tuple[object, ...], tuple[tuple[object, ...], tuple[Tensor, ...], Tensor | None]] = {}
+        self._entries: dict[tuple[object, ...], tuple[tuple[object, ...], tuple[Tensor, ...], Tensor]] = {}
 
-    def derived(
-        self, name: str, sources: tuple[Tensor, ...], compute: Callable[..., Tensor | None]
-    ) -> Tensor | None:
+    def derived(self, name: str, sources: tuple[Tensor, ...], compute: Callable[..., Tensor]) -> Tensor:
         """`compute(*sources)`, from memory when no source has changed since.
 
         The sources are kept alive with the entry, so that an address is never mistaken for its successor's.

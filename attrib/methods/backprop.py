@@ -1,0 +1,54 @@
+"""Guided backpropagation and the deconvolution network: a backward pass with another rule for ReLU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attrib.methods.base import Card, Finding, Method, Question
+from attrib.rules.presets import DECONV, GUIDED
+
+_MISLEADS = (
+    "It recovers edges of the input whatever class is asked for, also on a network with random weights "
+    "(Nie et al. 2018; Adebayo et al. 2018): sharp, and no evidence of what decided."
+)
+
+
+@dataclass(frozen=True)
+class GuidedBackprop(Method):
+    """Gradient in which every ReLU passes positive gradients at active units only. Springenberg et al. 2014."""
+
+    name: ClassVar[str] = "guided_backprop"
+    card: ClassVar[Card] = Card(
+        title="Guided backpropagation",
+        idea="Follow only paths that are active and push the score up.",
+        formula="at each ReLU: u ↦ u⁺ ⊙ 1[z>0]; the result is the gradient at the input",
+        reference="Springenberg et al. 2014, arXiv:1412.6806",
+        assumptions="The nonlinearities are ReLUs; GELU, SiLU and others keep their gradient and are reported.",
+        misleads=_MISLEADS,
+        cost="1 F + 1 B",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        score, gradient, coverage = question.gradient_under(GUIDED)
+        return Finding(gradient, score, coverage=coverage)
+
+
+@dataclass(frozen=True)
+class DeconvNet(Method):
+    """Gradient in which every ReLU passes positive gradients, active or not. Zeiler & Fergus 2014."""
+
+    name: ClassVar[str] = "deconvnet"
+    card: ClassVar[Card] = Card(
+        title="DeconvNet",
+        idea="Project the score back through the network, rectifying on the way down.",
+        formula="at each ReLU: u ↦ u⁺; the result is the gradient at the input",
+        reference="Zeiler, Fergus 2014, arXiv:1311.2901",
+        assumptions="The nonlinearities are ReLUs; others keep their gradient and are reported.",
+        misleads=_MISLEADS,
+        cost="1 F + 1 B",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        score, gradient, coverage = question.gradient_under(DECONV)
+        return Finding(gradient, score, coverage=coverage)

@@ -1,0 +1,134 @@
+"""DeepLIFT's rescale rule: multipliers Δy/Δz between an input and its baseline.
+
+The baseline runs first, without gradients, and leaves behind what went into every nonlinearity; the input's
+pass then meets them in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from attrib.errors import UnsupportedModel
+from attrib.rules.elementwise import as_gradient, out_of_place
+from attrib.rules.engine import Call, Engine, Rules, ruled
+from attrib.rules.vocabulary import ACTIVATIONS, KIND
+
+_KINDS = ACTIVATIONS | {"max_pool"}
+_CLOSE = 1e-10  # |Δz| below which the derivative stands for Δy/Δz, as in captum
+
+
+class BaselineRecorder(TorchFunctionMode):
+    """Keeps a copy of what goes into every nonlinearity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if KIND.get(func) in _KINDS:
+            value = args[0] if args else kwargs["input"]
+            self.inputs.append(value.detach().clone())
+        return func(*args, **kwargs)
+
+
+class RescaleEngine(Engine):
+    """An engine that hands each nonlinearity what went into it on the baseline."""
+
+    def __init__(self, recorded: list[Tensor], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._recorded: Iterator[Tensor] = iter(recorded)
+        self.at_baseline: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if KIND.get(func) in _KINDS:
+            self.at_baseline = next(self._recorded, None)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def _baseline_of(call: Call) -> Tensor:
+    recorded = call.engine.at_baseline if isinstance(call.engine, RescaleEngine) else None
+    if recorded is None or recorded.shape[1:] != call.x.shape[1:]:
+        raise UnsupportedModel(
+            f"the model takes another path on the baseline than on the input (at {call.engine.path!r}), so DeepLIFT "
+            "cannot pair their activations; choose a baseline nearer to the input, or integrated_gradients"
+        )
+    return recorded
+
+
+def rescale(call: Call) -> Any:
+    """m = Δy/Δz; where |Δz| < 1e-10, f′(z) — Shrikumar et al. 2017, rescale rule."""
+    reference = _baseline_of(call)
+    function, settings = out_of_place(call)
+
+    def compute(z: Tensor) -> Any:
+        with torch.enable_grad():
+            leaf = z.detach().clone().requires_grad_()
+            y = function(leaf, **settings)
+            (slope,) = torch.autograd.grad(y.sum(), leaf)
+        y = y.detach()
+        step = leaf.detach() - reference
+        multiplier = torch.where(step.abs() < _CLOSE, slope, (y - function(reference, **settings)) / step)
+        return (z.copy_(y) if call.in_place else y), (multiplier,), torch.mul
+
+    return ruled(compute, call.x)
+
+
+_POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
+def rescale_max_pool(call: Call) -> Any:
+    """Δy⁺ = max(y, y₀) − y₀ goes to the input's maximum, Δy⁻ = y − max(y, y₀) to the baseline's; over Δz."""
+    n = call.x.dim() - 2
+    if call.argument(6, "return_indices", False) or f"max_pool{n}d" not in torch.overrides.resolve_name(call.function):
+        return NotImplemented
+    reference = _baseline_of(call)
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    settings = {k: call.argument(i + 1, k) for i, k in enumerate(names) if call.argument(i + 1, k) is not None}
+
+    def compute(z: Tensor) -> Any:
+        # contiguous: among equal maxima the kernel for channels_last picks another one
+        y, where = _POOLS[n](z.contiguous(), **settings, return_indices=True)
+        y0, where0 = _POOLS[n](reference.contiguous(), **settings, return_indices=True)
+        both = torch.maximum(y, y0)
+
+        def pull(c: Tensor, z: Tensor) -> Tensor:
+            routed = _scattered(c * (both - y0), where, z) + _scattered(c * (y - both), where0.expand_as(where), z)
+            step = z - reference
+            return torch.where(step.abs() < _CLOSE, _scattered(c, where, z), routed / step)
+
+        return y, (z,), pull
+
+    return ruled(compute, call.x)
+
+
+def _scattered(values: Tensor, where: Tensor, like: Tensor) -> Tensor:
+    flat = torch.zeros_like(like).flatten(2)
+    return flat.scatter_add_(2, where.flatten(2), values.flatten(2)).view_as(like)
+
+
+def only_one_carries(call: Call) -> Any:
+    """Products and quotients are linear while one operand is constant; DeepLIFT has no rule for two."""
+    other = call.argument(1, "other")
+    both = isinstance(other, Tensor) and other.requires_grad and isinstance(call.x, Tensor) and call.x.requires_grad
+    denominator = call.kind == "quotient" and isinstance(other, Tensor) and other.requires_grad
+    return NotImplemented if both or denominator else as_gradient(call)
+
+
+_LINEAR = ("conv", "conv_transpose", "linear", "batch_norm", "sum_of_two", "difference")
+
+RESCALE = Rules(
+    dict.fromkeys(ACTIVATIONS, rescale)
+    | {"max_pool": rescale_max_pool}
+    | dict.fromkeys(_LINEAR, as_gradient)
+    | dict.fromkeys(("product", "quotient", "matrix_product"), only_one_carries),
+    conserving=True,
+    harmless=frozenset({as_gradient, only_one_carries}),
+)
