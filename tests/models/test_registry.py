@@ -86,7 +86,7 @@ def test_unknown_names_get_the_nearest(name: str, near: str) -> None:
 
 
 def test_a_name_is_text() -> None:
-    with pytest.raises(InputError, match="attrib.wrap"):
+    with pytest.raises(InputError, match=r"attrib\.wrap"):
         attrib.load(torch.nn.Identity())  # type: ignore[arg-type]
 
 
