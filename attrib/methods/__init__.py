@@ -5,17 +5,34 @@ from __future__ import annotations
 from attrib.errors import UnknownName
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
 from attrib.methods.base import Method
+from attrib.methods.cam import GradCAM, GradCAMPlusPlus, LayerCAM
 from attrib.methods.deeplift import DeepLift
 from attrib.methods.excitation import ExcitationPullback
 from attrib.methods.gradient import InputXGradient, Saliency
+from attrib.methods.integrated import IntegratedGradients
+from attrib.methods.kernel import KernelSHAP
 from attrib.methods.lrp import LRP
+from attrib.methods.noise import SmoothGrad, VarGrad
+from attrib.methods.normgrad import NormGrad
+from attrib.methods.occlusion import Occlusion
+from attrib.methods.shap import GradientSHAP
 
 METHODS: dict[str, type[Method]] = {
     "saliency": Saliency,
     "input_x_gradient": InputXGradient,
+    "smoothgrad": SmoothGrad,
+    "vargrad": VarGrad,
     "guided_backprop": GuidedBackprop,
     "deconvnet": DeconvNet,
+    "integrated_gradients": IntegratedGradients,
+    "gradient_shap": GradientSHAP,
     "deeplift": DeepLift,
+    "occlusion": Occlusion,
+    "kernel_shap": KernelSHAP,
+    "grad_cam": GradCAM,
+    "grad_cam_plus_plus": GradCAMPlusPlus,
+    "layer_cam": LayerCAM,
+    "normgrad": NormGrad,
     "excitation_pullback": ExcitationPullback,
     "lrp": LRP,
 }

@@ -1,0 +1,130 @@
+"""KernelSHAP: Shapley values of a picture's regions from a weighted linear regression.
+
+captum's KernelShap draws from torch's global generator, which other threads share, and fits one sample at a
+time; the regression is small enough to be done here exactly, with captum as the oracle in the parity tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import comb
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attrib.errors import InputError, UnknownName
+from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
+from attrib.methods.passes import laid_out
+from attrib.methods.segments import SEGMENTS, grid, superpixels
+
+_MOST_ROWS_ON_CPU = 8
+
+
+@dataclass(frozen=True)
+class KernelSHAP(Method):
+    """argmin_φ Σ_S k(S) (f(x_S) − f(x_∅) − Σ_{i∈S} φ_i)² with Σφ = f(x) − f(x_∅). Lundberg & Lee 2017, theorem 2."""
+
+    segments: str = setting("grid", "Regions that come and go together: grid, or slic (superpixels).", choices=SEGMENTS)
+    n_segments: int = setting(49, "About how many regions; the grid takes the nearest square.", low=2, high=400)
+    n_samples: int = setting(500, "Random sets of regions; one forward each. All sets, if there are no more.", low=4)
+    baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
+    seed: int = setting(0, "The same seed gives the same sets on every device.", low=0, advanced=True)
+
+    name: ClassVar[str] = "kernel_shap"
+    single_pass: ClassVar[bool] = False
+    memory_factor: ClassVar[float] = 0.7
+    card: ClassVar[Card] = Card(
+        title="KernelSHAP",
+        idea="Share the score out among the regions as a fair split of a joint gain: what each adds on average, "
+        "whatever else is shown.",
+        formula="Shapley values φ of the regions by Shapley-kernel regression; a pixel gets φ / (region's size)",
+        reference="Lundberg, Lee 2017, arXiv:1705.07874",
+        assumptions="A region replaced by the baseline counts as absent, and pictures with holes mean something.",
+        misleads="The regions are chosen beforehand: what crosses their borders is blurred. With few samples "
+        "the values are a noisy estimate although they always add up to the score difference.",
+        cost="(n_samples + 2) F",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        if self.n_samples < 4 or self.n_segments < 2:
+            raise InputError(f"n_samples = {self.n_samples}, n_segments = {self.n_segments}: use at least 4 and 2")
+        question = laid_out(question)
+        baseline = baseline_of(self.baseline, question)
+        score = question.settle()
+        regions = [self._regions(image) for image in question.x]
+        values, difference = torch.empty_like(question.x), torch.empty_like(score)
+        for row, region in enumerate(regions):
+            report = lambda fraction, row=row: question.on_progress((row + fraction) / len(regions))  # noqa: E731
+            shares, difference[row] = self._shares(question, baseline, row, region, report)
+            density = shares / torch.bincount(region.flatten()) / question.x.shape[1]
+            values[row] = density[region].to(values)
+        delta = values.flatten(1).sum(1) - difference
+        return Finding(values, score, delta=delta, notes=(*equal_notes(question.x, baseline), *self._notes(regions)))
+
+    def _regions(self, image: Tensor) -> Tensor:
+        if self.segments == "grid":
+            return grid(image, self.n_segments)
+        if self.segments == "slic":
+            return superpixels(image, self.n_segments)
+        raise UnknownName("segmentation", self.segments, SEGMENTS)
+
+    def _shares(self, question: Question, baseline: Tensor, row: int, region: Tensor, report: object) -> tuple[Tensor, Tensor]:
+        """Shapley values of the regions of one sample, and f(x) − f(baseline)."""
+        kept, weights = coalitions(int(region.max()) + 1, self.n_samples, self.seed)
+        ends = torch.stack([torch.ones_like(kept[0]), torch.zeros_like(kept[0])])
+        scores = _scores_of(question, baseline[row], row, region, torch.cat([ends, kept]), report)
+        return shapley_regression(kept, weights, scores[2:] - scores[1], scores[0] - scores[1]), scores[0] - scores[1]
+
+    def _notes(self, regions: list[Tensor]) -> tuple[str, ...]:
+        most = max(int(region.max()) + 1 for region in regions)
+        if 2**most - 2 <= self.n_samples or self.n_samples >= 2 * most:
+            return ()
+        return (f"{self.n_samples} samples are few for {most} regions: the values are little more than noise",)
+
+
+def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, kept: Tensor, report: object) -> Tensor:
+    """f of sample `row` with only the kept regions shown, (sets,) float64 on the CPU."""
+    most = min(question.max_rows, _MOST_ROWS_ON_CPU) if question.x.device.type == "cpu" else question.max_rows
+    scores = []
+    for part in kept.split(most):
+        shown = part.to(question.x.device)[:, region.to(question.x.device)][:, None]
+        rows = torch.full((len(part),), row, device=question.x.device)
+        with torch.no_grad():
+            scores.append(question.scores(torch.where(shown, question.x[row], baseline), rows).double().cpu())
+        report(sum(map(len, scores)) / len(kept))  # type: ignore[operator]
+    return torch.cat(scores)
+
+
+def coalitions(n: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Sets of n regions (sets, n) bool, neither empty nor full, and the weight of each in the regression.
+
+    All sets with the Shapley kernel (n − 1) / (C(n, k) k (n − k)) where they are no more than `samples`;
+    else drawn from that kernel, each with its complement, and so of equal weight.
+    """
+    sizes = np.arange(1, n)
+    if 2**n - 2 <= samples:
+        every = torch.tensor([s for s in product((False, True), repeat=n) if 0 < sum(s) < n])
+        return every, torch.tensor([(n - 1) / (comb(n, k) * k * (n - k)) for k in every.sum(1).tolist()], dtype=torch.float64)
+    rng = np.random.default_rng(seed)
+    chance = 1 / (sizes * (n - sizes))
+    kept = np.zeros((samples, n), dtype=bool)
+    for i in range(0, samples, 2):
+        kept[i, rng.choice(n, rng.choice(sizes, p=chance / chance.sum()), replace=False)] = True
+        if i + 1 < samples:
+            kept[i + 1] = ~kept[i]
+    return torch.from_numpy(kept), torch.ones(samples, dtype=torch.float64)
+
+
+def shapley_regression(kept: Tensor, weights: Tensor, gains: Tensor, whole: Tensor) -> Tensor:
+    """argmin_φ Σ_S w_S (gain_S − Σ_{i∈S} φ_i)² with Σφ = whole: the constraint eliminates the last φ."""
+    design = kept.double()
+    reduced = design[:, :-1] - design[:, -1:]
+    wanted = gains - design[:, -1] * whole
+    root = weights.sqrt()
+    # gelsd: the smallest solution where the sets do not determine one
+    first = torch.linalg.lstsq(root[:, None] * reduced, (root * wanted)[:, None], driver="gelsd").solution[:, 0]
+    return torch.cat([first, (whole - first.sum())[None]])

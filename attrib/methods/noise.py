@@ -1,0 +1,150 @@
+"""SmoothGrad and VarGrad: mean and variance of another method's map under noise on the input."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attrib.errors import InputError, NotApplicable, UnknownName
+from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.gradient import InputXGradient, Saliency
+from attrib.methods.passes import about, laid_out, normal, pairs, value_range
+
+
+@dataclass(frozen=True)
+class Gradient(Method):
+    """∂f/∂x with its sign: what SmoothGrad and VarGrad average."""
+
+    name: ClassVar[str] = "gradient"
+    card: ClassVar[Card] = dataclasses.replace(Saliency.card, title="Gradient", formula="∂f/∂x, signed")
+
+    def explain(self, question: Question) -> Finding:
+        score, gradient = question.gradient(question.x)
+        return Finding(gradient, score, reduction="max_abs")
+
+
+_BASES = ("gradient", "saliency", "input_x_gradient", "guided_backprop", "deconvnet")
+# bases that ask nothing but a gradient, so that the twin's weights may be laid out anew
+_PLAIN = (Gradient, Saliency, InputXGradient)
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Method):
+    """Σ_i base(x + σ n_i) / n with n_i ~ N(0, 1), σ = noise_level · (max x − min x). Smilkov et al. 2017."""
+
+    base: Method | str = setting("gradient", "The method whose maps are averaged, by name or as an object.", choices=_BASES)
+    n_samples: int = setting(25, "Noisy copies; the map hardly changes past 50.", low=1, high=500)
+    noise_level: float = setting(0.15, "σ as a share of the input's largest minus smallest value.", low=0.0, high=1.0)
+    seed: int = setting(0, "The same seed gives the same noise on every device.", low=0, advanced=True)
+
+    name: ClassVar[str] = "smoothgrad"
+    single_pass: ClassVar[bool] = False
+    card: ClassVar[Card] = Card(
+        title="SmoothGrad",
+        idea="Which pixels matter to the score around this picture, not only exactly at it?",
+        formula="mean of base(x + σn), n ~ N(0, 1); base is the gradient; the heatmap shows the largest channel's |mean|",
+        reference="Smilkov et al. 2017, arXiv:1706.03825",
+        assumptions="Nearby noisy pictures are scored for the same reasons.",
+        misleads="It looks cleaner, and is not thereby truer: the noise level decides how much is smoothed "
+        "away, and with much noise it explains pictures that the network was never trained on.",
+        cost="n_samples × (1 F + 1 B) + 1 F",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        moments, first, score = noisy_moments(self, question)
+        return Finding(moments.mean, score, reduction=first.reduction, signed=first.signed, notes=moments.notes)
+
+
+@dataclass(frozen=True)
+class VarGrad(Method):
+    """Σ_i (base(x + σ n_i) − mean)² / n: how unsure the map is. Adebayo et al. 2018, section 2."""
+
+    base: Method | str = setting("gradient", "The method whose maps are compared, by name or as an object.", choices=_BASES)
+    n_samples: int = setting(25, "Noisy copies.", low=1, high=500)
+    noise_level: float = setting(0.15, "σ as a share of the input's largest minus smallest value.", low=0.0, high=1.0)
+    seed: int = setting(0, "The same seed gives the same noise on every device.", low=0, advanced=True)
+
+    name: ClassVar[str] = "vargrad"
+    single_pass: ClassVar[bool] = False
+    card: ClassVar[Card] = Card(
+        title="VarGrad",
+        idea="Where does the gradient change most when the picture is shaken a little?",
+        formula="variance (divisor n) of base(x + σn), n ~ N(0, 1); base is the gradient",
+        reference="Adebayo et al. 2018, arXiv:1810.03307",
+        assumptions="Pixels whose influence depends on the details are the ones the network looks at.",
+        misleads="It has no direction: evidence for and against look alike. A linear model has variance zero "
+        "everywhere although every pixel counts.",
+        cost="n_samples × (1 F + 1 B) + 1 F",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        moments, first, score = noisy_moments(self, question)
+        notes = moments.notes
+        if self.n_samples == 1:
+            notes = (*notes, "one sample has no variance; raise n_samples")
+        return Finding(moments.variance, score, reduction=first.reduction, signed=False, notes=notes)
+
+
+@dataclass
+class Moments:
+    """Running mean and sum of squared deviations of each sample's maps (Welford), in constant memory."""
+
+    count: Tensor  # (batch,)
+    mean: Tensor
+    squares: Tensor
+    notes: tuple[str, ...] = ()
+
+    def add(self, rows: Tensor, maps: Tensor) -> None:
+        for row, new in zip(rows.tolist(), maps, strict=True):
+            self.count[row] += 1
+            deviation = new - self.mean[row]
+            self.mean[row] += deviation / self.count[row]
+            self.squares[row] += deviation * (new - self.mean[row])
+
+    @property
+    def variance(self) -> Tensor:
+        return self.squares / self.count[:, None, None, None]
+
+
+def noisy_moments(method: SmoothGrad | VarGrad, question: Question) -> tuple[Moments, Finding, Tensor]:
+    """Moments of the base's maps, the base's first finding, and the score of the clean input."""
+    base = _base(method)
+    if isinstance(base, _PLAIN):
+        question = laid_out(question)
+    score = question.settle()
+    x = question.x
+    moments = Moments(torch.zeros(len(x), device=x.device, dtype=x.dtype), torch.zeros_like(x), torch.zeros_like(x))
+    sigma, first, notes = method.noise_level * value_range(x), None, dict[str, None]()
+    for draws, rows in pairs(question, method.n_samples):
+        noise = normal(method.seed, draws.unique(), x)[draws - draws[0]]
+        finding = base.explain(_quiet(about(question, x[rows] + sigma[rows] * noise, rows)))
+        if finding.kind != "input":
+            raise NotApplicable(f"{base.name} gives {finding.kind}-level maps; give a base with input-level maps")
+        moments.add(rows, finding.values)
+        notes |= dict.fromkeys(finding.notes)
+        first = first or finding
+    moments.notes = tuple(notes)
+    assert first is not None  # n_samples ≥ 1
+    return moments, first, score
+
+
+def _quiet(question: Question) -> Question:
+    return dataclasses.replace(question, on_progress=lambda fraction: None)
+
+
+def _base(method: SmoothGrad | VarGrad) -> Method:
+    from attrib.methods import METHODS  # deferred: the table holds this file's classes
+
+    if method.n_samples < 1 or method.noise_level < 0:
+        raise InputError(f"n_samples = {method.n_samples}, noise_level = {method.noise_level}: use at least 1 and 0")
+    if isinstance(method.base, Method):
+        return method.base
+    if method.base == "gradient":
+        return Gradient()
+    if method.base not in METHODS:
+        raise UnknownName("base method", method.base, ["gradient", *METHODS])
+    return METHODS[method.base]()

@@ -1,0 +1,93 @@
+"""Occlusion: how far the score falls when a window of the picture is covered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attrib.errors import InputError
+from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
+from attrib.methods.passes import laid_out
+
+Span = tuple[int, int]  # first row or column, and the one past the last
+# without a graph, eight rows are as quick per row as it gets on a CPU
+_MOST_ROWS_ON_CPU = 8
+
+
+@dataclass(frozen=True)
+class Occlusion(Method):
+    """Mean over the windows that cover a pixel of f(x) − f(x with the window ← baseline). Zeiler & Fergus 2013."""
+
+    window: int = setting(16, "Side of the covering square in pixels of the model's input.", low=1, high=224)
+    stride: int = setting(8, "Pixels from one window to the next; at most the window.", low=1, high=224)
+    baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
+
+    name: ClassVar[str] = "occlusion"
+    single_pass: ClassVar[bool] = False
+    memory_factor: ClassVar[float] = 0.7
+    card: ClassVar[Card] = Card(
+        title="Occlusion",
+        idea="Cover one square after the other: where does covering make the score fall?",
+        formula="mean over windows W ∋ pixel of f(x) − f(x with W ← baseline)",
+        reference="Zeiler, Fergus 2013, arXiv:1311.2901",
+        assumptions="What matters fits under one window, and a covered picture is still one the network knows.",
+        misleads="Redundant evidence is invisible: two eyes, one covered, and the score stays. The edges of "
+        "the window are new evidence by themselves, and the window's size decides what is seen.",
+        cost="(number of windows + 1) F",
+    )
+
+    def explain(self, question: Question) -> Finding:
+        self._check()
+        question = laid_out(question)
+        x = question.x
+        baseline = baseline_of(self.baseline, question)
+        score = question.settle()
+        places = windows(x.shape[2], x.shape[3], self.window, self.stride)
+        drops = _drops(question, baseline, score, places)
+        total, cover = torch.zeros_like(score)[:, None, None].repeat(1, *x.shape[2:]), x.new_zeros(x.shape[2:])
+        for place, ((top, bottom), (left, right)) in enumerate(places):
+            total[:, top:bottom, left:right] += drops[:, place, None, None]
+            cover[top:bottom, left:right] += 1
+        notes = equal_notes(x, baseline)
+        if self.window > min(x.shape[2:]):
+            notes = (*notes, f"a window of {self.window} is larger than the input and was cut to {tuple(x.shape[2:])}")
+        # every channel is covered at once, so all get the same value
+        return Finding((total / cover)[:, None].expand_as(x).contiguous(), score, notes=notes)
+
+    def _check(self) -> None:
+        if self.window < 1 or not 1 <= self.stride <= self.window:
+            raise InputError(
+                f"window {self.window}, stride {self.stride}: the stride must be from 1 to the window, "
+                "or pixels between the windows would never be covered"
+            )
+
+
+def windows(height: int, width: int, window: int, stride: int) -> list[tuple[Span, Span]]:
+    """Every window's rows and columns; the last of each direction is clipped at the border, as captum's."""
+
+    def spans(size: int) -> list[Span]:
+        steps = -(-max(0, size - window) // stride) + 1
+        return [(i * stride, min(size, i * stride + window)) for i in range(steps)]
+
+    return [(rows, columns) for rows in spans(height) for columns in spans(width)]
+
+
+def _drops(question: Question, baseline: Tensor, score: Tensor, places: list[tuple[Span, Span]]) -> Tensor:
+    """f(x) − f(x with the window covered), (batch, windows)."""
+    x, n = question.x, len(places)
+    drops = torch.empty(len(x) * n, dtype=score.dtype, device=score.device)
+    most = min(question.max_rows, _MOST_ROWS_ON_CPU) if x.device.type == "cpu" else question.max_rows
+    for piece in torch.arange(len(x) * n, device=x.device).split(most):
+        rows = piece // n
+        covered = x[rows]
+        for i, (row, place) in enumerate(zip(rows.tolist(), (piece % n).tolist(), strict=True)):
+            (top, bottom), (left, right) = places[place]
+            covered[i, :, top:bottom, left:right] = baseline[row, :, top:bottom, left:right]
+        with torch.no_grad():
+            drops[piece] = score[rows] - question.scores(covered, rows)
+        question.on_progress((int(piece[-1]) + 1) / (len(x) * n))
+    return drops.reshape(len(x), n)

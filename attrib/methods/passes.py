@@ -1,0 +1,73 @@
+"""What methods of many passes share: rows in pieces that fit into memory, a fast layout, and repeatable noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attrib.methods.base import Question
+
+# past four rows a CPU gains nothing more per row, and memory grows
+_MOST_ROWS_ON_CPU = 4
+
+
+def pairs(question: Question, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(pass, sample) of all n × batch rows, pass by pass, in pieces that one forward and backward may hold.
+
+    Reports progress after each piece; n is any number of passes over every sample of the question.
+    """
+    batch = len(question.x)
+    most = min(question.max_rows, _MOST_ROWS_ON_CPU) if question.x.device.type == "cpu" else question.max_rows
+    everything = torch.arange(n * batch, device=question.x.device)
+    for piece in everything.split(max(1, most)):
+        yield piece // batch, piece % batch
+        question.on_progress((int(piece[-1]) + 1) / (n * batch))
+
+
+def about(question: Question, x: Tensor, rows: Tensor) -> Question:
+    """The same question about other inputs: row i of x is a variant of sample rows[i]."""
+    target = question.target
+    of_rows = dataclasses.replace(
+        target,
+        positive=None if target.positive is None else target.positive.to(rows.device)[rows],
+        negative=None if target.negative is None else target.negative.to(rows.device)[rows],
+    )
+    return dataclasses.replace(question, x=x, target=of_rows)
+
+
+def laid_out(question: Question) -> Question:
+    """The same question with images and convolution weights in channels_last, where a CPU is faster on them.
+
+    The twin gets its own copies of the weights; it is nobody else's, and values change by rounding only.
+    """
+    if question.x.device.type != "cpu" or question.x.dtype != torch.float32:
+        return question
+    for module in question.twin.modules():
+        weight = module._parameters.get("weight") if type(module) is nn.Conv2d else None
+        if weight is not None:
+            module._parameters["weight"] = weight.contiguous(memory_format=torch.channels_last)  # type: ignore[assignment]
+    return dataclasses.replace(question, x=question.x.contiguous(memory_format=torch.channels_last))
+
+
+def generator(seed: int, draw: int) -> torch.Generator:
+    """A generator for one draw: the same numbers on every device, in every chunk and in every thread."""
+    state = np.random.SeedSequence((seed, draw)).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+def normal(seed: int, draws: Tensor, like: Tensor) -> Tensor:
+    """(draws, channel, height, width) of N(0, 1): draw i is the same whatever it is drawn together with."""
+    # always float64, so that float32 and float64 models see the same noise
+    shape = tuple(like.shape[1:])
+    each = [torch.randn(shape, generator=generator(seed, int(d)), dtype=torch.float64) for d in draws]
+    return torch.stack(each).to(like.device, like.dtype)
+
+
+def value_range(x: Tensor) -> Tensor:
+    """max − min of each sample, (batch, 1, 1, 1)."""
+    flat = x.flatten(1)
+    return (flat.amax(1) - flat.amin(1))[:, None, None, None]
