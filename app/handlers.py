@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ DEFAULT_METHODS = ("lrp", "integrated_gradients", "excitation_pullback", "normgr
 VIEWS = ("over the photo", "map alone")
 USUAL = Display(blur=1.0)  # single pixels are hard to see; one pixel of smoothing moves nothing
 ASCENT = "excitation_pullback"  # its steps > 0 give a changed photo to compare with the original
+TICK = 0.4  # seconds between two signs of life
 VERSUS = {
     "logits": "explain the difference of the two logits",
     "maps": "subtract the two maps, each in shares of its own total",
@@ -171,13 +173,15 @@ def display_of(opacity: float, palette: str, how: str, percentile: float, view: 
 
 
 def _steps(told: queue.SimpleQueue[Any], answer: Answer, names: Sequence[str], run: Run) -> Iterator[Step]:
-    position, fraction = 0, 0.0
+    position, fraction, shown = 0, 0.0, 0.0
     while position < len(names):
         title = attrib.METHODS[names[position]].card.title
-        try:
-            kind, name, value = told.get(timeout=0.4)
-        except queue.Empty:
+        if time.monotonic() - shown > TICK:
+            shown = time.monotonic()
             yield Step((position + fraction) / len(names), f"{title} ({position + 1} of {len(names)})", answer)
+        try:
+            kind, name, value = told.get(timeout=TICK)
+        except queue.Empty:
             continue
         if kind == "progress":
             fraction = value

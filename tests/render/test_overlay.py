@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from attrib.render import Display, annotated, over, scales, verdict
+from attrib.render.scale import SHARED
 
 PHOTO = np.full((40, 60, 3), 200, dtype=np.uint8)
 
@@ -13,7 +14,7 @@ def spot(value: float = 1.0) -> np.ndarray:
     return values
 
 
-def drawn(values: np.ndarray, display: Display = Display(), photo: np.ndarray | None = PHOTO) -> np.ndarray:
+def drawn(values: np.ndarray, display: Display = SHARED, photo: np.ndarray | None = PHOTO) -> np.ndarray:
     (scale,) = scales([values], [True], display)
     return np.asarray(over(values, scale, photo, display, size=120)).astype(int)
 
@@ -22,7 +23,8 @@ def test_the_colour_sits_where_the_map_is() -> None:
     picture = drawn(spot())
     assert picture.shape == (80, 120, 3)
     red = picture[..., 0] - picture[..., 2]
-    assert red[20, 95] > 40 and abs(red[60, 20]) < 5
+    assert red[20, 95] > 40
+    assert abs(red[60, 20]) < 5
 
 
 def test_a_negative_value_has_the_other_hue() -> None:
@@ -44,7 +46,8 @@ def test_a_coarse_map_is_stretched_over_the_photo() -> None:
     values = np.zeros((4, 6), dtype=np.float32)
     values[0, 5] = 1
     red = drawn(values)[..., 0] - drawn(values)[..., 2]
-    assert red[8, 112] > 40 and abs(red[70, 8]) < 5
+    assert red[8, 112] > 40
+    assert abs(red[70, 8]) < 5
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,8 @@ def test_the_sheet_has_a_title_and_the_whole_colour_bar() -> None:
     (scale,) = scales([spot()], [True])
     picture = over(spot(), scale, PHOTO, size=300)
     sheet = annotated(picture, scale, "A title " * 40)
-    assert sheet.width == picture.width and sheet.height > picture.height
+    assert sheet.width == picture.width
+    assert sheet.height > picture.height
     bar = np.asarray(sheet)[picture.height + 26 + 12, 8:-8]
     assert np.abs(bar[0].astype(int) - scale.table[0]).max() < 12
     assert np.abs(bar[-1].astype(int) - scale.table[-1]).max() < 12

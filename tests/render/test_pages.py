@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import matplotlib.pyplot
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -37,9 +37,12 @@ class Tags(HTMLParser):
 def test_a_page_asks_the_network_for_nothing(made: Made) -> None:
     page = standalone({"One": made(), "Two": made(signed=False)}, title="Why?")
     tags = Tags(page)
-    assert not tags.named("script") and not tags.named("link") and "url(" not in page
+    assert not tags.named("script")
+    assert not tags.named("link")
+    assert "url(" not in page
     sources = [str(image["src"]) for image in tags.named("img")]
-    assert len(sources) == 3 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
 
 
@@ -97,13 +100,15 @@ def test_empty_maps_are_said_to_be_empty(made: Made, value: float, words: str) -
 
 def test_a_notebook_shows_at_most_eight_samples(made: Made) -> None:
     shown = fragment(made(torch.randn(11, 3, 8, 8)))
-    assert len(Tags(shown).named("img")) == 8 and "3 more samples" in shown
+    assert len(Tags(shown).named("img")) == 8
+    assert "3 more samples" in shown
 
 
 def test_what_has_no_map_is_not_drawn_but_listed(made: Made) -> None:
     text = made(torch.randn(1, 6), kind="tokens", pictures=None)
     page = cards([Entry(made()), Entry(text, "Words")])
-    assert "not a map over a picture" in page and len(Tags(page).named("img")) == 1
+    assert "not a map over a picture" in page
+    assert len(Tags(page).named("img")) == 1
     with pytest.raises(InputError, match="tokens"):
         figure(text)
 
@@ -117,7 +122,7 @@ def test_a_figure_has_a_labelled_bar_for_every_row_and_leaves_pyplot_alone(made:
     assert len(drawn.axes) == 2 * 2 + 2
     assert any("relevance" in axis.get_ylabel() for axis in drawn.axes)
     drawn.draw_without_rendering()
-    assert matplotlib.pyplot.get_fignums() == []
+    assert plt.get_fignums() == []
 
 
 def test_a_saved_result_renders_like_the_original(made: Made, tmp_path: object) -> None:

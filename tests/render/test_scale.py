@@ -40,7 +40,8 @@ def test_a_percentile_keeps_one_outlier_from_fading_the_rest() -> None:
     values[0, 0] = 1e6
     (robust,) = scales([values], [False], Display(how="own", percentile=99.5))
     (full,) = scales([values], [False], Display(how="own", percentile=100))
-    assert robust.limit == 1 and full.limit == 1e6
+    assert robust.limit == 1
+    assert full.limit == 1e6
 
 
 def test_a_map_that_is_zero_almost_everywhere_keeps_its_colours() -> None:
@@ -54,7 +55,8 @@ def test_a_map_that_is_zero_almost_everywhere_keeps_its_colours() -> None:
 @pytest.mark.parametrize("how", HOW)
 def test_empty_maps_have_a_scale_all_the_same(values: np.ndarray, how: str) -> None:
     (scale,) = scales([values.astype(np.float32)], [True], Display(how=how))
-    assert np.isfinite(scale.limit) and scale.limit > 0
+    assert np.isfinite(scale.limit)
+    assert scale.limit > 0
     assert scale.colour(values).shape == (4, 4, 3)
 
 
@@ -89,8 +91,10 @@ def test_smoothing_keeps_the_sum_and_leaves_constants_alone() -> None:
     point = np.zeros((21, 21), dtype=np.float32)
     point[10, 10] = 1
     (blurred,) = drawn_maps([point], Display(blur=1.5))
-    assert blurred.sum() == pytest.approx(1, abs=1e-5) and 0 < blurred.max() < 0.2
-    assert np.allclose(blurred, blurred.T) and blurred.argmax() == point.argmax()
+    assert blurred.sum() == pytest.approx(1, abs=1e-5)
+    assert 0 < blurred.max() < 0.2
+    assert np.allclose(blurred, blurred.T)
+    assert blurred.argmax() == point.argmax()
     (flat,) = drawn_maps([np.full((5, 7), 3.0, dtype=np.float32)], Display(blur=2))
     assert np.allclose(flat, 3)
 

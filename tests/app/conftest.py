@@ -1,0 +1,88 @@
+"""A real server in a process of its own and a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+START_SECONDS = 90
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-default-apps",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    cache: Path
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The app as `python -m app` starts it, its settings from the environment."""
+    folder = Path(tempfile.mkdtemp(prefix="attrib-test-"))
+    port, log = free_port(), folder / "log"
+    environment = os.environ | {
+        "ATTRIB_PORT": str(port), "ATTRIB_CACHE": str(folder / "cache"), "ATTRIB_MAX_UPLOAD": "1",
+        "ATTRIB_MODELS": "squeezenet1_1,efficientnet-lite0", "OMP_NUM_THREADS": "2",
+    }  # fmt: skip
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=output, stderr=output)
+    try:
+        _wait(process, log)
+        yield Server(f"http://127.0.0.1:{port}/", folder / "cache", log)
+    finally:
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(folder)
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(START_SECONDS * 5):
+        if "attrib is at" in log.read_text():
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.2)
+    raise AssertionError(f"the app did not start:\n{log.read_text()}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium where it is installed, else Playwright's."""
+    path = shutil.which("chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of its own; errors of its scripts fail the test."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(30_000)
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    opened.close()
+    assert errors == []
