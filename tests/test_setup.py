@@ -118,6 +118,42 @@ def test_no_python_is_said(checkout: Path) -> None:
     assert "Python 3.11" in done.stderr
 
 
+def browser(folder: Path, **commands: str) -> str:
+    """What scripts/browser.sh does where only `commands` exist."""
+    tools = folder / "tools"
+    tools.mkdir()
+    for name, body in ({"id": "echo 0", "playwright": 'echo "playwright $*"'} | commands).items():
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tools / name).chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", str(ROOT / "scripts/browser.sh")], env={"PATH": str(tools)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_browser_that_is_there_is_taken(tmp_path: Path) -> None:
+    assert browser(tmp_path, chromium="true") == ""
+
+
+def test_debians_browser_is_installed_where_apt_is(tmp_path: Path) -> None:
+    install = f'echo "apt-get $*"; echo > {tmp_path}/tools/chromium; /bin/chmod 755 {tmp_path}/tools/chromium'
+    out = browser(tmp_path, **{"apt-get": install})
+    assert "install -y -qq --no-install-recommends chromium" in out
+    assert "playwright" not in out
+
+
+def test_else_playwrights(tmp_path: Path) -> None:
+    assert "playwright install chromium" in browser(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "commands", [{"apt-get": "exit 100"}, {"apt-get": "exit 0"}, {"id": "echo 7", "apt-get": "exit 3"}]
+)
+def test_playwrights_where_apt_cannot(tmp_path: Path, commands: dict[str, str]) -> None:
+    assert "playwright install chromium" in browser(tmp_path, **commands)
+
+
 def test_ci_runs_make_test_only() -> None:
     commands = [line for line in text(".ci/run").splitlines() if line and not line.startswith("#")]
     assert commands == ["set -eu", 'cd "$(dirname "$0")/.."', "exec make test"]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def torchvision_model(name: str) -> VisionModel:
     try:
         # torchvision's own loading would unpickle whatever arrives; this reads tensors only
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnpicklingError) as error:
         raise unavailable(f"torchvision:{name}", error) from error
     labels = tuple(weights.meta["categories"])
     return ready(build(len(labels)), state, f"torchvision:{name}", preprocessing, labels)
@@ -74,7 +75,7 @@ def timm_model(name: str) -> VisionModel:
         return _from_file(f"timm:{name}", Path(file), build, preprocessing)
     try:
         module = timm.create_model(architecture, pretrained=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnpicklingError) as error:
         raise unavailable(f"timm:{name}", error) from error
     labels = _imagenet_if(module.num_classes)
     return ready(module, module.state_dict(), f"timm:{name}", preprocessing, labels)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attrib.errors import InputError, TargetError, UnsupportedModel
+from attrib.errors import AttribError, InputError, TargetError, UnsupportedModel
 from attrib.models.images import pictures_of
 from attrib.models.preprocessing import Preprocessing
 from attrib.rules.shadow import refuse_opaque, shadow
@@ -159,8 +159,15 @@ class VisionModel:
             raise InputError(f"k = {k}: ask for at least one class")
         x = self.encode(inputs).x
         twin = shadow(self.module)
-        with torch.no_grad():
-            logits = torch.cat([logits_of(twin(part)).float() for part in x.split(_PREDICTED_AT_ONCE)])
+        try:
+            with torch.no_grad():
+                logits = torch.cat([logits_of(twin(part)).float() for part in x.split(_PREDICTED_AT_ONCE)])
+        except (AttribError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the module is anybody's code
+            raise UnsupportedModel(
+                f"{self.name} failed on an input of shape {tuple(x.shape)} with {type(error).__name__}: {error}"
+            ) from error
         if logits.dim() != 2:
             raise UnsupportedModel(
                 f"{self.name} returned logits of shape {tuple(logits.shape)}; (batch, classes) is needed"

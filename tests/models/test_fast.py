@@ -224,6 +224,15 @@ def test_bfloat16_says_what_it_does_to_the_maps(efficientnet: VisionModel, photo
     assert 0.3 < report.map_correlation[0] < 0.99  # far from the same map: this is what the note is for
 
 
+def test_a_fast_copy_is_explained_like_any_model(squeezenet: VisionModel, photos: dict[str, Path]) -> None:
+    quick = fast(squeezenet, dtype=torch.bfloat16)
+    result = attrib.explain(quick, photos["lion"], "saliency")
+    assert result.provenance.dtype == "bfloat16"
+    assert result.notes[0] == quick.notes[0]
+    assert result.provenance.model == "squeezenet1_1 (fast)"
+    assert result.target[0]["label"] == "lion"
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "mnasnet0_5"])
 def test_other_architectures(name: str) -> None:
     from torchvision import models

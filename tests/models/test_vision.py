@@ -217,6 +217,22 @@ def test_predict_of_models_that_give_nonsense() -> None:
         attrib.wrap(Broken()).predict(torch.zeros(1, 3, 4, 4))
 
 
+def test_a_model_that_raises_is_named_and_left_as_it_was() -> None:
+    class Raises(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ZeroDivisionError("from inside")
+
+    module = Raises().train()
+    with pytest.raises(
+        UnsupportedModel, match=r"Raises failed on .*\(1, 3, 4, 4\) with ZeroDivisionError: from inside"
+    ):
+        attrib.wrap(module).predict(torch.zeros(1, 3, 4, 4))
+    assert module.training
+    module = attrib.load("squeezenet1_1").module
+    with pytest.raises(UnsupportedModel, match="RuntimeError"):
+        attrib.wrap(module).predict(torch.zeros(1, 3, 2, 2))
+
+
 def test_weights_hash_follows_the_weights() -> None:
     module = tiny()
     model = attrib.wrap(module)
