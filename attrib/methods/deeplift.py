@@ -44,7 +44,7 @@ class DeepLift(Method):
         if question.target.kind == "predicted":
             question.settle()
         with torch.no_grad():
-            with BaselineRecorder() as recorder:
+            with BaselineRecorder(question.model.weight_cache) as recorder:
                 outputs = question.twin(shared)
             at_baseline = question.target.scores(_spread(outputs, len(x)) if one_for_all else outputs)
         engine = RescaleEngine(

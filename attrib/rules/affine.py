@@ -91,7 +91,7 @@ class Affine:
 
     def plain(self, x: Tensor) -> Tensor:
         """W·x + b as the model computes it, a folded BatchNorm left out."""
-        return self.apply(x, self.weight, self.bias)
+        return self.apply(x, self._laid_out(x), self.bias)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """weight·x + bias with this layer's geometry."""
@@ -120,9 +120,12 @@ class Affine:
     def pull(self, s: Tensor, shape: torch.Size) -> Tensor:
         """Wᵀ·s with the folded scale."""
         s = s if self.scale is None else s * self.channels(self.scale)
+        return self.transpose(s, self._laid_out(s), shape)
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        """W in the memory layout of x."""
         slides = self.geometry is not None and not self.geometry.pointwise
-        weight = self.cache.derived("packed", (self.weight,), packed) if slides and is_packed(s) else self.weight
-        return self.transpose(s, weight, shape)
+        return self.cache.derived("packed", (self.weight,), packed) if slides and is_packed(x) else self.weight
 
     # --- derived weights ---
 

@@ -29,8 +29,10 @@ def identity(call: Call) -> Any:
         wide = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
         offset, slope = _at_zero(function, settings, z.device)
         y = function(z, **settings)
-        near = wide.abs() < _NEAR
-        ratio = ((y.to(wide.dtype) - offset) / wide.masked_fill(near, 1.0)).masked_fill_(near, slope)
+        size = wide.abs()
+        ratio = (y.to(wide.dtype) - offset) / wide
+        if bool(size.amin() < _NEAR):
+            ratio.masked_fill_(size < _NEAR, slope)
         if call.in_place:
             y = z.copy_(y)
 

@@ -7,11 +7,11 @@ records whether that is right (linear) or not (uncovered).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import torch
@@ -132,7 +132,7 @@ class Ledger:
 class Engine(TorchFunctionMode):
     """A rule table in force, for one thread and one twin.
 
-    twin: the shadow of the model; hooks are put on it to know which module runs.
+    twin: the shadow of the model, whose module paths name what is uncovered.
     inputs: the shape of what is explained, batch first.
     ledger: where rules book what they absorb. deposits: unit tensors, shaped like the inputs, whose gradients
         are the relevance that first-layer rules put on the input directly.
@@ -150,32 +150,21 @@ class Engine(TorchFunctionMode):
         self.deposits: list[Tensor] = []
         self.counts: dict[str, dict[str, int]] = {"ruled": {}, "linear": {}, "uncovered": {}}
         self.first_done = False
-        self._path: list[str] = [""]
-        self._watched: dict[str, nn.Module] = dict(twin.named_modules())
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Engine:
-        for path, module in self._watched.items():
-            self._stack.enter_context(_removed(module.register_forward_pre_hook(self._entering(path))))
-            leaving = module.register_forward_hook(self._leaving, always_call=True)
-            self._stack.enter_context(_removed(leaving))
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._stack.close()
-
-    def _entering(self, path: str) -> Callable[..., None]:
-        return lambda module, args: self._path.append(path)
-
-    def _leaving(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._path.pop()
+        self._paths = {id(module): path for path, module in twin.named_modules()}
 
     @property
     def path(self) -> str:
-        """The module that is running, as in named_modules; "" for the model itself."""
-        return self._path[-1]
+        """The module that is running, as in named_modules; "" for the model itself.
+
+        Read from the call stack, so that nobody pays for it who does not ask.
+        """
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            path = self._paths.get(id(frame.f_locals.get("self")))
+            if path is not None:
+                return path
+            frame = frame.f_back
+        return ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -184,16 +173,19 @@ class Engine(TorchFunctionMode):
             return self._unruled(func, args, kwargs, "linear" if func in IS_LINEAR else "uncovered")
         if not torch.is_grad_enabled() or not carries_relevance(args, kwargs):
             return func(*args, **kwargs)
-        if kind in ("conv", "linear", "conv_transpose") and not self.first_done:
-            self.first_done = True
-            rule = self.rules.find("first", self.path) or self.rules.find(kind, self.path)
-        else:
-            rule = self.rules.find(kind, self.path)
+        rule = self._rule_for(kind)
         output = NotImplemented if rule is None else rule(Call(self, kind, func, tuple(args), kwargs))
         if output is NotImplemented:
             return self._unruled(func, args, kwargs, self._verdict(kind))
         self._count("linear" if rule in self.rules.harmless else "ruled", name_of(func))
         return output
+
+    def _rule_for(self, kind: str) -> Rule | None:
+        path = self.path if self.rules.scoped else ""
+        if kind in ("conv", "linear", "conv_transpose") and not self.first_done:
+            self.first_done = True
+            return self.rules.find("first", path) or self.rules.find(kind, path)
+        return self.rules.find(kind, path)
 
     def _verdict(self, kind: str) -> str:
         if self.rules.conserving:
@@ -210,21 +202,24 @@ class Engine(TorchFunctionMode):
             return output
         name = name_of(func)
         if verdict == "uncovered":
-            self._refuse(name) if self.strict else self._count(verdict, f"{name} in {self.path or 'the model'}")
-        else:
-            self._count(verdict, name)
+            path = self.path
+            if self.strict:
+                raise _uncovered(name, path)
+            name = f"{name} in {path or 'the model'}"
+        self._count(verdict, name)
         return output
-
-    def _refuse(self, name: str) -> None:
-        where = f"module {self.path!r}" if self.path else "the model's own forward"
-        raise UncoveredOperation(
-            f"no rule covers {name!r} in {where}; use strict=False to take its plain gradient and see it in "
-            f"result.coverage, or a rule table that has it, e.g. rules | Rules({{kind: rule}})"
-        )
 
     def _count(self, verdict: str, name: str) -> None:
         counts = self.counts[verdict]
         counts[name] = counts.get(name, 0) + 1
+
+
+def _uncovered(name: str, path: str) -> UncoveredOperation:
+    where = f"module {path!r}" if path else "the model's own forward"
+    return UncoveredOperation(
+        f"no rule covers {name!r} in {where}; use strict=False to take its plain gradient and see it in "
+        f"result.coverage, or a rule table that has it: rules | Rules({{kind: rule}})"
+    )
 
 
 def carries_relevance(args: Any, kwargs: Mapping[str, Any]) -> bool:
@@ -237,10 +232,3 @@ def carries_relevance(args: Any, kwargs: Mapping[str, Any]) -> bool:
             return True
     return False
 
-
-class _removed(AbstractContextManager[None]):
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
-
-    def __exit__(self, *exception: Any) -> None:
-        self.handle.remove()

@@ -140,14 +140,15 @@ class Gamma(LinearRule):
         down = None if bias is None else bias + self.gamma * bias.clamp_max(0)
         d = wide_of(d if up is None else d + layer.channels(up))
         wide = wide_of(z)
-        d = torch.where(wide < 0, k * wide - d, d).abs_().add_(self.epsilon)
+        # |d⁺| where z > 0 and |d⁻| = d⁺ − kz where z < 0, without a mask: masks are slow on a CPU
+        d = d.sub(wide.clamp_max(0), alpha=k).abs_().add_(self.epsilon)
         ratio = wide / d  # positive: weight of P; negative: minus that of N
         shape = x.shape
 
         def pull(c: Tensor, ratio: Tensor, *sign: Tensor) -> Tensor:
             p_minus_n = c * ratio
             n = (c * ratio.clamp_max(0)).neg_()
-            one_sided = not bool(n.any())
+            one_sided = bool(n.amax() <= 0)
             engine.ledger.absorb("stabiliser", self.epsilon * layer.per_channel(p_minus_n))
             book(engine, layer, p_minus_n if one_sided else p_minus_n + n, up)
             if not one_sided:
@@ -167,7 +168,7 @@ class Gamma(LinearRule):
         if not positive:
             return for_positive
         for_negative = k * layer.pull((p_minus_n + n).to(dtype), shape) - pulled
-        return torch.where(positive[0], for_positive, for_negative)
+        return _by_sign(positive[0], for_positive, for_negative)
 
 
 def _favoured_sum(layer: Affine, favoured: Tensor, x: Tensor, signed: bool, k: float) -> Tensor:
@@ -175,6 +176,11 @@ def _favoured_sum(layer: Affine, favoured: Tensor, x: Tensor, signed: bool, k: f
     if not signed:
         return layer.apply(x, favoured)
     return layer.apply(x.abs(), favoured) + k * layer.apply(x.clamp_max(0), layer.total_weight())
+
+
+def _by_sign(positive: Tensor, where_positive: Tensor, elsewhere: Tensor) -> Tensor:
+    """torch.where, several times faster on a CPU."""
+    return elsewhere + (where_positive - elsewhere).mul_(positive)
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ class ZPlus(LinearRule):
             for_positive = layer.transpose(s, positive, shape)
             if not sign:
                 return for_positive
-            return torch.where(sign[0], for_positive, layer.pull(s, shape) - for_positive)
+            return _by_sign(sign[0], for_positive, layer.pull(s, shape) - for_positive)
 
         return z, (ratio, *([x > 0] if signed_input else [])), pull
 
@@ -243,6 +249,6 @@ class AlphaBeta(LinearRule):
             s1, s2 = s1.to(c.dtype), s2.to(c.dtype)
             for_positive = layer.transpose(s1, up, shape) + layer.transpose(s2, down, shape)
             for_negative = layer.transpose(s1, down, shape) + layer.transpose(s2, up, shape)
-            return torch.where(positive, for_positive, for_negative)
+            return _by_sign(positive, for_positive, for_negative)
 
         return z, (ratio1, ratio2, x > 0), pull

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from attrib.rules.engine import Call, ruled
 
-_NEVER = -1e30  # padding: its softmax weight is exactly 0, and 0 · _NEVER is still 0
+_NEVER = -1e4  # padding: its softmax weight is 0, and 0 · _NEVER is 0 in half precision too
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -44,16 +47,26 @@ class Windows:
             _pair(call.argument(4, "dilation", 1)),
         )
 
-    def patches(self, z: Tensor, output: torch.Size) -> Tensor:
-        """(batch, channel, window element, output position); padding and ceil-mode overhang hold _NEVER."""
+    def padded(self, z: Tensor, output: torch.Size) -> Tensor:
+        """z with a border that no maximum comes from, wide enough for every window, ceil-mode overhang too."""
         ends = []
         for axis in (0, 1):
             span = self.dilation[axis] * (self.kernel[axis] - 1) + 1
             covered = (output[2 + axis] - 1) * self.stride[axis] + span
-            ends.append(covered - z.shape[2 + axis] - self.padding[axis])
-        padded = F.pad(z, (self.padding[1], ends[1], self.padding[0], ends[0]), value=_NEVER)
-        unfolded = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)
-        return unfolded.view(z.shape[0], z.shape[1], self.kernel[0] * self.kernel[1], -1)
+            ends.append(max(0, covered - z.shape[2 + axis] - self.padding[axis]))
+        return F.pad(z, (self.padding[1], ends[1], self.padding[0], ends[0]), value=_NEVER)
+
+    def slices(self, padded: Tensor, output: torch.Size) -> Iterator[Tensor]:
+        """For each element of the window, a view of what it meets at all output positions."""
+        rows, columns = ((n - 1) * s + 1 for n, s in zip(output[2:], self.stride, strict=True))
+        for i, j in product(range(self.kernel[0]), range(self.kernel[1])):
+            top, left = i * self.dilation[0], j * self.dilation[1]
+            yield padded[:, :, top : top + rows : self.stride[0], left : left + columns : self.stride[1]]
+
+    def cropped(self, padded: Tensor, z: Tensor) -> Tensor:
+        """Without the border."""
+        top, left = self.padding
+        return padded[:, :, top : top + z.shape[2], left : left + z.shape[3]]
 
 
 @dataclass(frozen=True)
@@ -73,14 +86,20 @@ class ExcitationPool:
 
         def compute(z: Tensor) -> Any:
             y = call.function(z, *call.args[1:], **call.kwargs)
+            # y must not be saved itself: an in-place ReLU may follow
             return y, (z,), lambda u, z: self._pull(u, z, windows)
 
         return ruled(compute, call.x)
 
     def _pull(self, u: Tensor, z: Tensor, windows: Windows) -> Tensor:
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_()
-            patches = windows.patches(leaf, u.shape)
-            pooled = (torch.softmax(patches / self.temperature, dim=2) * patches).sum(2)
-            (grad,) = torch.autograd.grad(pooled, leaf, u.reshape(pooled.shape))
-        return grad
+        padded = windows.padded(z, u.shape)
+        highest = functools.reduce(torch.maximum, windows.slices(padded, u.shape))
+        weights = [torch.exp_((part - highest) / self.temperature) for part in windows.slices(padded, u.shape)]
+        total = functools.reduce(torch.add, weights)
+        parts = list(windows.slices(padded, u.shape))
+        pooled = functools.reduce(torch.add, (w * part for w, part in zip(weights, parts, strict=True))) / total
+        grad = torch.zeros_like(padded)
+        scaled = u / total
+        for weight, part, into in zip(weights, parts, windows.slices(grad, u.shape), strict=True):
+            into += scaled * weight * (1 + (part - pooled) / self.temperature)
+        return windows.cropped(grad, z)

@@ -12,7 +12,7 @@ from attrib.rules.engine import Rule, Rules
 from attrib.rules.first import Flat, ZBox
 from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, LinearRule, ZPlus, fold_batch_norm
 from attrib.rules.pooling import ExcitationPool
-from attrib.rules.rectifiers import ExcitationGate, deconv, guided
+from attrib.rules.rectifiers import ExcitationGate, deconv, guided, passed
 
 GUIDED = Rules({"relu": guided, "hardtanh": guided})
 DECONV = Rules({"relu": deconv, "hardtanh": deconv})
@@ -33,6 +33,7 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "batch_norm": fold_batch_norm,
         "layer_norm": e.layer_norm,
         "group_norm": e.group_norm,
+        "hardtanh": passed,
         "sigmoid": e.gate,
         "product": e.product,
         "quotient": e.quotient,
@@ -40,7 +41,7 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "difference": e.SumWithConstant(-1.0),
     }
     table |= dict.fromkeys(("relu", "leaky_relu", "max_pool", "maximum"), e.as_gradient)
-    table |= dict.fromkeys(("hardtanh", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)
+    table |= dict.fromkeys(("gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)
     if first is not None:
         table["first"] = first
     return Rules(table, conserving=True, harmless=frozenset({e.as_gradient}))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrib.rules.elementwise import identity
 from attrib.rules.engine import Call, ruled
 
 
@@ -52,6 +53,22 @@ def _guided(u: Tensor, y: Tensor, high: float | None) -> Tensor:
 def deconv(call: Call) -> Any:
     """u⁺, whatever z was — Zeiler & Fergus 2014."""
     return _rectified(call, lambda u, y, high: u.clamp_min(0))
+
+
+def passed(call: Call) -> Any:
+    """`identity` for a line clamped at 0 and at a ceiling: c · y/z, which is c · min(1, h/z) where z > 0."""
+    low, high = clamp_bounds(call)
+    if not isinstance(low, (int, float)) or low != 0 or isinstance(high, Tensor):
+        return identity(call)
+
+    def compute(z: Tensor) -> Any:
+        ratio = z.clamp(0, high) / z.clamp_min(_TINY)
+        return (z.clamp_(0, high) if call.in_place else z.clamp(0, high)), (ratio,), torch.mul
+
+    return ruled(compute, call.x)
+
+
+_TINY = 1e-30  # with y = 0 the quotient is 0 for every z ≤ 0
 
 
 @dataclass(frozen=True)

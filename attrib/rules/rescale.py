@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
+from attrib.rules.affine import Affine
 from attrib.rules.elementwise import as_gradient, out_of_place
 from attrib.rules.engine import Call, Engine, Rules, ruled
+from attrib.rules.linear import Epsilon
 from attrib.rules.vocabulary import ACTIVATIONS, KIND
+from attrib.rules.weights import WeightCache
 
 _KINDS = ACTIVATIONS | {"max_pool"}
 _CLOSE = 1e-10  # |Δz| below which the derivative stands for Δy/Δz, as in captum
@@ -27,15 +30,21 @@ _CLOSE = 1e-10  # |Δz| below which the derivative stands for Δy/Δz, as in cap
 class BaselineRecorder(TorchFunctionMode):
     """Keeps a copy of what goes into every nonlinearity."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: WeightCache) -> None:
         super().__init__()
+        self.cache = cache
         self.inputs: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if KIND.get(func) in _KINDS:
+        kind = KIND.get(func)
+        if kind in _KINDS:
             value = args[0] if args else kwargs["input"]
             self.inputs.append(value.detach().clone())
+        if kind == "conv":
+            layer = Affine.of(Call(self, kind, func, tuple(args), kwargs))
+            if layer is not None:
+                return layer.plain(args[0])
         return func(*args, **kwargs)
 
 
@@ -69,16 +78,25 @@ def rescale(call: Call) -> Any:
     function, settings = out_of_place(call)
 
     def compute(z: Tensor) -> Any:
-        with torch.enable_grad():
-            leaf = z.detach().clone().requires_grad_()
-            y = function(leaf, **settings)
-            (slope,) = torch.autograd.grad(y.sum(), leaf)
-        y = y.detach()
-        step = leaf.detach() - reference
-        multiplier = torch.where(step.abs() < _CLOSE, slope, (y - function(reference, **settings)) / step)
+        step = z - reference
+        y = function(z, **settings)
+        slope = z.sign().clamp_min_(0) if call.kind == "relu" else _slope(function, settings, z)
+        multiplier = _quotient(y - function(reference, **settings), step, slope)
         return (z.copy_(y) if call.in_place else y), (multiplier,), torch.mul
 
     return ruled(compute, call.x)
+
+
+def _quotient(difference: Tensor, step: Tensor, limit: Tensor) -> Tensor:
+    """difference/step, going over into `limit` where |step| falls below 1e-10; without masks, slow on a CPU."""
+    return (difference * step).add_(limit, alpha=_CLOSE**2).div_((step * step).add_(_CLOSE**2))
+
+
+def _slope(function: Any, settings: dict[str, Any], z: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaf = z.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(function(leaf, **settings).sum(), leaf)
+    return slope
 
 
 _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -102,7 +120,7 @@ def rescale_max_pool(call: Call) -> Any:
         def pull(c: Tensor, z: Tensor) -> Tensor:
             routed = _scattered(c * (both - y0), where, z) + _scattered(c * (y - both), where0.expand_as(where), z)
             step = z - reference
-            return torch.where(step.abs() < _CLOSE, _scattered(c, where, z), routed / step)
+            return _quotient(routed, step, _scattered(c, where, z))
 
         return y, (z,), pull
 
@@ -122,11 +140,12 @@ def only_one_carries(call: Call) -> Any:
     return NotImplemented if both or denominator else as_gradient(call)
 
 
-_LINEAR = ("conv", "conv_transpose", "linear", "batch_norm", "sum_of_two", "difference")
+_LINEAR = ("conv_transpose", "batch_norm", "sum_of_two", "difference")
 
 RESCALE = Rules(
     dict.fromkeys(ACTIVATIONS, rescale)
     | {"max_pool": rescale_max_pool}
+    | dict.fromkeys(("conv", "linear"), Epsilon(0.0))
     | dict.fromkeys(_LINEAR, as_gradient)
     | dict.fromkeys(("product", "quotient", "matrix_product"), only_one_carries),
     conserving=True,
