@@ -72,6 +72,23 @@ def draw_target(parts: Parts, catalogue: Catalogue) -> None:
         )
 
 
+def draw_display(parts: Parts) -> None:
+    n = parts.named
+    usual = handlers.USUAL
+    with gr.Accordion("Display: changes nothing that was computed", visible=False, elem_id="at-display") as box:
+        with gr.Row():
+            n["opacity"] = _slider("Opacity", 0, 1, usual.opacity, 0.05, "at-opacity")
+            n["blur"] = _slider("Smoothing (pixels)", 0, 8, usual.blur, 0.5, "at-blur")
+            n["percentile"] = _slider("Saturate at percentile", 90, 100, usual.percentile, 0.1, "at-clip")
+        with gr.Row():
+            n["how"] = _list(
+                "Colour scale", [(text.capitalize(), key) for key, text in HOW.items()], usual.how, "at-how"
+            )
+            n["palette"] = _list("Colours", list(PALETTES), usual.palette, "at-palette")
+            n["view"] = gr.Radio(VIEWS, value=VIEWS[0], label="Show", elem_id="at-view", min_width=140)
+    n["display_box"] = box
+
+
 def draw_methods(parts: Parts) -> None:
     n = parts.named
     titles = handlers.method_titles()
@@ -93,20 +110,7 @@ def draw_methods(parts: Parts) -> None:
 
 def draw_results(parts: Parts) -> None:
     n = parts.named
-    usual = handlers.USUAL
     n["answer"] = gr.State(None, time_to_live=3600)
-    with gr.Accordion("Display (changes nothing that was computed)", visible=False, elem_id="at-display") as box:
-        with gr.Row():
-            n["opacity"] = _slider("Opacity", 0, 1, usual.opacity, 0.05, "at-opacity")
-            n["blur"] = _slider("Smoothing (pixels)", 0, 8, usual.blur, 0.5, "at-blur")
-            n["percentile"] = _slider("Saturate at percentile", 90, 100, usual.percentile, 0.1, "at-clip")
-        with gr.Row():
-            n["how"] = _list(
-                "Colour scale", [(text.capitalize(), key) for key, text in HOW.items()], usual.how, "at-how"
-            )
-            n["palette"] = _list("Colours", list(PALETTES), usual.palette, "at-palette")
-            n["view"] = gr.Radio(VIEWS, value=VIEWS[0], label="Show", elem_id="at-view", min_width=140)
-    n["display_box"] = box
     n["gallery"] = gr.HTML("", elem_id="at-gallery")
     n["slider"] = gr.ImageSlider(
         label="Excitation pullback: the photo before and after the ascent", visible=False, interactive=False,

@@ -13,7 +13,7 @@ import gradio as gr
 import attrib
 from app import controls, downloads, handlers, links, markup
 from app.handlers import VIEWS, Answer, Ask, Catalogue
-from app.image_parts import Parts, draw_methods, draw_photo, draw_results, draw_target
+from app.image_parts import Parts, draw_display, draw_methods, draw_photo, draw_results, draw_target
 from app.runs import Runs
 from attrib.render import Display
 
@@ -42,6 +42,7 @@ def build(page: gr.Blocks, catalogue: Catalogue, runs: Runs, limits: Limits) -> 
         with gr.Column(scale=4, min_width=300):
             draw_photo(parts, catalogue)
             draw_target(parts, catalogue)
+            draw_display(parts)
         with gr.Column(scale=7, min_width=320):
             draw_methods(parts)
             draw_results(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -19,6 +20,7 @@ def main() -> None:
     except SettingsError as error:
         sys.stderr.write(f"attrib: {error}\n")
         sys.exit(2)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as a container stops it: clean up all the same
     try:
         serve(settings)
     except OSError as error:

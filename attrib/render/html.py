@@ -22,6 +22,12 @@ from attrib.render.overlay import over, verdict
 from attrib.render.scale import OWN, SHARED, Display, Scale, drawn_maps, number, scales
 
 MAX_SAMPLES = 8
+_READS = {
+    "relative": "; in % of each map's strongest pixels",
+    "density": "; in multiples of each map's average pixel",
+    "raw": "; in each method's own units",
+    "own": "",
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,14 @@ def fragment(attribution: Attribution, display: Display = OWN) -> str:
 
 def cards(entries: Sequence[Entry], display: Display = SHARED) -> str:
     """A gallery: one card per entry, all under one legend where the scale is shared."""
-    return _rendered("gallery.html", cards=_shown(entries, display), legend=_legends(entries, display))
+    return _rendered(
+        "gallery.html", cards=_shown(entries, display), legend=_legends(entries, display), reads=_READS[display.how]
+    )
 
 
 def legend(entries: Sequence[Entry], display: Display = SHARED) -> str:
     """The shared colour bars alone; empty where every map has its own."""
-    return _rendered("legend.html", legend=_legends(entries, display))
+    return _rendered("legend.html", legend=_legends(entries, display), reads=_READS[display.how])
 
 
 def standalone(
@@ -75,6 +83,7 @@ def standalone(
         photo=photo,
         cards=_shown(entries, display),
         legend=_legends(entries, display),
+        reads=_READS[display.how],
     )
 
 
@@ -138,7 +147,7 @@ def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display:
         "settings": [(k, str(v)) for k, v in a.provenance.settings.items() if k != "method"],
         "provenance": _provenance(a, i),
         "picture": None,
-        "unit": None,
+        "anchor": None,
         "bar": None,
         "words": None,
     }
@@ -148,7 +157,7 @@ def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display:
         card["alt"] = f"{entry.name} for {target}: relevance {where(values)}"
         card["words"] = verdict(values)
         card["bar"] = _bar(scale)
-        card["unit"] = number(scale.unit_size) if scale.unit else None
+        card["anchor"] = None if scale.anchor is None else (scale.anchor[0], number(scale.anchor[1]))
     return card
 
 
@@ -156,7 +165,8 @@ def _completeness(a: Attribution, i: int) -> str | None:
     relative = a.relative_delta
     if a.delta is None or relative is None:
         return None
-    return f"{number(float(a.delta[i]))} ({100 * float(relative[i]):.2g} % of the score)"
+    share = 100 * float(relative[i])
+    return f"{number(float(a.delta[i]))} ({'< 0.01' if share < 0.01 else f'{share:.2g}'} %)"
 
 
 def _provenance(a: Attribution, i: int) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What a colour means: palettes, units, and one scale for several maps.
 
 Maps of different methods have different units (a gradient, a share of the logit, a feature norm), so a scale says
-which unit it counts in: the average pixel of each map, the raw values, or each map's own largest value.
+which unit it counts in: each map's strongest pixels, its average pixel, or the raw values.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from attrib.errors import InputError, UnknownName
 
 HOW: dict[str, str] = {
+    "relative": "shared, % of each map's strongest",
     "density": "shared, × average pixel",
     "raw": "shared, raw values",
     "own": "each map its own",
@@ -41,7 +42,7 @@ class Display:
 
     opacity: float = 0.8
     palette: str = "blue–red"
-    how: str = "density"
+    how: str = "relative"
     percentile: float = 99.5
     raw: bool = False
     blur: float = 0.0
@@ -68,6 +69,7 @@ class Scale:
     """Values ÷ `unit_size`, from −limit (or 0) to limit, to the colours of one palette.
 
     unit_size: what one unit of the scale is in raw values. unit: what it is called ("" for raw values).
+    anchor: (a point of the scale in words, its raw value), for a reader of one map; None where the ends are raw.
     """
 
     limit: float
@@ -75,6 +77,7 @@ class Scale:
     palette: str
     unit_size: float = 1.0
     unit: str = ""
+    anchor: tuple[str, float] | None = None
 
     @property
     def low(self) -> float:
@@ -111,16 +114,21 @@ def drawn_maps(maps: Sequence[np.ndarray], display: Display) -> list[np.ndarray]
 
 
 def scales(maps: Sequence[np.ndarray], signed: Sequence[bool], display: Display = SHARED) -> list[Scale]:
-    """One scale per map; with `how` "density" or "raw" they share their limit."""
+    """One scale per map; but for `how` "own" they share their limit."""
+    if display.how == "relative":
+        return [_relative(_top(m, display.percentile) or 1.0, s, display) for m, s in zip(maps, signed, strict=True)]
     units = [_average(m) if display.how == "density" else 1.0 for m in maps]
     tops = [_top(m / unit, display.percentile) for m, unit in zip(maps, units, strict=True)]
     if display.how != "own":
         tops = [max(tops, default=1.0)] * len(tops)
-    name = "× average" if display.how == "density" else ""
-    return [
-        Scale(top or 1.0, sign, display.palette, unit, name)
-        for top, sign, unit in zip(tops, signed, units, strict=True)
-    ]
+    if display.how == "density":
+        triples = zip(tops, signed, units, strict=True)
+        return [Scale(t or 1.0, s, display.palette, u, "× average", ("1 × average", u)) for t, s, u in triples]
+    return [Scale(t or 1.0, s, display.palette) for t, s in zip(tops, signed, strict=True)]
+
+
+def _relative(top: float, signed: bool, display: Display) -> Scale:
+    return Scale(100.0, signed, display.palette, top / 100, " %", ("100 %", top))
 
 
 def number(value: float) -> str:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,22 +29,35 @@ class Server:
     url: str
     cache: Path
     log: Path
+    process: subprocess.Popen[bytes]
+
+
+Start = Callable[..., Server]
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """The app as `python -m app` starts it, its settings from the environment."""
-    folder = Path(tempfile.mkdtemp(prefix="attrib-test-"))
-    port, log = free_port(), folder / "log"
-    environment = os.environ | {
-        "ATTRIB_PORT": str(port), "ATTRIB_CACHE": str(folder / "cache"), "ATTRIB_MAX_UPLOAD": "1",
-        "ATTRIB_MODELS": "squeezenet1_1,efficientnet-lite0", "OMP_NUM_THREADS": "2",
-    }  # fmt: skip
+def start() -> Iterator[Start]:
+    """Starts the app as `python -m app` does; its settings come from the environment."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(_running(settings))
+
+
+@pytest.fixture(scope="session")
+def server(start: Start) -> Server:
+    """The one that most tests share."""
+    return start(ATTRIB_MAX_UPLOAD="1", ATTRIB_MODELS="squeezenet1_1,efficientnet-lite0")
+
+
+@contextmanager
+def _running(settings: dict[str, str]) -> Iterator[Server]:
+    folder, port = Path(tempfile.mkdtemp(prefix="attrib-test-")), _free_port()
+    cache, log = folder / "cache", folder / "log"
+    environment = os.environ | {"ATTRIB_PORT": str(port), "ATTRIB_CACHE": str(cache), "OMP_NUM_THREADS": "2"} | settings
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=output, stderr=output)
     try:
         _wait(process, log)
-        yield Server(f"http://127.0.0.1:{port}/", folder / "cache", log)
+        yield Server(f"http://127.0.0.1:{port}/", cache, log, process)
     finally:
         process.terminate()
         process.wait(20)
@@ -60,7 +74,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"the app did not start:\n{log.read_text()}")
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -59,7 +59,7 @@ def test_a_page_holds_numbers_provenance_ledger_and_notes(made: Made) -> None:
         coverage=Coverage({"conv2d": 3}, {}, {"erf in head": 1}),
     )
     page = standalone([Entry(result, "LRP", "Always.", "R = 1", "Somebody 2000")], facts={"photo": "cat.jpg"})
-    for text in ("2.5", "0.25 (10 % of the score)", "biases", "0.5", "Take care.", "erf in head", "Always.", "R = 1",
+    for text in ("2.5", "0.25 (10 %)", "biases", "0.5", "Take care.", "erf in head", "Always.", "R = 1",
                  "Somebody 2000", "ab" * 32, "cd" * 32, "float32", "cat.jpg", "steps"):  # fmt: skip
         assert text in page, text
 

@@ -21,6 +21,14 @@ def test_own_scales_end_at_each_maps_largest_value() -> None:
     assert (first.low, first.limit, second.limit) == (-4, 4, 30)
 
 
+def test_by_default_every_map_goes_up_to_its_strongest_pixel() -> None:
+    first, second = scales([SIGNED, UNSIGNED], [True, False], Display(percentile=100))
+    assert first.ends == ("−100 %", "+100 %")
+    assert second.ends == ("0", "100 %")
+    assert (first.anchor, second.anchor) == (("100 %", 4), ("100 %", 30))
+    assert first.normalised(np.array([2.0])) == 0.5
+
+
 def test_density_does_not_depend_on_the_units_of_a_map() -> None:
     plain = scales([SIGNED, UNSIGNED], [True, False], Display(how="density", percentile=100))
     stretched = scales([SIGNED * 1000, UNSIGNED], [True, False], Display(how="density", percentile=100))
@@ -66,7 +74,7 @@ def test_not_a_number_is_grey() -> None:
 
 
 def test_ends_are_labelled_with_sign_and_unit() -> None:
-    (scale,) = scales([SIGNED], [True], Display(percentile=100))
+    (scale,) = scales([SIGNED], [True], Display(how="density", percentile=100))
     assert scale.ends == ("−2.29× average", "+2.29× average")
     (raw,) = scales([UNSIGNED], [False], Display(how="raw", percentile=100))
     assert raw.ends == ("0", "30")
@@ -107,7 +115,7 @@ def test_without_smoothing_maps_are_drawn_as_they_are() -> None:
     ("wrong", "error"),
     [
         ({"palette": "jet"}, UnknownName),
-        ({"how": "relative"}, UnknownName),
+        ({"how": "nonsense"}, UnknownName),
         ({"opacity": 1.5}, InputError),
         ({"percentile": 3}, InputError),
         ({"blur": -1}, InputError),
