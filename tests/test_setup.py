@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,26 @@ def test_every_dependency_has_a_floor() -> None:
     extras = project()["project"]["optional-dependencies"].values()
     for dependency in [*project()["project"]["dependencies"], *(d for extra in extras for d in extra)]:
         assert re.search(r"(>=|==)\d", dependency), dependency
+
+
+def imported(folder: str) -> set[str]:
+    """The top-level names that the modules in `folder` import, also inside functions."""
+    found: set[str] = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(str(node.module).partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"attrib", "app"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    declared = {re.split(r"[><=]", d)[0].replace("-", "_") for d in project()["project"]["dependencies"]}
+    names = {"pil": "pillow"}
+    for folder in ("attrib", "app"):
+        missing = {name for name in imported(folder) if names.get(name.lower(), name.lower()) not in declared}
+        assert not missing, f"{folder} imports what pyproject.toml does not name: {missing}"
 
 
 def test_model_packages_are_pinned_as_the_registry_says() -> None:
@@ -217,8 +239,6 @@ def test_dockerfile_health_check_runs_and_fails_where_nothing_listens() -> None:
     assert {"--interval", "--timeout", "--start-period", "--retries"} <= {o.split("=")[0] for o in options.split()}
     arguments = json.loads(command)
     assert arguments[0] == ".venv/bin/python"
-    import sys
-
     done = subprocess.run([sys.executable, *arguments[1:]], env={"ATTRIB_PORT": "1"}, capture_output=True, text=True)
     assert done.returncode == 1
     assert "URLError" in done.stderr
