@@ -140,6 +140,20 @@ def test_no_python_is_said(checkout: Path) -> None:
     assert "Python 3.11" in done.stderr
 
 
+@NEEDS_MAKE
+def test_a_virtual_environment_that_failed_is_made_again(checkout: Path) -> None:
+    """Debian's python without python3-venv leaves half of one behind."""
+    stub = checkout / "python"
+    stub.write_text("#!/bin/sh\nmkdir -p .venv/bin; echo > .venv/bin/python; exit 1\n")
+    stub.chmod(0o755)
+    done = subprocess.run(
+        ["make", "install", f"PYTHON={stub}"], cwd=checkout, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert "python3-venv" in done.stderr
+    assert not (checkout / ".venv/bin/python").exists()
+
+
 def browser(folder: Path, **commands: str) -> str:
     """What scripts/browser.sh does where only `commands` exist."""
     tools = folder / "tools"
