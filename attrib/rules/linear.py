@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrib.rules.affine import Affine
+from attrib.rules.affine import Affine, is_packed, packed
 from attrib.rules.elementwise import affine_norm, batch_norm_affine
 from attrib.rules.engine import Call, Engine, Pull, ruled
 
@@ -100,7 +100,10 @@ class Epsilon(LinearRule):
         shape, bias = x.shape, layer.total_bias()
         if self.epsilon == 0:
 
+            in_channels_last = is_packed(x)
+
             def plain(c: Tensor) -> Tensor:
+                c = packed(c) if in_channels_last else c
                 book(engine, layer, c, bias)
                 return layer.pull(c, shape)
 

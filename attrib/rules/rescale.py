@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
-from attrib.rules.affine import Affine
+from attrib.rules.affine import Affine, is_packed, packed
 from attrib.rules.elementwise import as_gradient, out_of_place
 from attrib.rules.engine import Call, Engine, Rules, ruled
-from attrib.rules.linear import Epsilon
+from attrib.rules.linear import Epsilon, fold_batch_norm
 from attrib.rules.vocabulary import ACTIVATIONS, KIND
 from attrib.rules.weights import WeightCache
 
@@ -103,7 +103,7 @@ _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 def rescale_max_pool(call: Call) -> Any:
-    """Δy⁺ = max(y, y₀) − y₀ goes to the input's maximum, Δy⁻ = y − max(y, y₀) to the baseline's; over Δz."""
+    """Δy goes to the input's maximum where y ≥ y₀, else to the baseline's; over Δz — captum's cross-max rule."""
     n = call.x.dim() - 2
     if call.argument(6, "return_indices", False) or f"max_pool{n}d" not in torch.overrides.resolve_name(call.function):
         return NotImplemented
@@ -115,14 +115,14 @@ def rescale_max_pool(call: Call) -> Any:
         # contiguous: among equal maxima the kernel for channels_last picks another one
         y, where = _POOLS[n](z.contiguous(), **settings, return_indices=True)
         y0, where0 = _POOLS[n](reference.contiguous(), **settings, return_indices=True)
-        both = torch.maximum(y, y0)
+        difference, taken = y - y0, torch.where(y >= y0, where, where0)
 
         def pull(c: Tensor, z: Tensor) -> Tensor:
-            routed = _scattered(c * (both - y0), where, z) + _scattered(c * (y - both), where0.expand_as(where), z)
+            routed = _scattered(c * difference, taken, z)
             step = z - reference
             return _quotient(routed, step, _scattered(c, where, z))
 
-        return y, (z,), pull
+        return (packed(y) if is_packed(z) else y), (z,), pull
 
     return ruled(compute, call.x)
 
@@ -140,12 +140,13 @@ def only_one_carries(call: Call) -> Any:
     return NotImplemented if both or denominator else as_gradient(call)
 
 
-_LINEAR = ("conv_transpose", "batch_norm", "sum_of_two", "difference")
+_LINEAR = ("conv_transpose", "sum_of_two", "difference")
 
 RESCALE = Rules(
     dict.fromkeys(ACTIVATIONS, rescale)
     | {"max_pool": rescale_max_pool}
     | dict.fromkeys(("conv", "linear"), Epsilon(0.0))
+    | {"batch_norm": fold_batch_norm}
     | dict.fromkeys(_LINEAR, as_gradient)
     | dict.fromkeys(("product", "quotient", "matrix_product"), only_one_carries),
     conserving=True,
