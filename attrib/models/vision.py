@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import AttribError, InputError, TargetError, UnsupportedModel
+from attrib.models.hashing import fingerprint, hash_of, tensors_of
 from attrib.models.images import pictures_of
 from attrib.models.preprocessing import Preprocessing
 from attrib.rules.shadow import refuse_opaque, shadow
@@ -70,20 +70,20 @@ class VisionModel:
     @property
     def device(self) -> torch.device:
         """Where the first parameter or buffer lives."""
-        return next((t.device for t in _tensors(self.module).values()), torch.device("cpu"))
+        return next((t.device for t in tensors_of(self.module).values()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the first floating-point parameter or buffer."""
-        floats = (t.dtype for t in _tensors(self.module).values() if t.is_floating_point())
+        floats = (t.dtype for t in tensors_of(self.module).values() if t.is_floating_point())
         return next(floats, torch.get_default_dtype())
 
     @property
     def weights_hash(self) -> str:
         """sha256 over every parameter and buffer with its name; computed again when one was changed in place."""
-        state = tuple((id(t), t.data_ptr(), _version(t)) for t in _tensors(self.module).values())
+        state = fingerprint(self.module)
         if self._hashed is None or self._hashed[0] != state:
-            self._hashed = (state, hash_of(_tensors(self.module)))
+            self._hashed = (state, hash_of(tensors_of(self.module)))
         return self._hashed[1]
 
     def encode(self, inputs: Any) -> Encoded:
@@ -205,7 +205,7 @@ def wrap(
             f"cannot explain a {type(module).__name__}; give a torch.nn.Module, or attrib.load(name)"
         )
     refuse_opaque(module)
-    unusable = [key for key, t in _tensors(module).items() if t.is_meta or isinstance(t, nn.UninitializedParameter)]
+    unusable = [key for key, t in tensors_of(module).items() if t.is_meta or isinstance(t, nn.UninitializedParameter)]
     if unusable:
         raise UnsupportedModel(
             f"the weight {unusable[0]!r} has no values yet; load the weights, or run the model once, first"
@@ -215,30 +215,8 @@ def wrap(
     return VisionModel(module, name or type(module).__name__, preprocessing, None if labels is None else tuple(labels))
 
 
-def hash_of(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and every byte of `tensors`."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(_bytes_of(tensor))
-    return digest.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
 def _hashes(x: Tensor) -> tuple[str, ...]:
     return tuple(hash_of({"input": row}) for row in x)
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    named: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
-    return named | dict(module.named_buffers(remove_duplicate=False))
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _input_channels(module: nn.Module) -> int | None:

@@ -1,0 +1,121 @@
+"""Folding BatchNorm into the layer before it, wherever one watched forward shows that this changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+# exact types: a subclass may do more than normalise (timm's BatchNormAct2d also activates)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def fold_norms(twin: nn.Module, x: Tensor) -> None:
+    """Fold in place; `twin` must be a shadow that nobody else uses. x: (1, ...) an input to watch one forward on."""
+    for linear, norm in _foldable_pairs(twin, x):
+        _fold(linear, norm)
+
+
+class _Uses(TorchFunctionMode):
+    """Counts, for tensors that are watched, the operations that make a tensor of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched: dict[int, Tensor] = {}  # holds them, so that no id is used again
+        self.counts: dict[int, int] = {}
+
+    def watch(self, tensor: Tensor) -> None:
+        self.watched[id(tensor)] = tensor
+        self.counts[id(tensor)] = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(True for _ in _tensors_in(result)):
+            for tensor in _tensors_in((args, kwargs)):
+                if id(tensor) in self.counts:
+                    self.counts[id(tensor)] += 1
+        return result
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors_in(item)
+    elif isinstance(value, dict):
+        yield from _tensors_in(list(value.values()))
+
+
+def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """(layer, BatchNorm) where the layer's output goes into the BatchNorm and nowhere else, seen in one forward."""
+    uses, calls, made_by = _Uses(), dict[int, int](), dict[int, nn.Module]()
+    pairs: list[tuple[nn.Module, nn.Module, int]] = []
+
+    def linear_ran(module: nn.Module, args: Any, output: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        # BatchNorm normalises dimension 1, which of a linear layer's output is its features only in two dimensions
+        if isinstance(output, Tensor) and (output.dim() == 2 or not isinstance(module, nn.Linear)):
+            uses.watch(output)
+            made_by[id(output)] = module
+
+    def norm_runs(module: nn.Module, args: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        if args and id(args[0]) in made_by:
+            pairs.append((made_by[id(args[0])], module, id(args[0])))
+
+    with ExitStack() as stack:
+        for module in twin.modules():
+            if isinstance(module, _FOLDABLE):
+                handle = module.register_forward_hook(linear_ran)
+                stack.callback(handle.remove)
+            elif type(module) in _NORMS and module.running_mean is not None:
+                stack.callback(module.register_forward_pre_hook(norm_runs).remove)
+        with torch.no_grad(), uses:
+            outputs = twin(x)
+    known = isinstance(outputs, (list, tuple, dict, Tensor))
+    for tensor in _tensors_in(outputs if known else getattr(outputs, "__dict__", {})):
+        if id(tensor) in uses.counts:
+            uses.counts[id(tensor)] += 1
+    shared = _shared_parameters(twin)
+    once = [
+        (linear, norm)
+        for linear, norm, output in pairs
+        if uses.counts[output] == 1 and calls[id(linear)] == 1 and calls[id(norm)] == 1
+    ]
+    return [
+        (linear, norm) for linear, norm in once if not any(id(p) in shared for p in linear.parameters(recurse=False))
+    ]
+
+
+def _shared_parameters(module: nn.Module) -> set[int]:
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for part in module.modules():
+        for tensor in part._parameters.values():
+            if tensor is not None:
+                (shared if id(tensor) in seen else seen).add(id(tensor))
+    return shared
+
+
+@torch.no_grad()
+def _fold(linear: Any, norm: Any) -> None:
+    """W ← W·s, b ← (b − μ)·s + β with s = γ/√(σ² + ε), computed in float64; the norm becomes an identity.
+
+    Both modules are the twin's, so their tensors may be replaced, and even the norm's class: all references follow.
+    """
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.double()
+    bias = -norm.running_mean.double() if linear.bias is None else linear.bias.double() - norm.running_mean.double()
+    bias = bias * scale if norm.bias is None else bias * scale + norm.bias.double()
+    weight = linear.weight.double() * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
+    linear._parameters["weight"] = weight.to(linear.weight.dtype)
+    linear._parameters["bias"] = bias.to(linear.weight.dtype)
+    norm._parameters.clear()
+    norm._buffers.clear()
+    norm.__class__ = nn.Identity
