@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -56,6 +57,11 @@ class Survey:
     size: tuple[int, int]
     n_classes: int
 
+    @property
+    def largest(self) -> int:
+        """Numbers in the largest output of a layer, for one sample."""
+        return max((math.prod(visit.shape) for visit in self.visits), default=0)
+
     def grid(self, shape: Sequence[int], path: str) -> Grid:
         """How an output of this shape lies on the picture. InputError where it does not."""
         grid = self._grid(tuple(shape))
@@ -81,7 +87,11 @@ class Survey:
                     return Grid("tokens", height, width, prefix)
         for prefix in range(_MOST_PREFIX_TOKENS + 1):
             height = round(max(0, (shape[1] - prefix) * self.size[0] / self.size[1]) ** 0.5)
-            if height > 1 and (shape[1] - prefix) % height == 0 and _alike((height, (shape[1] - prefix) // height), self.size):
+            if (
+                height > 1
+                and (shape[1] - prefix) % height == 0
+                and _alike((height, (shape[1] - prefix) // height), self.size)
+            ):
                 return Grid("tokens", height, (shape[1] - prefix) // height, prefix)
         return None
 
@@ -110,13 +120,18 @@ class Survey:
             known = chosen.get((grid.height, grid.width))
             if known is None or visit.path.count(".") <= known.path.count("."):
                 chosen[grid.height, grid.width] = visit
-        return sorted(chosen.values(), key=self.visits.index)
+        ordered = sorted(chosen.items(), key=lambda item: self.visits.index(item[1]))
+        # what grows again on the way is no stage: the table of an attention, say
+        smallest = [min(height * width for (height, width), _ in ordered[: i + 1]) for i in range(len(ordered))]
+        return [v for ((height, width), v), least in zip(ordered, smallest, strict=True) if height * width == least]
 
     def _features(self) -> list[tuple[Visit, Grid]]:
         """Outputs with height and width, each under its outermost name, in the order of their last returns."""
         made: dict[int, tuple[Visit, Grid]] = {}
         unwanted: set[int] = set()
-        last_linear = max((i for i, v in enumerate(self.visits) if v.kind.endswith("Linear") and len(v.shape) == 2), default=-1)
+        last_linear = max(
+            (i for i, v in enumerate(self.visits) if v.kind.endswith("Linear") and len(v.shape) == 2), default=-1
+        )
         inside = tuple(f"{path}." for path in self._token_blocks())
         for place, visit in enumerate(self.visits):
             grid = self._grid(visit.shape) if len(visit.shape) == 4 else None
@@ -233,7 +248,9 @@ class Taps:
         def record(module: nn.Module, args: Any, output: Any) -> Any:
             tensor = first_tensor(output)
             if tensor is None:
-                raise InputError(f"layer {path!r} puts out {type(output).__name__} without a tensor; choose another layer")
+                raise InputError(
+                    f"layer {path!r} puts out {type(output).__name__} without a tensor; choose another layer"
+                )
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()
             if self._keep_inputs:

@@ -58,7 +58,9 @@ def equal_notes(x: Tensor, baseline: Tensor) -> tuple[str, ...]:
     same = (x == baseline).flatten(1).all(1).nonzero()[:, 0].tolist()
     if not same:
         return ()
-    return (f"the baseline equals input {', '.join(map(str, same))}: there is no difference to explain; choose another",)
+    return (
+        f"the baseline equals input {', '.join(map(str, same))}: there is no difference to explain; choose another",
+    )
 
 
 def _given(baseline: Tensor, x: Tensor) -> Tensor:

@@ -33,7 +33,10 @@ class IntegratedGradients(Method):
         advanced=True,
     )
     tolerance: float | None = setting(
-        None, "Double the steps until the completeness error is below this share of the difference.", low=0.0, advanced=True
+        None,
+        "Double the steps until the completeness error is below this share of the difference.",
+        low=0.0,
+        advanced=True,
     )
 
     name: ClassVar[str] = "integrated_gradients"
@@ -62,7 +65,9 @@ class IntegratedGradients(Method):
         delta = values.flatten(1).sum(1) - difference
         return Finding(values, score, delta=delta, notes=(*equal_notes(question.x, baseline), *notes))
 
-    def _until_tolerated(self, question: Question, baseline: Tensor, difference: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    def _until_tolerated(
+        self, question: Question, baseline: Tensor, difference: Tensor
+    ) -> tuple[Tensor, tuple[str, ...]]:
         """Values of every sample with as few doublings of the steps as its tolerance needs."""
         values = torch.zeros_like(question.x)
         left = torch.arange(len(question.x), device=question.x.device)
@@ -77,7 +82,9 @@ class IntegratedGradients(Method):
             if not len(left):
                 return values, (f"{steps} steps meet the tolerance of {self.tolerance:g}",)
             steps *= 2
-        return values, (f"the tolerance of {self.tolerance:g} is not met with {steps // 2} steps; see the completeness error",)
+        return values, (
+            f"the tolerance of {self.tolerance:g} is not met with {steps // 2} steps; see the completeness error",
+        )
 
 
 def path_integral(question: Question, baseline: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ def one_step(question: Question, rate: float) -> Iterator[None]:
     """
     target = question.target
     if target.kind not in ("logit", "log_probability") or target.positive is None:
-        raise TargetError("meta-saliency trains on one class; explain an index, a label, Logit or LogProb, not a difference")
+        raise TargetError(
+            "meta-saliency trains on one class; explain an index, a label, Logit or LogProb, not a difference"
+        )
     places = [(m, name, p) for m in question.twin.modules() for name, p in m._parameters.items() if p is not None]
     trained = {id(p): p.detach().requires_grad_(p.is_floating_point()) for _, _, p in places}
     try:

@@ -36,7 +36,9 @@ _PLAIN = (Gradient, Saliency, InputXGradient)
 class SmoothGrad(Method):
     """Σ_i base(x + σ n_i) / n with n_i ~ N(0, 1), σ = noise_level · (max x − min x). Smilkov et al. 2017."""
 
-    base: Method | str = setting("gradient", "The method whose maps are averaged, by name or as an object.", choices=_BASES)
+    base: Method | str = setting(
+        "gradient", "The method whose maps are averaged, by name or as an object.", choices=_BASES
+    )
     n_samples: int = setting(25, "Noisy copies; the map hardly changes past 50.", low=1, high=500)
     noise_level: float = setting(0.15, "σ as a share of the input's largest minus smallest value.", low=0.0, high=1.0)
     seed: int = setting(0, "The same seed gives the same noise on every device.", low=0, advanced=True)
@@ -63,7 +65,9 @@ class SmoothGrad(Method):
 class VarGrad(Method):
     """Σ_i (base(x + σ n_i) − mean)² / n: how unsure the map is. Adebayo et al. 2018, section 2."""
 
-    base: Method | str = setting("gradient", "The method whose maps are compared, by name or as an object.", choices=_BASES)
+    base: Method | str = setting(
+        "gradient", "The method whose maps are compared, by name or as an object.", choices=_BASES
+    )
     n_samples: int = setting(25, "Noisy copies.", low=1, high=500)
     noise_level: float = setting(0.15, "σ as a share of the input's largest minus smallest value.", low=0.0, high=1.0)
     seed: int = setting(0, "The same seed gives the same noise on every device.", low=0, advanced=True)
@@ -113,8 +117,7 @@ class Moments:
 def noisy_moments(method: SmoothGrad | VarGrad, question: Question) -> tuple[Moments, Finding, Tensor]:
     """Moments of the base's maps, the base's first finding, and the score of the clean input."""
     base = _base(method)
-    if isinstance(base, _PLAIN):
-        question = laid_out(question)
+    question = laid_out(question) if isinstance(base, _PLAIN) else question
     score = question.settle()
     x = question.x
     moments = Moments(torch.zeros(len(x), device=x.device, dtype=x.dtype), torch.zeros_like(x), torch.zeros_like(x))

@@ -31,7 +31,9 @@ class NormGrad(Method):
         None, "Layers by path; empty: the last feature layer of each resolution; 'last': the last one only."
     )
     virtual: str = setting(
-        "conv1x1", "The identity layer put in; none: the convolution at that place itself (any odd NxN works).", choices=VIRTUAL
+        "conv1x1",
+        "The identity layer put in; none: the convolution at that place itself (any odd NxN works).",
+        choices=VIRTUAL,
     )
     aggregate: str = setting(
         "norm",
@@ -40,9 +42,14 @@ class NormGrad(Method):
         choices=tuple(readouts.AGGREGATES),
     )
     combine: str = setting("product", "How maps of several layers, each scaled to 0..1, become one.", choices=COMBINE)
-    weights: str = setting("uniform", "The layers' say in sum and geometric; linear: deeper counts more.", choices=WEIGHTS)
+    weights: str = setting(
+        "uniform", "The layers' say in sum and geometric; linear: deeper counts more.", choices=WEIGHTS
+    )
     meta_lr: float | None = setting(
-        None, "Meta-saliency: explain after one step of gradient descent of this size on the class.", low=0.0, advanced=True
+        None,
+        "Meta-saliency: explain after one step of gradient descent of this size on the class.",
+        low=0.0,
+        advanced=True,
     )
 
     name: ClassVar[str] = "normgrad"
@@ -77,7 +84,11 @@ class NormGrad(Method):
     def _layers(self, question: Question, seen: Survey) -> tuple[str, ...]:
         if self.layers is None or self.layers == "last":
             found = seen.stages() if self.layers is None else (seen.last_stage(),)
-            return tuple(dict.fromkeys(_convolution_in(seen, layer) for layer in found)) if self.virtual == "none" else found
+            return (
+                tuple(dict.fromkeys(_convolution_in(seen, layer) for layer in found))
+                if self.virtual == "none"
+                else found
+            )
         layers = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
         if not layers:
             raise InputError("layers is empty; name one, or leave it out")
@@ -91,7 +102,9 @@ class NormGrad(Method):
         signed, notes = self.aggregate in ("sum", "max"), (f"read at {', '.join(layers)}", *taps.notes)
         if len(maps) == 1:
             return Finding(maps[0], score.detach(), kind="layer", signed=signed, notes=notes)
-        values, constant = readouts.combined(maps, tuple(question.x.shape[2:]), self.combine, self._layer_weights(len(maps)))
+        values, constant = readouts.combined(
+            maps, tuple(question.x.shape[2:]), self.combine, self._layer_weights(len(maps))
+        )
         for layer, row in zip(layers, constant, strict=True):
             if row.any():
                 notes = (*notes, f"the map of layer {layer} is constant and was left out")
@@ -106,7 +119,9 @@ class NormGrad(Method):
         grid = seen.grid(output.shape, layer)
         gradient = grid.maps(gradient)
         if self.virtual != "none":
-            return readouts.norm_grad(grid.maps(output), gradient, virtual_geometry(self.virtual, gradient.shape[1]), self.aggregate)
+            return readouts.norm_grad(
+                grid.maps(output), gradient, virtual_geometry(self.virtual, gradient.shape[1]), self.aggregate
+            )
         geometry = geometry_of(twin.get_submodule(layer), layer)
         entering = taps.inputs[layer]
         return readouts.norm_grad(seen.grid(entering.shape, layer).maps(entering), gradient, geometry, self.aggregate)
@@ -121,7 +136,9 @@ class NormGrad(Method):
                 findings.append(self._read(single, seen, layers))
             question.on_progress((row + 1) / len(question.x))
         notes = tuple(dict.fromkeys(note for finding in findings for note in finding.notes))
-        return dataclasses.replace(findings[0], values=torch.cat([f.values for f in findings]), score=score, notes=notes)
+        return dataclasses.replace(
+            findings[0], values=torch.cat([f.values for f in findings]), score=score, notes=notes
+        )
 
 
 def virtual_geometry(virtual: str, channels: int) -> Geometry:
@@ -145,13 +162,20 @@ def geometry_of(module: nn.Module, path: str) -> Geometry:
     if isinstance(module, nn.Linear):
         return Geometry()
     if not isinstance(module, nn.Conv2d):
-        inside = [f"{path}.{name}" for name, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and name]
+        inside = [
+            f"{path}.{name}" for name, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and name
+        ]
         hint = f"; it holds {', '.join(inside[-3:])}" if inside else ""
         raise InputError(
             f"virtual='none' reads a layer's own weights, but {path!r} is {type(module).__name__}; name a Conv2d{hint}"
         )
     return Geometry(
-        module.groups, _pair(module.kernel_size), _pair(module.stride), _padding(module), module.padding_mode, _pair(module.dilation)
+        module.groups,
+        _pair(module.kernel_size),
+        _pair(module.stride),
+        _padding(module),
+        module.padding_mode,
+        _pair(module.dilation),
     )
 
 
@@ -161,7 +185,8 @@ def _padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
             return (0, 0, 0, 0)
         # "same" puts the odd one right and below, as torch does
         (above, below), (left, right) = (
-            ((k - 1) * d // 2, (k - 1) * d - (k - 1) * d // 2) for k, d in zip(module.kernel_size, module.dilation, strict=True)
+            ((k - 1) * d // 2, (k - 1) * d - (k - 1) * d // 2)
+            for k, d in zip(module.kernel_size, module.dilation, strict=True)
         )
         return (left, right, above, below)
     vertical, horizontal = _pair(module.padding)

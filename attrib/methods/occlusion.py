@@ -15,7 +15,7 @@ from attrib.methods.passes import laid_out
 
 Span = tuple[int, int]  # first row or column, and the one past the last
 # without a graph, eight rows are as quick per row as it gets on a CPU
-_MOST_ROWS_ON_CPU = 8
+_MOST_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Occlusion(Method):
 
     def explain(self, question: Question) -> Finding:
         self._check()
-        question = laid_out(question)
+        question = laid_out(question, _MOST_ROWS)
         x = question.x
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
@@ -80,8 +80,7 @@ def _drops(question: Question, baseline: Tensor, score: Tensor, places: list[tup
     """f(x) − f(x with the window covered), (batch, windows)."""
     x, n = question.x, len(places)
     drops = torch.empty(len(x) * n, dtype=score.dtype, device=score.device)
-    most = min(question.max_rows, _MOST_ROWS_ON_CPU) if x.device.type == "cpu" else question.max_rows
-    for piece in torch.arange(len(x) * n, device=x.device).split(most):
+    for piece in torch.arange(len(x) * n, device=x.device).split(question.max_rows):
         rows = piece // n
         covered = x[rows]
         for i, (row, place) in enumerate(zip(rows.tolist(), (piece % n).tolist(), strict=True)):

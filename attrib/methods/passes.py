@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from attrib.methods.base import Question
+from attrib.sites import survey
 
-# past four rows a CPU gains nothing more per row, and memory grows
-_MOST_ROWS_ON_CPU = 4
+# past this size the allocator gives memory back after every use, and a CPU spends its time on getting it again
+_LARGEST_TENSOR = 2**25
 
 
 def pairs(question: Question, n: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -21,9 +22,8 @@ def pairs(question: Question, n: int) -> Iterator[tuple[Tensor, Tensor]]:
     Reports progress after each piece; n is any number of passes over every sample of the question.
     """
     batch = len(question.x)
-    most = min(question.max_rows, _MOST_ROWS_ON_CPU) if question.x.device.type == "cpu" else question.max_rows
     everything = torch.arange(n * batch, device=question.x.device)
-    for piece in everything.split(max(1, most)):
+    for piece in everything.split(question.max_rows):
         yield piece // batch, piece % batch
         question.on_progress((int(piece[-1]) + 1) / (n * batch))
 
@@ -39,11 +39,21 @@ def about(question: Question, x: Tensor, rows: Tensor) -> Question:
     return dataclasses.replace(question, x=x, target=of_rows)
 
 
-def laid_out(question: Question) -> Question:
-    """The same question with images and convolution weights in channels_last, where a CPU is faster on them.
+def quick_rows(question: Question, most: int) -> int:
+    """How many rows at once are quickest per row: on a CPU at most `most`, fewer where activations are large."""
+    if question.x.device.type != "cpu":
+        return question.max_rows
+    largest = survey(question.model.module, question.twin, question.x).largest * question.x.element_size()
+    return max(1, min(question.max_rows, most, _LARGEST_TENSOR // max(1, largest)))
 
-    The twin gets its own copies of the weights; it is nobody else's, and values change by rounding only.
+
+def laid_out(question: Question, most: int = 4) -> Question:
+    """The same question for many passes: rows and memory layout that are quickest, `most` rows at once on a CPU.
+
+    There, images and convolution weights go into channels_last. The twin gets its own copies of the weights; it is
+    nobody else's, and values change by rounding only.
     """
+    question = dataclasses.replace(question, max_rows=quick_rows(question, most))
     if question.x.device.type != "cpu" or question.x.dtype != torch.float32:
         return question
     for module in question.twin.modules():

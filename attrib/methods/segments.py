@@ -33,7 +33,9 @@ def superpixels(image: Tensor, n: int) -> Tensor:
     across = int(cells[0, -1]) + 1
     down = int(cells[-1, 0]) // across + 1
     height, width = cells.shape
-    y, x = torch.meshgrid(torch.arange(height).double() * down / height, torch.arange(width).double() * across / width, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(height).double() * down / height, torch.arange(width).double() * across / width, indexing="ij"
+    )
     spread = value_range(pixels[None]).clamp_min(1e-12)[0]
     points = torch.cat([pixels / spread / _COMPACTNESS, y[None], x[None]]).flatten(1).T
     near = _neighbours(cells.flatten(), down, across)
