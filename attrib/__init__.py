@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrib import models
 from attrib.attribution import Attribution, Coverage, Provenance
 from attrib.errors import (
     AttribError,
@@ -24,7 +25,7 @@ from attrib.methods.deeplift import DeepLift
 from attrib.methods.excitation import ExcitationPullback
 from attrib.methods.gradient import InputXGradient, Saliency
 from attrib.methods.lrp import LRP
-from attrib.models import load, models, wrap
+from attrib.models import load, wrap
 from attrib.targets import Logit, LogitDiff, LogProb, TokenLogit
 
 __all__ = [
@@ -40,8 +41,8 @@ __all__ = [
     "GuidedBackprop",
     "InputError",
     "InputXGradient",
-    "Logit",
     "LogProb",
+    "Logit",
     "LogitDiff",
     "MissingExtra",
     "ModelUnavailable",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,8 @@ class Attribution:
         if wanted is None and self.kind == "layer" and self.pictures is not None:
             wanted = (self.pictures.shape[1], self.pictures.shape[2])
         if wanted is not None and tuple(maps.shape[1:]) != tuple(wanted):
-            maps = torch.nn.functional.interpolate(maps[:, None], size=wanted, mode="bilinear", align_corners=False)[:, 0]
+            resized = torch.nn.functional.interpolate(maps[:, None], wanted, mode="bilinear", align_corners=False)
+            maps = resized[:, 0]
         return maps.numpy()
 
     def tokens(self, index: int = 0) -> list[tuple[str, float]]:
@@ -135,11 +136,10 @@ class Attribution:
         return fragment(self)
 
     def __repr__(self) -> str:
-        names = [str(t.get("label", t.get("index", t.get("function", "?")))) for t in self.target]
-        return (
-            f"Attribution({self.method}, values {tuple(self.values.shape)}, target {names}, "
-            f"score {[round(s, 4) for s in self.score.tolist()]}" + (f", notes {list(self.notes)}" if self.notes else "") + ")"
-        )
+        names = labels_of(self.target)
+        notes = f", notes {list(self.notes)}" if self.notes else ""
+        scores = [round(s, 4) for s in self.score.tolist()]
+        return f"Attribution({self.method}, values {tuple(self.values.shape)}, target {names}, score {scores}{notes})"
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write values.safetensors and attribution.json into `folder`; each file appears whole or not at all."""
@@ -228,11 +228,16 @@ def _largest(maps: Tensor) -> Tensor:
     return maps.abs().amax(1)
 
 
-_REDUCTIONS = {
-    "sum": lambda maps: maps.sum(1),
-    "max_abs": _largest,
-    "norm": lambda maps: maps.norm(dim=1),
-}
+def _summed(maps: Tensor) -> Tensor:
+    return maps.sum(1)
+
+
+def _length(maps: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(maps, dim=1)
+    return length
+
+
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sum": _summed, "max_abs": _largest, "norm": _length}
 
 
 def labels_of(targets: Sequence[dict[str, Any]]) -> list[str]:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution, Coverage, Provenance
-from attrib.errors import NotApplicable
+from attrib.errors import AttribError, NotApplicable, UnsupportedModel
 from attrib.memory import ChunkPlan, is_out_of_memory
 from attrib.methods import METHODS, method_named
 from attrib.methods.base import Finding, Method, Question
 from attrib.models.vision import VisionModel
-from attrib.rules.shadow import shadow
+from attrib.rules.shadow import failing_module, shadow
 from attrib.targets import BoundTarget, Targets, bind
 
 Progress = Callable[[float, str], None]
@@ -109,7 +109,7 @@ def _answer_in_chunks(
             question.on_progress = _within(on_progress, start / len(x), stop / len(x), method.name)
         question.on_progress(0.0)
         try:
-            findings.append(method.explain(question))
+            findings.append(_answer(method, question))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -120,6 +120,24 @@ def _answer_in_chunks(
     if on_progress is not None:
         on_progress(1.0, method.name)
     return findings, joined(settled)
+
+
+def _answer(method: Method, question: Question) -> Finding:
+    try:
+        if not method.single_pass and question.target.kind == "predicted":
+            question.settle()
+        return method.explain(question)
+    except AttribError:
+        raise
+    except Exception as error:
+        path = failing_module(error, question.twin)
+        if path is None or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+            raise
+        where = f" in its module {path!r}" if path else ""
+        raise UnsupportedModel(
+            f"{question.model.name} failed{where} on an input of shape {tuple(question.x.shape)} "
+            f"with {type(error).__name__}: {error}"
+        ) from error
 
 
 def _within(on_progress: Progress, low: float, high: float, message: str) -> Callable[[float], None]:
@@ -165,11 +183,9 @@ def joined(parts: list[BoundTarget]) -> BoundTarget:
     """The settled target of the whole batch from those of its chunks."""
     if len(parts) == 1 or parts[0].positive is None:
         return parts[0]
-    return dataclasses.replace(
-        parts[0],
-        positive=torch.cat([p.positive for p in parts if p.positive is not None]),
-        negative=None if parts[0].negative is None else torch.cat([p.negative for p in parts if p.negative is not None]),
-    )
+    positive = torch.cat([p.positive for p in parts if p.positive is not None])
+    negatives = [p.negative for p in parts if p.negative is not None]
+    return dataclasses.replace(parts[0], positive=positive, negative=torch.cat(negatives) if negatives else None)
 
 
 def doubts(finding: Finding) -> list[str]:
@@ -186,10 +202,21 @@ def doubts(finding: Finding) -> list[str]:
         relative = (finding.delta.abs() / finding.score.abs().clamp_min(1e-12)).max().item()
         if relative > 0.05:
             found.append(f"the map does not account for {relative:.0%} of the score (completeness error)")
+    if finding.ledger is not None:
+        found += _absorbed(finding.ledger, finding.score)
     if finding.coverage is not None and finding.coverage.uncovered:
         names = ", ".join(list(finding.coverage.uncovered)[:5])
         found.append(f"no rule covers {names}: the plain gradient was used there")
     return found
+
+
+def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
+    """A note where little of the score reached the input, and what took the rest."""
+    share = (ledger["input"] / score.where(score != 0, torch.ones_like(score))).abs().min().item()
+    if share > 0.5 or len(ledger) == 1:
+        return []
+    taken = max((name for name in ledger if name != "input"), key=lambda name: ledger[name].abs().sum().item())
+    return [f"only {share:.2g} of the score reached the input; most was absorbed by {taken} (see the ledger)"]
 
 
 def _listed(indices: list[int]) -> str:

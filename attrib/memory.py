@@ -38,7 +38,8 @@ class ChunkPlan:
         needed = max(1.0, activation_bytes(model, x) * method.memory_factor)
         rows = int(budget // needed)
         if rows < 1:
-            return ChunkPlan(1, (f"one input needs {needed / 1e6:.0f} MB, more than the limit of {budget / 1e6:.0f} MB",))
+            note = f"one input needs {needed / 1e6:.0f} MB, more than the limit of {budget / 1e6:.0f} MB"
+            return ChunkPlan(1, (note,))
         return ChunkPlan(min(rows, most))
 
     def halved(self, error: BaseException) -> ChunkPlan:

@@ -113,8 +113,8 @@ class BoundTarget:
 
     def part(self, start: int, stop: int) -> BoundTarget:
         """The target of samples start to stop of the batch."""
-        cut = lambda index: None if index is None else index[start:stop]  # noqa: E731
-        return replace(self, positive=cut(self.positive), negative=cut(self.negative))
+        first, second = (None if i is None else i[start:stop] for i in (self.positive, self.negative))
+        return replace(self, positive=first, negative=second)
 
     def describe(self, labels: Sequence[str] | None, batch: int) -> list[dict[str, Any]]:
         """One plain dict per sample, fit for JSON: kind, index, label."""

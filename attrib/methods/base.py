@@ -84,7 +84,8 @@ class Question:
             with torch.no_grad():
                 tops = [self.twin(part) for part in self.x.split(self.max_rows)]
             settled = [self.target.settled(top) for top in tops]
-            self.target = BoundTarget("logit", positive=torch.cat([s.positive for s in settled if s.positive is not None]))
+            indices = [s.positive for s in settled if s.positive is not None]
+            self.target = BoundTarget("logit", positive=torch.cat(indices))
             scores = [s.scores(top) for s, top in zip(settled, tops, strict=True)]
             return torch.cat(scores).detach()
         with torch.no_grad():

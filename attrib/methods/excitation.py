@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -67,8 +67,7 @@ class ExcitationPullback(Method):
         x = question.x
         for step in range(self.steps):
             if step > 0:
-                following = Question(question.model, question.twin, x, question.target, question.max_rows, question.strict)
-                _, gradient, _ = following.gradient_under(excitation(self.temperature))
+                _, gradient, _ = replace(question, x=x).gradient_under(excitation(self.temperature))
             moved = (x - middle) / half + self.step_size * _unit(gradient * half)
             moved = start + _within(moved - start, self.radius)
             if bounds is not None:
@@ -79,7 +78,8 @@ class ExcitationPullback(Method):
 
 
 def _norm(d: Tensor) -> Tensor:
-    return d.flatten(1).norm(dim=1).clamp_min(1e-20).view(-1, *[1] * (d.dim() - 1))
+    length: Tensor = d.flatten(1).norm(dim=1).clamp_min(1e-20).view(-1, *[1] * (d.dim() - 1))
+    return length
 
 
 def _unit(d: Tensor) -> Tensor:

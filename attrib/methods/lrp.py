@@ -11,8 +11,8 @@ from torch import Tensor
 from attrib.attribution import Coverage
 from attrib.errors import InputError
 from attrib.methods.base import Card, Finding, Method, Question, setting
-from attrib.rules.engine import Engine, Rules
 from attrib.rules.affine import packed
+from attrib.rules.engine import Engine, Rules
 from attrib.rules.presets import PRESETS, preset_named
 
 
@@ -57,8 +57,8 @@ class LRP(Method):
     def _bounds(self, question: Question) -> tuple[Tensor, Tensor]:
         known = question.model.bounds()
         low, high = known if known is not None else (question.x.amin(), question.x.amax())
-        low = torch.as_tensor(low if self.low is None else self.low, dtype=question.x.dtype, device=question.x.device)
-        high = torch.as_tensor(high if self.high is None else self.high, dtype=question.x.dtype, device=question.x.device)
+        low = torch.as_tensor(low if self.low is None else self.low).to(question.x)
+        high = torch.as_tensor(high if self.high is None else self.high).to(question.x)
         if bool((question.x < low - 1e-4).any()) or bool((question.x > high + 1e-4).any()):
             low, high = torch.minimum(low, question.x.amin()), torch.maximum(high, question.x.amax())
         if bool((low > high).any()):

@@ -42,13 +42,13 @@ class Affine:
     fold: tuple[Tensor, ...] = ()
 
     @staticmethod
-    def of(call: Call) -> Affine | None:
+    def of(call: Call, cache: WeightCache) -> Affine | None:
         """None for calls that are no plain layer: unbatched input, weights that carry relevance."""
         weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
         if weight.requires_grad or (bias is not None and bias.requires_grad):
             return None
         if call.kind == "linear":
-            return Affine(weight, bias, None, call.engine.cache)
+            return Affine(weight, bias, None, cache)
         n = weight.dim() - 2
         if call.x.dim() != weight.dim():
             return None
@@ -56,7 +56,7 @@ class Affine:
         if call.kind == "conv_transpose":
             dilation, groups = _each(call.argument(7, "dilation", 1), n), call.argument(6, "groups", 1)
             out = tuple(_each(call.argument(5, "output_padding", 0), n))
-            return Affine(weight, bias, Geometry(stride, _each(padding, n), dilation, groups, True, out), call.engine.cache)
+            return Affine(weight, bias, Geometry(stride, _each(padding, n), dilation, groups, True, out), cache)
         dilation, groups = _each(call.argument(5, "dilation", 1), n), call.argument(6, "groups", 1)
         if isinstance(padding, str):
             spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
@@ -65,7 +65,7 @@ class Affine:
             padding = [span // 2 if padding == "same" else 0 for span in spans]
         padding = _each(padding, n)
         pointwise = weight[0, 0].numel() == 1 and groups == 1 and set(stride) == {1} and set(padding) == {0}
-        return Affine(weight, bias, Geometry(stride, padding, dilation, groups, pointwise=pointwise), call.engine.cache)
+        return Affine(weight, bias, Geometry(stride, padding, dilation, groups, pointwise=pointwise), cache)
 
     def folded(self, scale: Tensor, shift: Tensor, fold: tuple[Tensor, ...]) -> Affine:
         """The same layer with the BatchNorm y = scale·z + shift behind it."""
@@ -77,7 +77,8 @@ class Affine:
         """(out,) everything in y that does not come from x."""
         if self.scale is None:
             return self.bias
-        return self.shift if self.bias is None else self.bias * self.scale + self.shift
+        shift = torch.zeros_like(self.scale) if self.shift is None else self.shift
+        return shift if self.bias is None else self.bias * self.scale + shift
 
     def channels(self, values: Tensor) -> Tensor:
         """(out,) values shaped to broadcast over y."""
@@ -111,10 +112,9 @@ class Affine:
         if g.pointwise and weight.dim() == 4 and is_packed(s):
             return _unrolled(s.permute(0, 2, 3, 1) @ weight.flatten(1))
         like = s.new_empty(1).expand(shape)
-        padding = list(g.output_padding) or [0] * len(g.stride)
-        pulled: Tensor = torch.ops.aten.convolution_backward(
-            s, like, weight, None, g.stride, g.padding, g.dilation, g.transposed, padding, g.groups, [True, False, False]
-        )[0]
+        out = list(g.output_padding) or [0] * len(g.stride)
+        geometry = (g.stride, g.padding, g.dilation, g.transposed, out, g.groups)
+        pulled: Tensor = torch.ops.aten.convolution_backward(s, like, weight, None, *geometry, [True, False, False])[0]
         return pulled
 
     def pull(self, s: Tensor, shape: torch.Size) -> Tensor:

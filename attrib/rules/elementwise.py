@@ -138,7 +138,7 @@ def affine_norm(call: Call) -> Any:
     affine = batch_norm_affine(call)
     if affine is None:
         return NotImplemented
-    scale, shift = affine
+    _, shift = affine
     output = call.plain()
     shape = (1, -1, *[1] * (output.dim() - 2))
     output.register_hook(_booking(call.engine.ledger, "bias", shift.reshape(shape)))
@@ -148,7 +148,8 @@ def affine_norm(call: Call) -> Any:
 def batch_norm_affine(call: Call) -> tuple[Tensor, Tensor] | None:
     """(scale, shift), one per channel: y = scale·x + shift; None where the batch's own statistics are used."""
     of = _TORCH_BATCH_NORM if call.function is torch.batch_norm else _F_BATCH_NORM
-    mean, variance, weight, bias = (call.argument(of[key], key) for key in ("running_mean", "running_var", "weight", "bias"))
+    names = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, weight, bias = (call.argument(of[name], name) for name in names)
     eps = call.argument(7, "eps", 1e-5)
     if mean is None or variance is None or call.argument(5, "training", False):
         return None

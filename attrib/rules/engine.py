@@ -1,8 +1,8 @@
 """The engine: a rule table in force inside one `with`, applied by one TorchFunctionMode.
 
 Relevance flows in gradient form: what goes backward is c = R/a, so that relevance at any tensor a is a·c.
-A rule is a function `rule(call) -> output`, or NotImplemented where it does not fit; an operation without a rule keeps its gradient, and the engine
-records whether that is right (linear) or not (uncovered).
+A rule is a function `rule(call) -> output`, or NotImplemented where it does not fit. An operation without a
+rule keeps its gradient, and the engine records whether that is right (linear) or not (uncovered).
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ class Rules:
         object.__setattr__(self, "table", MappingProxyType(dict(self.table)))
 
     def __or__(self, other: Rules) -> Rules:
-        return Rules({**self.table, **other.table}, self.scoped + other.scoped, self.conserving or other.conserving, self.harmless | other.harmless)
+        return Rules(
+            {**self.table, **other.table},
+            self.scoped + other.scoped,
+            self.conserving or other.conserving,
+            self.harmless | other.harmless,
+        )
 
     def inside(self, pattern: str, rules: Rules | Mapping[str, Rule]) -> Rules:
         """The same table, with `rules` overriding it in modules whose path matches the glob `pattern`."""
@@ -110,7 +115,7 @@ class RuleFunction(torch.autograd.Function):
 
 def ruled(compute: Callable[..., tuple[Tensor, Sequence[Tensor], Pull]], *xs: Tensor) -> Tensor:
     """Apply a RuleFunction: `compute(*xs)` gives (value, tensors to save, pull(grad, *saved) -> grads of xs)."""
-    output: Tensor = RuleFunction.apply(compute, *xs)  # type: ignore[no-untyped-call]
+    output: Tensor = RuleFunction.apply(compute, *xs)
     return output
 
 
@@ -150,7 +155,7 @@ class Engine(TorchFunctionMode):
         self.deposits: list[Tensor] = []
         self.counts: dict[str, dict[str, int]] = {"ruled": {}, "linear": {}, "uncovered": {}}
         self.first_done = False
-        self._paths = {id(module): path for path, module in twin.named_modules()}
+        self._paths: dict[int, str] = {id(module): path for path, module in twin.named_modules()}
 
     @property
     def path(self) -> str:

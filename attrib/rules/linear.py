@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class LinearRule:
     """Base of the rules: subclasses say how (x, z) and c give c_x."""
 
     def __call__(self, call: Call) -> Any:
-        layer = Affine.of(call)
+        layer = Affine.of(call, call.engine.cache)
         if layer is None:
             return NotImplemented
         norm_follows = layer.weight.data_ptr() in call.engine.cache.followed_by_norm
@@ -159,18 +159,18 @@ class Gamma(LinearRule):
             down_pull = layer.transpose(p_minus_n.to(c.dtype), favoured, shape)
             if one_sided and not sign:
                 return down_pull
-            return self._both_signs(layer, shape, c.dtype, p_minus_n, n, down_pull, *sign)
+            return self._both_signs(layer, shape, p_minus_n, n, down_pull, *sign)
 
         return z, (ratio, *([x > 0] if signed_input else [])), pull
 
     def _both_signs(
-        self, layer: Affine, shape: Any, dtype: torch.dtype, p_minus_n: Tensor, n: Tensor, pulled: Tensor, *positive: Tensor
+        self, layer: Affine, shape: torch.Size, p_minus_n: Tensor, n: Tensor, pulled: Tensor, *positive: Tensor
     ) -> Tensor:
         k = 2 + self.gamma
-        for_positive = pulled + k * layer.pull(n.to(dtype), shape)
+        for_positive = pulled + k * layer.pull(n.to(pulled.dtype), shape)
         if not positive:
             return for_positive
-        for_negative = k * layer.pull((p_minus_n + n).to(dtype), shape) - pulled
+        for_negative = k * layer.pull((p_minus_n + n).to(pulled.dtype), shape) - pulled
         return _by_sign(positive[0], for_positive, for_negative)
 
 
@@ -188,13 +188,17 @@ def _by_sign(positive: Tensor, where_positive: Tensor, elsewhere: Tensor) -> Ten
 
 @dataclass(frozen=True)
 class ZPlus(LinearRule):
-    """R_x = x⁺ ⊙ W⁺ᵀS + x⁻ ⊙ W⁻ᵀS with S = R/s(W⁺x⁺ + W⁻x⁻ + b⁺) — Montavon et al. 2017 (α1β0)."""
+    """R_x = x⁺ ⊙ W⁺ᵀS + x⁻ ⊙ W⁻ᵀS with S = R/s(W⁺x⁺ + W⁻x⁻ + b⁺) — Montavon et al. 2017 (α1β0).
+
+    bias: "absorbs" its share b⁺, or is "excluded" from the denominator, so that all relevance goes to x.
+    """
 
     epsilon: float = 1e-6
+    bias: Literal["absorbs", "excluded"] = "absorbs"
 
     def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
         positive = layer.positive()
-        bias = layer.total_bias()
+        bias = layer.total_bias() if self.bias == "absorbs" else None
         up = None if bias is None else bias.clamp_min(0)
         signed_input = bool(x.amin() < 0)
         d = _favoured_sum(layer, positive, x, signed_input, 1.0)

@@ -7,8 +7,7 @@ pass then meets them in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,9 +41,10 @@ class BaselineRecorder(TorchFunctionMode):
             value = args[0] if args else kwargs["input"]
             self.inputs.append(value.detach().clone())
         if kind == "conv":
-            layer = Affine.of(Call(self, kind, func, tuple(args), kwargs))
+            # as the input's pass computes it, so that both lie in memory alike
+            layer = Affine.of(Call(cast(Engine, self), kind, func, tuple(args), kwargs), self.cache)
             if layer is not None:
-                return layer.plain(args[0])
+                return layer.plain(args[0] if args else kwargs["input"])
         return func(*args, **kwargs)
 
 

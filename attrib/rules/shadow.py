@@ -22,7 +22,8 @@ _HOOKS = tuple(name for name in nn.Module().__dict__ if name.endswith("_hooks") 
 def refuse_opaque(model: nn.Module) -> None:
     """Raise OpaqueModel where the operations of a module cannot be seen."""
     for path, module in model.named_modules():
-        compiled = type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
+        in_place = getattr(module, "_compiled_call_impl", None) is not None
+        compiled = in_place or type(module).__name__ == "OptimizedModule"
         if isinstance(module, torch.jit.ScriptModule) or compiled:
             kind = "compiled by torch.compile" if compiled else "TorchScript"
             where = f"its part {path!r}" if path else "the model"
@@ -38,6 +39,17 @@ def shadow(model: nn.Module) -> nn.Module:
     for module in model.modules():
         _fill(twins[id(module)], module, twins, views)
     return twins[id(model)]
+
+
+def failing_module(error: BaseException, twin: nn.Module) -> str | None:
+    """The path of the innermost module of `twin` that was running when `error` was raised; None if none was."""
+    paths = {id(module): path for path, module in twin.named_modules()}
+    found = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        found = paths.get(id(traceback.tb_frame.f_locals.get("self")), found)
+        traceback = traceback.tb_next
+    return found
 
 
 def _fill(twin: nn.Module, module: nn.Module, twins: dict[int, nn.Module], views: dict[int, Tensor]) -> None:

@@ -45,6 +45,8 @@ RULED: dict[str, tuple[Function, ...]] = {
     "difference": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.sub_, Tensor.__isub__, Tensor.__rsub__, torch.rsub),
 }  # fmt: skip
 
+_PROPERTIES: tuple[Any, ...] = (Tensor.mT, Tensor.T, Tensor.H, Tensor.mH, Tensor.data)
+
 LINEAR: tuple[Function, ...] = (
     torch.cat, torch.concat, torch.stack, torch.hstack, torch.vstack, torch.split, Tensor.split, torch.chunk,
     Tensor.chunk, torch.unbind, Tensor.unbind, torch.sum, Tensor.sum, torch.mean, Tensor.mean, torch.flatten,
@@ -58,10 +60,10 @@ LINEAR: tuple[Function, ...] = (
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     F.interpolate, F.upsample, F.pad, torch.neg, Tensor.neg, Tensor.__neg__, F.pixel_shuffle, F.pixel_unshuffle,
     torch.channel_shuffle, F.unfold, F.fold, Tensor.swapaxes, torch.swapaxes,
-    torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.unflatten, torch.unflatten, 
+    torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.unflatten, torch.unflatten,
     Tensor.detach, Tensor.cpu, Tensor.cuda, torch.diagonal, Tensor.masked_fill, torch.masked_fill,
-    torch.broadcast_to, Tensor.broadcast_to, torch.tile, Tensor.tile, Tensor.mT.__get__, Tensor.T.__get__,
-    Tensor.data.__get__, Tensor.resolve_conj, Tensor.unfold,
+    torch.broadcast_to, Tensor.broadcast_to, torch.tile, Tensor.tile, *(getter.__get__ for getter in _PROPERTIES),
+    Tensor.resolve_conj, Tensor.unfold,
 )  # fmt: skip
 
 KIND: dict[Any, str] = {function: kind for kind, functions in RULED.items() for function in functions}

@@ -12,9 +12,14 @@ _SAMPLES = 61
 
 def fingerprint(tensor: Tensor) -> tuple[object, ...]:
     """Changes when the tensor changes: its version, and samples of its values for writes through `.data`."""
-    flat = tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().as_strided((tensor.numel(),), (1,))
+    flat = tensor.detach().as_strided((tensor.numel(),), (1,)) if _is_dense(tensor) else tensor.detach().reshape(-1)
     step = max(1, flat.numel() // _SAMPLES)
     return (tensor.data_ptr(), tensor._version, tuple(tensor.shape), tensor.dtype, tuple(flat[::step].tolist()))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether its elements fill its memory without gaps, in whatever order."""
+    return torch.ops.aten.is_non_overlapping_and_dense(tensor) is True
 
 
 class WeightCache:
