@@ -45,7 +45,7 @@ class ClassSensitivity:
 
 
 def class_sensitivity(model: VisionModel, inputs: Any, method: Method | str, **options: Any) -> ClassSensitivity:
-    """How alike are the maps of `method` for each input's most and least probable class? Rebuffi et al. 2020, section 4.
+    """How alike are the maps of `method` for each input's most and least probable class? Rebuffi et al. 2020, § 4.
 
     options: those of `attrib.explain`. Low |correlation| = class sensitive.
     """
@@ -64,10 +64,10 @@ def class_sensitivity(model: VisionModel, inputs: Any, method: Method | str, **o
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation of all entries, ties sharing their mean rank; NaN where one of them is constant."""
-    ranks = [_ranks(a.ravel()), _ranks(b.ravel())]
-    if any(np.ptp(r) == 0 for r in ranks):
+    ranks = np.stack([_ranks(a.ravel()), _ranks(b.ravel())])
+    if (np.ptp(ranks, axis=1) == 0).any():
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

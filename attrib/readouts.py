@@ -17,7 +17,7 @@ def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
 
 
 def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
-    """relu(Σ_c w_c A_c), w_c = Σ_ij g² / (2 g² + ΣA_c g³) · relu(g) — Chattopadhyay et al. 2018, eq. 19.
+    """relu(Σ_c w_c A_c), w_c = Σ_ij g² / (2 g² + ΣA_c g³) · relu(g) — Chattopadhyay et al. 2018.
 
     The outer function is taken as exp, as everywhere, so that higher derivatives are powers of g.
     """
@@ -29,7 +29,7 @@ def grad_cam_plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
 
 
 def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    """relu(Σ_c relu(g) ⊙ A) — Jiang et al. 2021, eq. 7."""
+    """relu(Σ_c relu(g) ⊙ A) — Jiang et al. 2021."""
     return (gradient.relu() * activation).sum(1).relu()
 
 
@@ -63,7 +63,7 @@ class _Extent:
 
 
 def norm_grad(activation: Tensor, gradient: Tensor, geometry: Geometry, aggregate: str) -> Tensor:
-    """Aggregate of the virtual layer's per-position parameter gradients — Rebuffi et al. 2020, section 3.
+    """Aggregate of the virtual layer's per-position parameter gradients — Rebuffi et al. 2020.
 
     In closed form: the outer product of patch p and gradient g has norm ‖p‖‖g‖, sum (Σp)(Σg) and so on, so that
     its C² entries are never built. (batch, height, width) on the grid of `gradient`.
@@ -76,7 +76,7 @@ def norm_grad(activation: Tensor, gradient: Tensor, geometry: Geometry, aggregat
 
 
 def _channels(x: Tensor, groups: int) -> _Extent:
-    x = x.unflatten(1, (groups, -1))
+    x = x.reshape(len(x), groups, -1, *x.shape[2:])
     return _Extent(
         x.sum(2), x.square().sum(2), x.relu().square().sum(2), (-x).relu().square().sum(2), x.amax(2), x.amin(2)
     )
@@ -90,8 +90,13 @@ def _patches(x: Tensor, geometry: Geometry) -> _Extent:
         return point
     size, step, gap = geometry.kernel, geometry.stride, geometry.dilation
     window = torch.ones(1, 1, *size, dtype=x.dtype, device=x.device).expand(geometry.groups, 1, *size)
-    add = lambda t: F.conv2d(t, window, stride=step, dilation=gap, groups=geometry.groups)  # noqa: E731
-    largest = lambda t: F.max_pool2d(t, size, step, dilation=gap)  # noqa: E731
+
+    def add(t: Tensor) -> Tensor:
+        return F.conv2d(t, window, stride=step, dilation=gap, groups=geometry.groups)
+
+    def largest(t: Tensor) -> Tensor:
+        return F.max_pool2d(t, size, step, dilation=gap)
+
     return _Extent(
         add(point.total),
         add(point.square),

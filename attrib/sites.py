@@ -36,7 +36,7 @@ class Grid:
             return output
         if self.layout == "channels_last":
             return output.permute(0, 3, 1, 2)
-        return output[:, self.prefix :].transpose(1, 2).unflatten(2, (self.height, self.width))
+        return output[:, self.prefix :].transpose(1, 2).reshape(len(output), -1, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Survey:
     def largest(self) -> int:
         """Numbers in the largest output of a layer, for one sample."""
         return max((math.prod(visit.shape) for visit in self.visits), default=0)
+
+    def runs(self, path: str) -> int:
+        """How many times the module of that path ran."""
+        return sum(visit.path == path for visit in self.visits)
 
     def grid(self, shape: Sequence[int], path: str) -> Grid:
         """How an output of this shape lies on the picture. InputError where it does not."""
@@ -224,12 +228,16 @@ class Taps:
     A layer that runs more than once is read at its last run.
     """
 
-    def __init__(self, twin: nn.Module, paths: Sequence[str], keep_inputs: bool = False) -> None:
+    def __init__(
+        self, twin: nn.Module, paths: Sequence[str], keep_inputs: bool = False, seen: Survey | None = None
+    ) -> None:
         names = {path for path, _ in twin.named_modules() if path}
         for path in paths:
             if path not in names:
                 raise UnknownName("layer", path, names)
         self._twin, self._paths, self._keep_inputs = twin, tuple(paths), keep_inputs
+        # runs before the last one known need no graph
+        self._skip = {path: 0 if seen is None else max(0, seen.runs(path) - 1) for path in paths}
         self._stack = ExitStack()
         self.outputs: dict[str, Tensor] = {}
         self.inputs: dict[str, Tensor] = {}
@@ -246,6 +254,9 @@ class Taps:
 
     def _hook(self, path: str) -> Any:
         def record(module: nn.Module, args: Any, output: Any) -> Any:
+            self.runs[path] = self.runs.get(path, 0) + 1
+            if self.runs[path] <= self._skip[path]:
+                return output
             tensor = first_tensor(output)
             if tensor is None:
                 raise InputError(
@@ -255,7 +266,7 @@ class Taps:
                 tensor = tensor.detach().requires_grad_()
             if self._keep_inputs:
                 self.inputs[path] = args[0].detach().clone()
-            self.outputs[path], self.runs[path] = tensor, self.runs.get(path, 0) + 1
+            self.outputs[path] = tensor
             return _with_first(output, tensor.clone())
 
         return record

@@ -35,7 +35,7 @@ def baseline_of(baseline: Baseline, question: Question, seed: int = 0) -> Tensor
     low, high = _black_and_white(baseline, question)
     if baseline == "noise":
         uniform = torch.rand(tuple(x.shape[1:]), generator=generator(seed, 0), dtype=torch.float64)
-        return (low + uniform.to(x.device, x.dtype) * (high - low)).expand_as(x)
+        return (low + uniform.to(x.dtype).to(x.device) * (high - low)).expand_as(x)
     return (low if baseline == "black" else high).expand_as(x).clone()
 
 
@@ -72,7 +72,7 @@ def _given(baseline: Tensor, x: Tensor) -> Tensor:
         )
     if not baseline.isfinite().all():
         raise InputError("the baseline holds NaN or infinite values")
-    return baseline.detach().to(x.device, x.dtype).expand_as(x).clone()
+    return baseline.detach().to(x.dtype).to(x.device).expand_as(x).clone()
 
 
 def _black_and_white(name: str, question: Question) -> tuple[Tensor, Tensor]:

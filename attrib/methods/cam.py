@@ -20,7 +20,7 @@ def layer_map(question: Question, layer: str | None, read: Callable[[Tensor, Ten
     """One forward, a backward down to the layer, and `read` of its activation and gradient."""
     seen = survey(question.model.module, question.twin, question.x)
     layer = layer or seen.last_stage()
-    with Taps(question.twin, [layer]) as taps, torch.enable_grad():
+    with Taps(question.twin, [layer], seen=seen) as taps, torch.enable_grad():
         score = question.scores(question.x)
         gradient = taps.gradients(score)[layer]
     activation = taps.outputs[layer].detach()

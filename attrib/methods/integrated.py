@@ -90,7 +90,7 @@ class IntegratedGradients(Method):
 def path_integral(question: Question, baseline: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
     """(x − x′) ⊙ Σ_k w_k ∂f/∂x(x′ + α_k (x − x′)), in memory that does not depend on the number of nodes."""
     x, total = question.x, torch.zeros_like(question.x)
-    nodes, weights = nodes.to(x), weights.to(x)
+    nodes, weights = nodes.to(x.dtype).to(x.device), weights.to(x.dtype).to(x.device)
     difference = x - baseline
     for step, rows in pairs(question, len(nodes)):
         point = baseline[rows] + nodes[step][:, None, None, None] * difference[rows]

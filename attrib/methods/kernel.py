@@ -62,7 +62,7 @@ class KernelSHAP(Method):
             report = lambda fraction, row=row: question.on_progress((row + fraction) / len(regions))  # noqa: E731
             shares, difference[row] = self._shares(question, baseline, row, region, report)
             density = shares / torch.bincount(region.flatten()) / question.x.shape[1]
-            values[row] = density[region].to(values)
+            values[row] = density[region].to(values.dtype)
         delta = values.flatten(1).sum(1) - difference
         return Finding(values, score, delta=delta, notes=(*equal_notes(question.x, baseline), *self._notes(regions)))
 
@@ -96,7 +96,7 @@ def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, k
         shown = part.to(question.x.device)[:, region.to(question.x.device)][:, None]
         rows = torch.full((len(part),), row, device=question.x.device)
         with torch.no_grad():
-            scores.append(question.scores(torch.where(shown, question.x[row], baseline), rows).double().cpu())
+            scores.append(question.scores(torch.where(shown, question.x[row], baseline), rows).cpu().double())
         report(sum(map(len, scores)) / len(kept))  # type: ignore[operator]
     return torch.cat(scores)
 

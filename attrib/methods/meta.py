@@ -16,7 +16,7 @@ from attrib.targets import logits_of
 
 @contextmanager
 def one_step(question: Question, rate: float) -> Iterator[None]:
-    """Inside: θ′ = θ − rate · ∇_θ cross-entropy(f_θ(x), class), for a question about one sample. Rebuffi et al. 2020, eq. 10.
+    """Inside: θ′ = θ − rate · ∇_θ cross-entropy(f_θ(x), class), for one sample. Rebuffi et al. 2020, meta-saliency.
 
     The parameters of the twin are replaced, not written to: they share memory with the model's.
     """

@@ -48,7 +48,7 @@ class SmoothGrad(Method):
     card: ClassVar[Card] = Card(
         title="SmoothGrad",
         idea="Which pixels matter to the score around this picture, not only exactly at it?",
-        formula="mean of base(x + σn), n ~ N(0, 1); base is the gradient; the heatmap shows the largest channel's |mean|",
+        formula="mean of base(x + σn), n ~ N(0, 1); base is the gradient; the heatmap shows the largest channel",
         reference="Smilkov et al. 2017, arXiv:1706.03825",
         assumptions="Nearby noisy pictures are scored for the same reasons.",
         misleads="It looks cleaner, and is not thereby truer: the noise level decides how much is smoothed "
@@ -63,7 +63,7 @@ class SmoothGrad(Method):
 
 @dataclass(frozen=True)
 class VarGrad(Method):
-    """Σ_i (base(x + σ n_i) − mean)² / n: how unsure the map is. Adebayo et al. 2018, section 2."""
+    """Σ_i (base(x + σ n_i) − mean)² / n: how unsure the map is. Adebayo et al. 2018."""
 
     base: Method | str = setting(
         "gradient", "The method whose maps are compared, by name or as an object.", choices=_BASES

@@ -95,7 +95,7 @@ class NormGrad(Method):
         return layers
 
     def _read(self, question: Question, seen: Survey, layers: tuple[str, ...]) -> Finding:
-        with Taps(question.twin, layers, keep_inputs=self.virtual == "none") as taps, torch.enable_grad():
+        with Taps(question.twin, layers, self.virtual == "none", seen) as taps, torch.enable_grad():
             score = question.scores(question.x)
             gradients = taps.gradients(score)
         maps = [self._map(question.twin, seen, layer, taps, gradients[layer]) for layer in layers]
@@ -103,7 +103,7 @@ class NormGrad(Method):
         if len(maps) == 1:
             return Finding(maps[0], score.detach(), kind="layer", signed=signed, notes=notes)
         values, constant = readouts.combined(
-            maps, tuple(question.x.shape[2:]), self.combine, self._layer_weights(len(maps))
+            maps, (question.x.shape[2], question.x.shape[3]), self.combine, self._layer_weights(len(maps))
         )
         for layer, row in zip(layers, constant, strict=True):
             if row.any():
@@ -200,8 +200,7 @@ def _pair(value: Any) -> tuple[int, int]:
 def _convolution_in(seen: Survey, layer: str) -> str:
     """The last convolution that ran before `layer` returned."""
     end = max(i for i, visit in enumerate(seen.visits) if visit.path == layer)
-    kinds = ("Conv2d", "Linear", "Conv2dSame", "Conv2dStaticSamePadding", "Conv2dNormActivation")
-    found = [v for v in seen.visits[: end + 1] if v.kind in kinds[:2] and len(v.shape) in (3, 4)]
+    found = [v for v in seen.visits[: end + 1] if v.kind in ("Conv2d", "Linear") and len(v.shape) in (3, 4)]
     if not found:
         raise InputError("virtual='none' reads a convolution's own weights, and none ran; choose another virtual layer")
     return found[-1].path

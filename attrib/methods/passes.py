@@ -74,7 +74,7 @@ def normal(seed: int, draws: Tensor, like: Tensor) -> Tensor:
     # always float64, so that float32 and float64 models see the same noise
     shape = tuple(like.shape[1:])
     each = [torch.randn(shape, generator=generator(seed, int(d)), dtype=torch.float64) for d in draws]
-    return torch.stack(each).to(like.device, like.dtype)
+    return torch.stack(each).to(like.dtype).to(like.device)
 
 
 def value_range(x: Tensor) -> Tensor:

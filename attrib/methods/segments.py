@@ -10,7 +10,7 @@ from attrib.methods.passes import value_range
 SEGMENTS = ("grid", "slic")
 _ROUNDS = 10
 # how much a step of one cell counts against the whole range of colours
-_COMPACTNESS = 0.3
+_COMPACTNESS = 0.8
 
 
 def grid(image: Tensor, n: int) -> Tensor:
@@ -20,7 +20,8 @@ def grid(image: Tensor, n: int) -> Tensor:
     across = max(1, min(width, round(n / down)))
     rows = torch.arange(height) * down // height
     columns = torch.arange(width) * across // width
-    return rows[:, None] * across + columns
+    cells: Tensor = rows[:, None] * across + columns
+    return cells
 
 
 def superpixels(image: Tensor, n: int) -> Tensor:
@@ -45,7 +46,8 @@ def superpixels(image: Tensor, n: int) -> Tensor:
         centres = sums / torch.bincount(labels, minlength=down * across).clamp_min(1)[:, None]
         distances = torch.stack([(points - centres[near[:, k]]).square().sum(1) for k in range(9)], 1)
         labels = near.gather(1, distances.argmin(1, keepdim=True))[:, 0]
-    return labels.unique(return_inverse=True)[1].reshape(height, width)
+    numbered: Tensor = torch.unique(labels, return_inverse=True)[1]
+    return numbered.reshape(height, width)
 
 
 def _neighbours(cells: Tensor, down: int, across: int) -> Tensor:
@@ -53,4 +55,5 @@ def _neighbours(cells: Tensor, down: int, across: int) -> Tensor:
     steps = torch.tensor([(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)])
     rows = (cells[:, None] // across + steps[:, 0]).clamp(0, down - 1)
     columns = (cells[:, None] % across + steps[:, 1]).clamp(0, across - 1)
-    return rows * across + columns
+    around: Tensor = rows * across + columns
+    return around

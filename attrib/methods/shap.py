@@ -67,7 +67,7 @@ class GradientSHAP(Method):
         def draw(draws: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             unique = draws.unique()
             alphas = [torch.rand(1, generator=generator(self.seed, 2 * int(d)), dtype=torch.float64) for d in unique]
-            alpha = torch.cat(alphas).to(x)[draws - draws[0]]
+            alpha = torch.cat(alphas).to(x.dtype).to(x.device)[draws - draws[0]]
             noise = torch.zeros_like(x[rows])
             if self.noise_level:
                 noise = sigma[rows] * normal(self.seed + 1, unique, x)[draws - draws[0]]
@@ -83,13 +83,15 @@ class GradientSHAP(Method):
             given = self.baseline if self.baseline.dim() == 4 else self.baseline[None]
             if tuple(given.shape[1:]) != tuple(x.shape[1:]):
                 raise InputError(f"baselines of shape {tuple(given.shape)} do not fit inputs of shape {tuple(x.shape)}")
-            given = given.to(x)
-            which = lambda d: int(torch.randint(len(given), (1,), generator=generator(self.seed, 2 * d + 1)))  # noqa: E731
-            return lambda d: given[which(d)].expand_as(x)
+            given = given.to(x.dtype).to(x.device)
+            return lambda d: given[self._which(d, len(given))].expand_as(x)
         if self.baseline == "noise":
             return lambda d: baseline_of("noise", question, seed=self.seed + 2 + d)
         fixed = baseline_of(self.baseline, question)
         return lambda d: fixed
+
+    def _which(self, draw: int, n: int) -> int:
+        return int(torch.randint(n, (1,), generator=generator(self.seed, 2 * draw + 1)))
 
 
 def expected_gradients(question: Question, n: int, draw: Draw) -> tuple[Tensor, Tensor]:

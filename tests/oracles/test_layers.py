@@ -169,7 +169,7 @@ def test_a_constant_map_is_left_out_and_said():
     model = wrapped(rectified(), x)
     # behind global pooling's input the gradient is the same everywhere, so the bias map is constant
     both = attrib.explain(model, x, NormGrad(("1", "4"), "bias"), 2)
-    a, g = cut(model.module, x, 1, 2)
+    _, g = cut(model.module, x, 1, 2)
     expected, _ = readouts.normalised(F.interpolate(g.norm(dim=1)[:, None], (8, 8), mode="bilinear")[:, 0])
     torch.testing.assert_close(both.values, expected)
     assert any("layer 4 is constant" in note for note in both.notes)
@@ -324,3 +324,16 @@ def test_class_sensitivity_drops_constant_maps():
     found = class_sensitivity(wrapped(rectified(), x), x, NormGrad("4", "bias"))
     assert found.correlation.isnan().all() and np.isnan(found.mean)
     assert spearman(np.array([1.0, 1, 2, 3]), np.array([4.0, 4, 5, 6])) == pytest.approx(1)
+
+
+def test_runs_before_the_last_build_no_graph():
+    x = pictures(1)
+    model = wrapped(Twice(), x)
+    twin = shadow(model.module)
+    seen = survey(model.module, twin, x)
+    assert seen.runs("again") == 2 and seen.runs("stem") == 1
+    needs = []
+    with Taps(twin, ["again"], seen=seen) as taps, torch.enable_grad():
+        twin.again.register_forward_hook(lambda m, a, o: needs.append(o.requires_grad))
+        taps.gradients(twin(x)["logits"][:, 0])
+    assert needs == [False, True]

@@ -16,7 +16,7 @@ from attrib.methods.segments import grid, superpixels
 
 
 def logits(model, x):
-    out = model.module(x).values() if False else model.module(x)
+    out = model.module(x)
     return (out["logits"] if isinstance(out, dict) else out).detach()
 
 
@@ -109,9 +109,9 @@ def test_sampled_kernel_shap_nears_the_exact_one():
 
 
 def test_coalitions_follow_the_shapley_kernel():
-    kept, weights = coalitions(6, 40_000, seed=0)
+    kept, _ = coalitions(6, 40_000, seed=0)
     assert len(kept) == 62  # all of them are fewer
-    kept, weights = coalitions(20, 20_000, seed=0)
+    kept, _ = coalitions(20, 20_000, seed=0)
     sizes = torch.bincount(kept.sum(1), minlength=21).double() / len(kept)
     expected = torch.tensor([0, *(1 / (k * (20 - k)) for k in range(1, 20)), 0], dtype=torch.float64)
     assert (sizes - expected / expected.sum()).abs().max() < 0.01
