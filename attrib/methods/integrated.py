@@ -56,7 +56,7 @@ class IntegratedGradients(Method):
 
     def explain(self, question: Question) -> Finding:
         nodes_and_weights(self.quadrature, self.n_steps)  # wrong settings fail before the first pass
-        question = laid_out(question)
+        question = laid_out(question, self.n_steps)
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
         with torch.no_grad():

@@ -53,7 +53,7 @@ class KernelSHAP(Method):
     def explain(self, question: Question) -> Finding:
         if self.n_samples < 4 or self.n_segments < 2:
             raise InputError(f"n_samples = {self.n_samples}, n_segments = {self.n_segments}: use at least 4 and 2")
-        question = laid_out(question, _MOST_ROWS)
+        question = laid_out(question, self.n_samples, _MOST_ROWS)
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
         regions = [self._regions(image) for image in question.x]

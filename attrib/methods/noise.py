@@ -117,7 +117,7 @@ class Moments:
 def noisy_moments(method: SmoothGrad | VarGrad, question: Question) -> tuple[Moments, Finding, Tensor]:
     """Moments of the base's maps, the base's first finding, and the score of the clean input."""
     base = _base(method)
-    question = laid_out(question) if isinstance(base, _PLAIN) else question
+    question = laid_out(question, method.n_samples) if isinstance(base, _PLAIN) else question
     score = question.settle()
     x = question.x
     moments = Moments(torch.zeros(len(x), device=x.device, dtype=x.dtype), torch.zeros_like(x), torch.zeros_like(x))

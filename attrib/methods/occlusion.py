@@ -42,11 +42,11 @@ class Occlusion(Method):
 
     def explain(self, question: Question) -> Finding:
         self._check()
-        question = laid_out(question, _MOST_ROWS)
+        places = windows(question.x.shape[2], question.x.shape[3], self.window, self.stride)
+        question = laid_out(question, len(places), _MOST_ROWS)
         x = question.x
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
-        places = windows(x.shape[2], x.shape[3], self.window, self.stride)
         drops = _drops(question, baseline, score, places)
         total, cover = torch.zeros_like(score)[:, None, None].repeat(1, *x.shape[2:]), x.new_zeros(x.shape[2:])
         for place, ((top, bottom), (left, right)) in enumerate(places):

@@ -53,7 +53,7 @@ class GradientSHAP(Method):
     def explain(self, question: Question) -> Finding:
         if self.n_samples < 1 or self.noise_level < 0:
             raise InputError(f"n_samples = {self.n_samples}, noise_level = {self.noise_level}: use at least 1 and 0")
-        question = laid_out(question)
+        question = laid_out(question, self.n_samples)
         score = question.settle()
         values, blank_score = expected_gradients(question, self.n_samples, self._draw(question))
         fixed = isinstance(self.baseline, str) and self.baseline != "noise"
