@@ -12,7 +12,7 @@ import gradio as gr
 import attrib
 from app import downloads, handlers
 from app.handlers import Answer, Ask, Catalogue
-from app.image_parts import photo_input
+from app.image_parts import RAW, path_of, photo_input
 from app.image_tab import HEAVY, Limits
 from app.runs import Runs
 from attrib.render import Display
@@ -29,17 +29,19 @@ def add(catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
         k = gr.Number(5, precision=0, minimum=1, maximum=1000, label="k")
         answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
 
-    def predict_image(photo: str, model: str, k: int) -> Any:
-        return handlers.predict(catalogue, photo, model, int(k))
+    def predict_image(photo: Any, model: str, k: Any) -> Any:
+        if not isinstance(k, (int, float)) or not 1 <= k <= 1000:
+            raise attrib.InputError(f"k = {k!r}: give a whole number from 1 to 1000")
+        return handlers.predict(catalogue, path_of(photo), model, int(k))
 
     def explain_image(
-        photo: str, model: str, methods: Any, target: str, versus: str, settings: Any, request: gr.Request
+        photo: Any, model: str, methods: Any, target: Any, versus: Any, settings: Any, request: gr.Request
     ) -> Any:
         session = f"api:{request.session_hash}"
         run = runs.begin(session)
         found = Answer()
         try:
-            ask = Ask(photo, model, _methods(methods, settings), _name(target), _name(versus))
+            ask = Ask(path_of(photo), model, _methods(methods, settings), _name(target), _name(versus))
             for step in handlers.explain(ask, catalogue, run):
                 found = step.answer
         finally:
@@ -50,11 +52,11 @@ def add(catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
                   api_description="The models on offer.")  # fmt: skip
     trigger.click(_clear(handlers.list_methods), None, answer, api_name="list_methods",
                   api_description="The methods with their cards and settings.")  # fmt: skip
-    trigger.click(_clear(predict_image), [photo, model, k], answer, api_name="predict_image",
+    trigger.click(_clear(predict_image), [photo, model, k], answer, api_name="predict_image", **RAW,
                   api_description="The k most probable classes of an image.")  # fmt: skip
     trigger.click(
         _clear(explain_image), [photo, model, methods, target, versus, settings], [answer, files],
-        api_name="explain_image", concurrency_id=HEAVY, concurrency_limit=limits.concurrency,
+        api_name="explain_image", concurrency_id=HEAVY, concurrency_limit=limits.concurrency, **RAW,
         api_description="Explain an image. methods: list of names; target, versus: label or index as text, empty "
         "for the top prediction and for none; settings: {method: {setting: value}}. Returns numbers and provenance, "
         "and files: a zip, a page, and each method's PNG, safetensors and JSON.",
@@ -70,8 +72,8 @@ def _methods(names: Any, settings: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((name, (settings or {}).get(name, {})) for name in dict.fromkeys(names))
 
 
-def _name(text: str) -> int | str | None:
-    text = (text or "").strip()
+def _name(given: Any) -> int | str | None:
+    text = str("" if given is None else given).strip()
     return int(text) if text.isascii() and text.isdigit() else text or None
 
 

@@ -15,7 +15,7 @@ import attrib
 from app import controls
 from app.runs import Run
 from attrib.attribution import labels_of
-from attrib.models import photos
+from attrib.models import models, photos
 from attrib.render import Display, Entry
 
 log = logging.getLogger("attrib.app")
@@ -35,7 +35,7 @@ class Catalogue:
     """The models on offer, loaded once and then shared by everybody."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
-        self.names = tuple(names) or tuple(attrib.models())
+        self.names = tuple(names) or models()
         self._loaded: dict[str, Any] = {}
         self._lock = threading.Lock()
 

@@ -19,6 +19,11 @@ _CHOOSE = """element.addEventListener('click', event => {
 });"""
 
 
+# Events that take a photo get the values as the page sent them: attrib decodes the file, within its limits, and says
+# what is wrong with it. gradio would open it first, and answer "Error" to what is not an image.
+RAW: dict[str, Any] = {"preprocess": False}
+
+
 @dataclass
 class Parts:
     """The components of the tab, by name, and the controls of each method."""
@@ -62,7 +67,7 @@ def draw_target(parts: Parts, catalogue: Catalogue) -> None:
         [], label="Target: which class shall be explained?", info="Click a prediction, or search among all classes.",
         elem_id="at-target",
     )  # fmt: skip
-    with gr.Accordion("Compare with a second class", open=False, elem_id="at-compare"):
+    with gr.Accordion("Compare with a second class", open=False, elem_id="at-compare") as n["compare_box"]:
         n["versus"] = gr.Dropdown(
             [("nothing", -1)], value=-1, label="Why the target and not …", elem_id="at-versus",
             info="The maps become signed differences: for the target, or for this class.",
@@ -96,7 +101,7 @@ def draw_methods(parts: Parts) -> None:
     n["methods"] = gr.CheckboxGroup(
         [(title, name) for name, title in titles.items()], value=chosen, label="Methods", elem_id="at-methods"
     )
-    with gr.Accordion("Settings of the chosen methods", open=False, elem_id="at-settings"):
+    with gr.Accordion("Settings of the chosen methods", open=False, elem_id="at-settings") as n["settings_box"]:
         for name, title in titles.items():
             with gr.Accordion(title, open=False, visible=name in chosen) as parts.groups[name]:
                 gr.Markdown(html.escape(f"{attrib.METHODS[name].card.idea} Cost: {attrib.METHODS[name].card.cost}."))
@@ -137,14 +142,11 @@ def _list(label: str, choices: list[Any], value: Any, name: str) -> gr.Dropdown:
 
 
 def photo_input(label: str, **options: Any) -> gr.Image:
-    """An image input that hands over the uploaded file as it is: attrib decodes it, within its limits."""
-    image = gr.Image(
-        type="filepath", image_mode=None, sources=["upload", "clipboard"], label=label, buttons=[], **options
-    )
+    """An image input for events with preprocess=False (see RAW): gradio still checks where the file lies."""
+    sources = ["upload", "clipboard"]
+    return gr.Image(type="filepath", image_mode=None, sources=sources, label=label, buttons=[], **options)
 
-    def preprocess(payload: Any) -> str | None:
-        return None if payload is None else payload.path
 
-    # gradio would open the file itself, and answer "Error" to what is not an image
-    image.preprocess = preprocess
-    return image
+def path_of(payload: Any) -> str:
+    """The file of a photo input; "" where there is none."""
+    return str(payload.get("path") or "") if isinstance(payload, dict) else ""

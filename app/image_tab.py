@@ -13,7 +13,7 @@ import gradio as gr
 import attrib
 from app import controls, downloads, handlers, links, markup
 from app.handlers import VIEWS, Answer, Ask, Catalogue
-from app.image_parts import Parts, draw_display, draw_methods, draw_photo, draw_results, draw_target
+from app.image_parts import RAW, Parts, draw_display, draw_methods, draw_photo, draw_results, draw_target, path_of
 from app.runs import Runs
 from attrib.render import Display
 
@@ -56,8 +56,9 @@ def build(page: gr.Blocks, catalogue: Catalogue, runs: Runs, limits: Limits) -> 
 def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
     shown = [parts.predicted, parts.predictions, parts.target, parts.versus, parts.status]
 
-    def predict(photo: str | None, model: str) -> tuple[Any, ...]:
-        if photo is None:
+    def predict(payload: Any, model: str) -> tuple[Any, ...]:
+        photo = path_of(payload)
+        if not photo:
             return [], markup.bars([], None), gr.skip(), gr.skip(), markup.status("Choose a photo to begin.")
         try:
             found = handlers.predict(catalogue, photo, model)
@@ -74,14 +75,14 @@ def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
         )
 
     inputs = [parts.photo, parts.model]
-    parts.photo.input(_guarded(predict, shown, 4), inputs, shown, **PRIVATE)
-    parts.model.input(_guarded(predict, shown, 4), inputs, shown, **PRIVATE)
+    parts.photo.input(_guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
+    parts.model.input(_guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
 
     def take_example(event: gr.EventData) -> Any:
         return list(handlers.example_photos().values())[int(event.index)]
 
     taken = parts.examples.click(take_example, None, parts.photo, **PRIVATE)
-    taken.then(_guarded(predict, shown, 4), inputs, shown, **PRIVATE)
+    taken.then(_guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
 
     def choose(event: gr.EventData, found: list[dict[str, Any]]) -> Any:
         return int(event.index), markup.bars(found, int(event.index))
@@ -102,8 +103,6 @@ def _connect_run(parts: Parts, catalogue: Catalogue, runs: Runs, limits: Limits)
     ]  # fmt: skip
 
     def explain(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        display = handlers.display_of(*values[: len(parts.display)])
-        ask = _ask(parts, values[len(parts.display) :])
         session = request.session_hash or ""
         run = runs.begin(session)
         shown = Answer()
@@ -115,6 +114,8 @@ def _connect_run(parts: Parts, catalogue: Catalogue, runs: Runs, limits: Limits)
                 *_running(True),
                 *[gr.update(visible=False)] * 4,
             )
+            display = handlers.display_of(*values[: len(parts.display)])
+            ask = _ask(parts, values[len(parts.display) :])
             for step in handlers.explain(ask, catalogue, run):
                 shown = step.answer
                 yield _progressed(step, display)
@@ -128,7 +129,7 @@ def _connect_run(parts: Parts, catalogue: Catalogue, runs: Runs, limits: Limits)
 
     parts.explain.click(
         explain, [*parts.display, *parts.question], outputs, concurrency_id=HEAVY,
-        concurrency_limit=limits.concurrency, trigger_mode="once", **PRIVATE,
+        concurrency_limit=limits.concurrency, trigger_mode="once", **RAW, **PRIVATE,
     )  # fmt: skip
 
     def cancel(request: gr.Request) -> Any:
@@ -196,14 +197,15 @@ def _connect_link(page: gr.Blocks, parts: Parts, catalogue: Catalogue) -> None:
         ask = _ask(parts, values[len(parts.display) :])
         return links.to_query(_view(ask, handlers.display_of(*values[: len(parts.display)])))
 
-    parts.share.click(query, [*parts.display, *parts.question], parts.query, **PRIVATE).then(
+    parts.share.click(query, [*parts.display, *parts.question], parts.query, **RAW, **PRIVATE).then(
         None, parts.query, parts.link, js=_SHOW_LINK, **PRIVATE
     ).then(lambda: gr.update(visible=True), None, parts.link, queue=False, **PRIVATE)
 
     flat = [component for components in parts.settings.values() for component in components]
     outputs = [
         parts.photo, parts.model, parts.methods, parts.predicted, parts.predictions, parts.target, parts.versus,
-        parts.versus_by, *parts.display, parts.status, *flat, *parts.groups.values(),
+        parts.versus_by, *parts.display, parts.status, parts.compare_box, parts.settings_box, *flat,
+        *parts.groups.values(),
     ]  # fmt: skip
 
     def restore(request: gr.Request) -> list[Any]:
@@ -240,7 +242,7 @@ def _restored(parts: Parts, catalogue: Catalogue, view: links.View, problems: li
         photo, model, methods, found, markup.bars(found, target), gr.update(choices=classes, value=target),
         gr.update(choices=[("nothing", -1), *classes], value=-1 if versus is None else versus), view.versus_by,
         display.opacity, display.palette, display.how, display.percentile, VIEWS[display.raw],
-        display.blur, status,
+        display.blur, status, gr.update(open=versus is not None), gr.update(open=bool(view.settings)),
         *values, *[gr.update(visible=name in methods) for name in parts.groups],
     ]  # fmt: skip
 
@@ -286,7 +288,7 @@ def _ask(parts: Parts, values: tuple[Any, ...]) -> Ask:
             known = controls.describe(attrib.METHODS[name])
             methods.append((name, {c.name: value for c, value in zip(known, mine, strict=True)}))
     return Ask(
-        photo or "",
+        path_of(photo),
         model,
         tuple(methods),
         target if target != "" else None,

@@ -19,7 +19,7 @@ class Example(Method):
     layer: str | None = setting(None, "Where", advanced=True)
     layers: str | tuple[str, ...] | None = setting(None, "Where, several")
     exact: bool = setting(False, "Exactly?")
-    base: Any = setting(None, "Cannot be drawn")  # noqa: RUF009
+    base: Any = setting(None, "Cannot be drawn")
 
 
 def test_every_field_that_can_be_drawn_becomes_a_control() -> None:
