@@ -61,7 +61,7 @@ def wrapped(net: nn.Module, x: Tensor, seed: int = 0) -> VisionModel:
         net(x[:1])  # gives lazy layers their shape
         generator = torch.Generator().manual_seed(seed)
         for parameter in net.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=x.dtype) * 0.4)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.4)
     return attrib.wrap(net.eval())
 
 
