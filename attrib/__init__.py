@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrib import models
 from attrib.attribution import Attribution, Coverage, Provenance
+from attrib.class_sensitivity import class_sensitivity
 from attrib.errors import (
     AttribError,
     Cancelled,
@@ -21,10 +22,17 @@ from attrib.errors import (
 from attrib.explain import compare, explain
 from attrib.methods import METHODS
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
+from attrib.methods.cam import GradCAM, GradCAMPlusPlus, LayerCAM
 from attrib.methods.deeplift import DeepLift
 from attrib.methods.excitation import ExcitationPullback
 from attrib.methods.gradient import InputXGradient, Saliency
+from attrib.methods.integrated import IntegratedGradients
+from attrib.methods.kernel import KernelSHAP
 from attrib.methods.lrp import LRP
+from attrib.methods.noise import SmoothGrad, VarGrad
+from attrib.methods.normgrad import NormGrad
+from attrib.methods.occlusion import Occlusion
+from attrib.methods.shap import GradientSHAP
 from attrib.models import load, wrap
 from attrib.targets import Logit, LogitDiff, LogProb, TokenLogit
 
@@ -38,24 +46,35 @@ __all__ = [
     "DeconvNet",
     "DeepLift",
     "ExcitationPullback",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "GradientSHAP",
     "GuidedBackprop",
     "InputError",
     "InputXGradient",
+    "IntegratedGradients",
+    "KernelSHAP",
+    "LayerCAM",
     "LogProb",
     "Logit",
     "LogitDiff",
     "MissingExtra",
     "ModelUnavailable",
+    "NormGrad",
     "NotApplicable",
+    "Occlusion",
     "OpaqueModel",
     "PromptPairError",
     "Provenance",
     "Saliency",
+    "SmoothGrad",
     "TargetError",
     "TokenLogit",
     "UncoveredOperation",
     "UnknownName",
     "UnsupportedModel",
+    "VarGrad",
+    "class_sensitivity",
     "compare",
     "explain",
     "load",

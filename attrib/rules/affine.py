@@ -100,7 +100,7 @@ class Affine:
             return torch.nn.functional.linear(x, weight, bias)
         g = self.geometry
         if g.pointwise and weight.dim() == 4 and is_packed(x):
-            return _unrolled(torch.nn.functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias))
+            return _pointwise(x, weight.flatten(1).t(), bias)
         padding = list(g.output_padding) or [0] * len(g.stride)
         return torch.convolution(x, weight, bias, g.stride, g.padding, g.dilation, g.transposed, padding, g.groups)
 
@@ -110,7 +110,7 @@ class Affine:
             return s @ weight
         g = self.geometry
         if g.pointwise and weight.dim() == 4 and is_packed(s):
-            return _unrolled(s.permute(0, 2, 3, 1) @ weight.flatten(1))
+            return _pointwise(s, weight.flatten(1), None)
         like = s.new_empty(1).expand(shape)
         out = list(g.output_padding) or [0] * len(g.stride)
         geometry = (g.stride, g.padding, g.dilation, g.transposed, out, g.groups)
@@ -163,8 +163,17 @@ def is_packed(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
-def _unrolled(y: Tensor) -> Tensor:
-    return y.permute(0, 3, 1, 2)
+def _pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """x·matrix + bias at every position; x packed, matrix: (in, out). The result owns its memory: no view."""
+    batch, channels, height, width = x.shape
+    shape = (batch, matrix.shape[1], height, width)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    rows, into = x.permute(0, 2, 3, 1).reshape(-1, channels), y.permute(0, 2, 3, 1).view(-1, matrix.shape[1])
+    if bias is None:
+        torch.mm(rows, matrix, out=into)
+    else:
+        torch.addmm(bias, rows, matrix, out=into)
+    return y
 
 
 def packed(tensor: Tensor) -> Tensor:
