@@ -13,8 +13,8 @@ from attrib.methods.base import Question
 from attrib.models.folding import fold_norms
 from attrib.sites import survey
 
-# past this size the allocator gives memory back after every use, and a CPU spends its time on getting it again
-_LARGEST_TENSOR = 2**25
+# bytes of the largest activation past which more rows cost a CPU more, in cache and allocations, than they save
+_LARGEST_TENSOR = 2**24
 # folding saves 6 % of a pass and costs as much as one
 _ENOUGH_TO_FOLD = 20
 
@@ -59,7 +59,8 @@ def laid_out(question: Question, passes: int, most: int = 4) -> Question:
     question = dataclasses.replace(question, max_rows=quick_rows(question, most))
     if question.x.device.type != "cpu" or question.x.dtype != torch.float32:
         return question
-    if passes * len(question.x) >= _ENOUGH_TO_FOLD:
+    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in question.twin.modules())
+    if normalises and passes * len(question.x) >= _ENOUGH_TO_FOLD:
         fold_norms(question.twin, question.x[:1])
     for module in question.twin.modules():
         weight = module._parameters.get("weight") if type(module) is nn.Conv2d else None
