@@ -14,6 +14,7 @@ from attrib.rules.engine import Engine, Rules
 from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
+    from attrib.models.text import TextModel
     from attrib.models.vision import VisionModel
 
 Kind = Literal["input", "layer", "tokens", "sites"]
@@ -54,17 +55,19 @@ class Question:
     """One chunk of inputs and what is asked about it.
 
     twin: the model's shadow; hooks and changed parameters on it are nobody else's business.
-    x: (batch, channel, height, width), preprocessed, not requiring gradients.
+    x: (batch, channel, height, width), preprocessed, or embeddings (batch, tokens, width); without gradients.
+    extra: what else the model is given, a row per sample: attention masks.
     max_rows: how many rows one forward (with its backward) may hold under the memory limit.
     on_progress: told the finished fraction of this chunk; raises Cancelled to stop.
     """
 
-    model: VisionModel
+    model: VisionModel | TextModel
     twin: nn.Module
     x: Tensor
     target: BoundTarget
     max_rows: int = 8
     strict: bool = False
+    extra: dict[str, Tensor] = field(default_factory=dict)
     on_progress: Callable[[float], None] = field(default=lambda fraction: None, repr=False)
 
     def scores(self, x: Tensor, rows: Tensor | None = None, module: nn.Module | None = None) -> Tensor:
@@ -73,16 +76,22 @@ class Question:
         rows[i] is the sample that row i is a variant of (None: row i is sample i).
         The first call settles a "predicted" target and so must be on the inputs themselves.
         """
-        outputs = (module or self.twin)(x)
+        outputs = self.outputs(x, rows, module)
         if self.target.kind == "predicted":
             self.target = self.target.settled(outputs)
         return self.target.scores(outputs, rows)
+
+    def outputs(self, x: Tensor, rows: Tensor | None = None, module: nn.Module | None = None) -> Any:
+        """What the twin (or `module`) returns for rows of x; for text, logits at the position that is explained."""
+        extra = self.extra if rows is None else {name: value[rows] for name, value in self.extra.items()}
+        return self.model.forward(module or self.twin, x, extra)
 
     def settle(self) -> Tensor:
         """f(x), (batch,), without a graph, in pieces of max_rows; afterwards the target is settled."""
         if self.target.kind == "predicted":
             with torch.no_grad():
-                tops = [self.twin(part) for part in self.x.split(self.max_rows)]
+                pieces = torch.arange(len(self.x), device=self.x.device).split(self.max_rows)
+                tops = [self.outputs(self.x[rows], rows) for rows in pieces]
             settled = [self.target.settled(top) for top in tops]
             indices = [s.positive for s in settled if s.positive is not None]
             self.target = BoundTarget("logit", positive=torch.cat(indices))

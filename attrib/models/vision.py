@@ -146,6 +146,10 @@ class VisionModel:
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"labels are such as {self.labels[0]!r}"
         raise TargetError(f"{self.name} has no class {label!r}; {hint}")
 
+    def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Any:
+        """What `twin`, a shadow of the module, returns for x; pictures come with nothing extra."""
+        return twin(x)
+
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         """(low, high), (1, channel, 1, 1) each: what black and white pixels become; None when nobody knows."""
         if self.preprocessing is None:
