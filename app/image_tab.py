@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -20,6 +21,7 @@ from attrib.render import Display
 log = logging.getLogger("attrib.app")
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+REDRAW = 1.0  # seconds between two drawings of a growing gallery
 HEAVY = "explanations"  # one queue for the button and the API
 _SHOW_LINK = """(query) => {
   history.replaceState(null, '', query ? '?' + query : location.pathname);
@@ -105,31 +107,30 @@ def _connect_run(parts: Parts, catalogue: Catalogue, runs: Runs, limits: Limits)
     def explain(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         session = request.session_hash or ""
         run = runs.begin(session)
-        shown = Answer()
+        shown, display, drawn = Answer(), handlers.USUAL, 0.0
         try:
-            yield (
-                None,
-                "",
-                markup.status("Waiting for the model …", "busy"),
-                *_running(True),
-                *[gr.update(visible=False)] * 4,
-            )
+            waiting = markup.status("Waiting for the model …", "busy")
+            yield (None, "", waiting, *_running(True), *[gr.update(visible=False)] * 4)
             display = handlers.display_of(*values[: len(parts.display)])
             ask = _ask(parts, values[len(parts.display) :])
             for step in handlers.explain(ask, catalogue, run):
                 shown = step.answer
-                yield _progressed(step, display)
+                # drawing the whole gallery costs as much as a quick method: not for each one of many
+                draw = step.done or (step.fresh and time.monotonic() - drawn > REDRAW)
+                drawn = time.monotonic() if draw else drawn
+                yield _progressed(step, display if draw else None)
         except attrib.AttribError as error:
-            yield _ended(shown, str(error))
+            yield _ended(shown, display, str(error))
         except Exception:
             log.exception("an explanation failed")
-            yield _ended(shown, _UNEXPECTED)
+            yield _ended(shown, display, _UNEXPECTED)
         finally:
             runs.end(session, run)
 
     parts.explain.click(
         explain, [*parts.display, *parts.question], outputs, concurrency_id=HEAVY,
-        concurrency_limit=limits.concurrency, trigger_mode="once", **RAW, **PRIVATE,
+        concurrency_limit=limits.concurrency, trigger_mode="once", show_progress="minimal",
+        show_progress_on=parts.status, api_visibility="private", **RAW,
     )  # fmt: skip
 
     def cancel(request: gr.Request) -> Any:
@@ -139,30 +140,23 @@ def _connect_run(parts: Parts, catalogue: Catalogue, runs: Runs, limits: Limits)
     parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
 
 
-def _progressed(step: handlers.Step, display: Display) -> tuple[Any, ...]:
+def _progressed(step: handlers.Step, display: Display | None) -> tuple[Any, ...]:
+    """What the page shows after a step; the gallery is drawn again where a display is given."""
     told = markup.status(step.message, "done") if step.done else markup.status(step.message, "busy", step.fraction)
-    running = _running(not step.done)
-    if not (step.fresh or step.done):
-        return gr.skip(), gr.skip(), told, *running, *[gr.skip()] * 4
-    answer = step.answer
+    running, answer = _running(not step.done), step.answer
+    if display is None:
+        return answer, gr.skip(), told, *running, *[gr.skip()] * 4
     slider = gr.update(visible=True, value=answer.slider) if step.done and answer.slider else gr.skip()
     ready = gr.update(visible=bool(answer.results))
-    return (
-        answer,
-        markup.gallery(answer, display),
-        told,
-        *running,
-        ready,
-        ready if step.done else gr.skip(),
-        slider,
-        gr.skip(),
-    )
+    keep = ready if step.done else gr.skip()
+    return answer, markup.gallery(answer, display), told, *running, ready, keep, slider, gr.skip()
 
 
-def _ended(answer: Answer, sentence: str) -> tuple[Any, ...]:
+def _ended(answer: Answer, display: Display, sentence: str) -> tuple[Any, ...]:
     """After an error or Cancel: what was found before stays."""
     kept = gr.update(visible=bool(answer.results))
-    return answer, gr.skip(), markup.status(sentence, "error"), *_running(False), kept, kept, gr.skip(), gr.skip()
+    gallery = markup.gallery(answer, display)
+    return answer, gallery, markup.status(sentence, "error"), *_running(False), kept, kept, gr.skip(), gr.skip()
 
 
 def _running(yes: bool) -> tuple[Any, Any]:
@@ -243,7 +237,7 @@ def _restored(parts: Parts, catalogue: Catalogue, view: links.View, problems: li
         gr.update(choices=[("nothing", -1), *classes], value=-1 if versus is None else versus), view.versus_by,
         display.opacity, display.palette, display.how, display.percentile, VIEWS[display.raw],
         display.blur, status, gr.update(open=versus is not None), gr.update(open=bool(view.settings)),
-        *values, *[gr.update(visible=name in methods) for name in parts.groups],
+        *values, *[gr.update(visible=name in methods, open=bool(view.settings.get(name))) for name in parts.groups],
     ]  # fmt: skip
 
 
