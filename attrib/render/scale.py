@@ -15,7 +15,7 @@ import numpy as np
 from attrib.errors import InputError, UnknownName
 
 HOW: dict[str, str] = {
-    "relative": "shared, % of each map's strongest",
+    "relative": "shared, % of max",
     "density": "shared, × average pixel",
     "raw": "shared, raw values",
     "own": "each map its own",
