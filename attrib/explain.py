@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution, Coverage, Provenance
-from attrib.errors import AttribError, NotApplicable, UnsupportedModel
-from attrib.memory import ChunkPlan, is_out_of_memory
+from attrib.errors import NotApplicable
+from attrib.failures import is_out_of_memory, named_failures
+from attrib.memory import ChunkPlan
 from attrib.methods import METHODS, method_named
 from attrib.methods.base import Finding, Method, Question
 from attrib.models.vision import VisionModel
-from attrib.rules.shadow import failing_module, shadow
+from attrib.rules.shadow import shadow
 from attrib.targets import BoundTarget, Targets, bind
 
 Progress = Callable[[float, str], None]
@@ -123,21 +124,10 @@ def _answer_in_chunks(
 
 
 def _answer(method: Method, question: Question) -> Finding:
-    try:
+    with named_failures(question.model.name, question.twin, question.x):
         if not method.single_pass and question.target.kind == "predicted":
             question.settle()
         return method.explain(question)
-    except AttribError:
-        raise
-    except Exception as error:
-        path = failing_module(error, question.twin)
-        if path is None or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
-            raise
-        where = f" in its module {path!r}" if path else ""
-        raise UnsupportedModel(
-            f"{question.model.name} failed{where} on an input of shape {tuple(question.x.shape)} "
-            f"with {type(error).__name__}: {error}"
-        ) from error
 
 
 def _within(on_progress: Progress, low: float, high: float, message: str) -> Callable[[float], None]:

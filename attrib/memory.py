@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attrib.errors import InputError
+from attrib.failures import named_failures
 from attrib.rules.shadow import shadow
 
 if TYPE_CHECKING:
@@ -49,11 +50,6 @@ class ChunkPlan:
         return replace(self, rows=self.rows // 2)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocator failed: CUDA's has a type of its own, the CPU's only words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be taken on `device`."""
     if device.type == "cuda":
@@ -81,6 +77,7 @@ def _measure(model: VisionModel, x: Tensor) -> int:
     twin = shadow(model.module)
     weights = {t.untyped_storage().data_ptr() for t in (*twin.state_dict().values(),)}
     leaf = x.detach().requires_grad_()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    watched = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with named_failures(model.name, twin, x), torch.enable_grad(), watched:
         twin(leaf.clone())
     return max(sum(storages.values()), math.prod(x.shape) * x.element_size())

@@ -73,23 +73,44 @@ def _baseline_of(call: Call) -> Tensor:
 
 
 def rescale(call: Call) -> Any:
-    """m = Δy/Δz; where |Δz| < 1e-10, f′(z) — Shrikumar et al. 2017, rescale rule."""
+    """m = Δy/Δz; where Δz vanishes, f′(z) — Shrikumar et al. 2017, rescale rule."""
     reference = _baseline_of(call)
     function, settings = out_of_place(call)
 
     def compute(z: Tensor) -> Any:
+        if call.kind == "relu" and z.dtype != torch.float16:
+            y, multiplier = _rectified(z, reference, call.in_place)
+            return y, (multiplier,), torch.mul
         step = z - reference
         y = function(z, **settings)
-        slope = z.sign().clamp_min_(0) if call.kind == "relu" else _slope(function, settings, z)
-        multiplier = _quotient(y - function(reference, **settings), step, slope)
+        multiplier = _quotient(y - function(reference, **settings), step, _slope(function, settings, z))
         return (z.copy_(y) if call.in_place else y), (multiplier,), torch.mul
 
     return ruled(compute, call.x)
 
 
+_TINY = 1e-30  # added to Δy·1[y>0] and to Δz it makes 0/0 the slope, and changes no other quotient
+
+
+def _rectified(z: Tensor, reference: Tensor, in_place: bool) -> tuple[Tensor, Tensor]:
+    """(relu(z), its multiplier). Works in place where it can: on a CPU new memory costs more than arithmetic."""
+    y0 = reference.clamp_min(0)
+    step = _below(reference, z).add_(_TINY)
+    y = z.clamp_min_(0) if in_place else z.clamp_min(0)
+    return y, _below(y0, y).add_(y.clamp_max(_TINY)).div_(step)
+
+
+def _below(reference: Tensor, value: Tensor) -> Tensor:
+    """reference − value, in the reference's own memory when its shape allows; nobody needs it afterwards."""
+    return reference.sub_(value) if reference.shape == value.shape else reference - value
+
+
 def _quotient(difference: Tensor, step: Tensor, limit: Tensor) -> Tensor:
     """difference/step, going over into `limit` where |step| falls below 1e-10; without masks, slow on a CPU."""
-    return (difference * step).add_(limit, alpha=_CLOSE**2).div_((step * step).add_(_CLOSE**2))
+    dtype = difference.dtype
+    wide = torch.promote_types(dtype, torch.float32)  # in half precision 1e-10² is 0
+    difference, step, limit = difference.to(wide), step.to(wide), limit.to(wide)
+    return (difference * step).add_(limit, alpha=_CLOSE**2).div_((step * step).add_(_CLOSE**2)).to(dtype)
 
 
 def _slope(function: Any, settings: dict[str, Any], z: Tensor) -> Tensor:
@@ -112,23 +133,26 @@ def rescale_max_pool(call: Call) -> Any:
     settings = {k: call.argument(i + 1, k) for i, k in enumerate(names) if call.argument(i + 1, k) is not None}
 
     def compute(z: Tensor) -> Any:
-        # contiguous: among equal maxima the kernel for channels_last picks another one
-        y, where = _POOLS[n](z.contiguous(), **settings, return_indices=True)
-        y0, where0 = _POOLS[n](reference.contiguous(), **settings, return_indices=True)
-        difference, taken = y - y0, torch.where(y >= y0, where, where0)
+        y, where = _POOLS[n](z, **settings, return_indices=True)
+        y0, where0 = _POOLS[n](reference, **settings, return_indices=True)
+        wide = torch.promote_types(z.dtype, torch.float32)
+        taken = torch.where(y >= y0, where, where0)
+        difference, step = (y0.to(wide) - y).add_(_TINY), _below(reference.to(wide), z).add_(_TINY)
 
-        def pull(c: Tensor, z: Tensor) -> Tensor:
-            routed = _scattered(c * difference, taken, z)
-            step = z - reference
-            return _quotient(routed, step, _scattered(c, where, z))
+        def pull(c: Tensor, difference: Tensor, taken: Tensor, step: Tensor) -> Tensor:
+            return _scattered(c * difference, taken, step).div_(step).to(c.dtype)
 
-        return (packed(y) if is_packed(z) else y), (z,), pull
+        return y, (difference, taken, step), pull
 
     return ruled(compute, call.x)
 
 
 def _scattered(values: Tensor, where: Tensor, like: Tensor) -> Tensor:
-    flat = torch.zeros_like(like).flatten(2)
+    """Zeros shaped like `like`, to which each of `values` is added at its place `where` in its own plane."""
+    if like.dim() == 4:
+        # which adds up at the indices that it is given; geometry says only how far they can be
+        ones = [like.shape[2], like.shape[3]]
+    flat = torch.zeros_like(like, memory_format=torch.contiguous_format).flatten(2)
     return flat.scatter_add_(2, where.flatten(2), values.flatten(2)).view_as(like)
 
 
