@@ -14,6 +14,7 @@ from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.rules.affine import packed
 from attrib.rules.engine import Engine, Rules
 from attrib.rules.presets import PRESETS, preset_named
+from attrib.rules.spelled import unite_activations
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class LRP(Method):
 
 def propagate(question: Question, rules: Rules) -> Finding:
     """Relevance of the input under `rules`, with the ledger."""
+    if rules.conserving:
+        unite_activations(question.twin)
     engine = Engine(rules, question.twin, question.x.shape, question.model.weight_cache, question.strict)
     leaf = packed(question.x).requires_grad_()
     with torch.enable_grad():

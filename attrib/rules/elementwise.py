@@ -75,7 +75,7 @@ def _at_zero(function: Any, settings: dict[str, Any], device: torch.device) -> t
 def gate(call: Call) -> Any:
     """`identity`, and the output is marked: a product takes it as a constant, all relevance goes to the signal.
 
-    Signal takes all — Arras et al. 2017, for squeeze-and-excitation and hand-written x·σ(z).
+    Signal takes all — Arras et al. 2017, for squeeze-and-excitation and hand-written x·σ(z); in CP-LRP for act(gate).
     """
     output = identity(call)
     output._attrib_gate = True
@@ -121,16 +121,44 @@ class SumWithConstant:
         for value, sign in ((first, signs[0]), (second, signs[1])):
             constant = not (isinstance(value, Tensor) and value.requires_grad)
             if constant and not (isinstance(value, (int, float)) and value == 0):
-                amount = value.detach() * sign if isinstance(value, Tensor) else value * sign
-                output.register_hook(_booking(call.engine.ledger, "bias", amount))
+                amount = _finite(value.detach()) * sign if isinstance(value, Tensor) else value * sign
+                output.register_hook(booking(call.engine.ledger, "bias", amount))
         return output
 
 
-def _booking(ledger: Ledger, name: str, constant: Any) -> Any:
+def _finite(constant: Tensor) -> Tensor:
+    """A mask's −∞ carries nothing: what it is added to gets coefficient 0."""
+    return constant.nan_to_num(0.0, 0.0, 0.0) if constant.is_floating_point() else constant
+
+
+def booking(ledger: Ledger, name: str, constant: Any) -> Any:
+    """A hook on a sum's output that books what its constant summand carries."""
     def book(c: Tensor) -> None:
         ledger.absorb(name, (c * constant).flatten(1).sum(1))
 
     return book
+
+
+def power(call: Call) -> Any:
+    """x^n with n < 0 scales a norm and counts as a constant; other powers have no rule."""
+    exponent = call.argument(1, "exponent", 2)
+    return call.plain().detach() if isinstance(exponent, (int, float)) and exponent < 0 else NotImplemented
+
+
+def rms_norm(call: Call) -> Any:
+    """y = x/rms · w with rms a constant: R_x = R_y."""
+    shape = tuple(call.argument(1, "normalized_shape"))
+    weight, eps = call.argument(2, "weight"), call.argument(3, "eps")
+    axes = tuple(range(-len(shape), 0))
+
+    def compute(x: Tensor) -> Any:
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        eps_used = torch.finfo(x.dtype).eps if eps is None else eps
+        scale = torch.rsqrt(wide.square().mean(axes, keepdim=True) + eps_used)
+        y = torch.rms_norm(x, shape, weight, eps)
+        return y, (scale,), lambda c, scale: ((c if weight is None else c * weight) * scale).to(c.dtype)
+
+    return ruled(compute, call.x)
 
 
 def affine_norm(call: Call) -> Any:
@@ -141,7 +169,7 @@ def affine_norm(call: Call) -> Any:
     _, shift = affine
     output = call.plain()
     shape = (1, -1, *[1] * (output.dim() - 2))
-    output.register_hook(_booking(call.engine.ledger, "bias", shift.reshape(shape)))
+    output.register_hook(booking(call.engine.ledger, "bias", shift.reshape(shape)))
     return output
 
 

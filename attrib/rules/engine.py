@@ -102,6 +102,8 @@ class RuleFunction(torch.autograd.Function):
         value, saved, ctx.pull = compute(*xs)
         if any(value is x for x in xs):
             ctx.mark_dirty(value)
+        elif value._is_view():  # of which autograd would forbid any change in place
+            value = value.clone()
         ctx.save_for_backward(*saved)
         return value
 
@@ -185,6 +187,11 @@ class Engine(TorchFunctionMode):
         self._count("linear" if rule in self.rules.harmless else "ruled", name_of(func))
         return output
 
+    def under(self, compute: Callable[[], Any]) -> Any:
+        """`compute()` with the table in force, for rules that rebuild an operation from others."""
+        with self:
+            return compute()
+
     def _rule_for(self, kind: str) -> Rule | None:
         path = self.path if self.rules.scoped else ""
         if kind in ("conv", "linear", "conv_transpose") and not self.first_done:
@@ -205,14 +212,27 @@ class Engine(TorchFunctionMode):
             return output
         if verdict == "uncovered" and not self.rules.conserving and KIND.get(func) not in ACTIVATIONS:
             return output
-        name = name_of(func)
-        if verdict == "uncovered":
-            path = self.path
+        if verdict == "linear":
+            self._count(verdict, name_of(func))
+        else:
+            self._watch(output, name_of(func), self.path)
+        return output
+
+    def _watch(self, output: Any, name: str, path: str) -> None:
+        """Report the operation once relevance really comes back through it: a detached norm's square is harmless."""
+        seen: list[bool] = []
+
+        def met(c: Tensor) -> None:
+            if seen:
+                return
+            seen.append(True)
             if self.strict:
                 raise _uncovered(name, path)
-            name = f"{name} in {path or 'the model'}"
-        self._count(verdict, name)
-        return output
+            self._count("uncovered", f"{name} in {path or 'the model'}")
+
+        for part in output if isinstance(output, (tuple, list)) else (output,):
+            if isinstance(part, Tensor) and part.requires_grad:
+                part.register_hook(met)
 
     def _count(self, verdict: str, name: str) -> None:
         counts = self.counts[verdict]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from attrib.errors import UnknownName
+from attrib.rules import attention as attend
 from attrib.rules import elementwise as e
 from attrib.rules.engine import Rule, Rules
 from attrib.rules.first import Flat, ZBox
@@ -39,13 +40,31 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "quotient": e.quotient,
         "sum_of_two": e.SumWithConstant(),
         "difference": e.SumWithConstant(-1.0),
+        "matrix_product": attend.matrix_product,
+        "sum_and_product": attend.sum_and_product,
+        "attention": attend.FusedAttention(0.25, 0.5),
+        "multi_head_attention": attend.multi_head,
+        "softmax": attend.softmax,
+        "rms_norm": e.rms_norm,
+        "root": attend.constant,
+        "power": e.power,
     }
     table |= dict.fromkeys(("relu", "leaky_relu", "max_pool", "maximum"), e.as_gradient)
-    table |= dict.fromkeys(("gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)
+    table |= dict.fromkeys(("activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)
     if first is not None:
         table["first"] = first
     return Rules(table, conserving=True, harmless=frozenset({e.as_gradient}))
 
+
+def _transformer(activation: Rule, attention: attend.FusedAttention, softmax: Rule) -> Rules:
+    """The table of AttnLRP or CP-LRP: linear layers by their gradient, norms and powers of norms as constants."""
+    shared = _conserving(Epsilon(0.0), Epsilon(0.0))
+    table: dict[str, Rule] = dict.fromkeys(("activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh"), activation)
+    return shared | Rules(table | {"attention": attention, "softmax": softmax})
+
+
+ATTN_LRP = _transformer(e.identity, attend.FusedAttention(0.25, 0.5), attend.softmax)
+CP_LRP = _transformer(e.gate, attend.FusedAttention(0.0, 1.0), attend.constant)
 
 Bounds = tuple[Tensor, Tensor]
 
@@ -56,6 +75,9 @@ PRESETS: dict[str, Callable[[Bounds], Rules]] = {
     "epsilon_plus_flat": lambda bounds: _conserving(ZPlus(), Epsilon(), Flat()),
     "epsilon_gamma_box": lambda bounds: _conserving(Gamma(), Epsilon(), ZBox(*bounds)),
     "epsilon_alpha2_beta1": lambda bounds: _conserving(AlphaBeta(), Epsilon()),
+    "epsilon_plus_flat_no_bias": lambda bounds: _conserving(ZPlus(bias="excluded"), Epsilon(), Flat()),
+    "attn_lrp": lambda bounds: ATTN_LRP,
+    "cp_lrp": lambda bounds: CP_LRP,
     "epsilon_alpha2_beta1_flat": lambda bounds: _conserving(AlphaBeta(), Epsilon(), Flat()),
 }
 

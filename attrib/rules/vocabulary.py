@@ -15,6 +15,16 @@ from torch import Tensor
 
 Function = Callable[..., Any]
 
+
+def elementwise_activation(x: Tensor, function: Function) -> Tensor:
+    """`function(x)` as one operation, for activations that a module spells out of primitives."""
+    if torch.overrides.has_torch_function_unary(x):
+        result: Tensor = torch.overrides.handle_torch_function(elementwise_activation, (x,), x, function)
+        return result
+    output: Tensor = function(x)
+    return output
+
+
 RULED: dict[str, tuple[Function, ...]] = {
     "conv": (torch.conv1d, torch.conv2d, torch.conv3d),
     "conv_transpose": (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
@@ -37,6 +47,14 @@ RULED: dict[str, tuple[Function, ...]] = {
     "max_pool": (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
     "maximum": (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, torch.amax, Tensor.amax,
                 torch.amin, Tensor.amin, torch.max, Tensor.max, torch.maximum, torch.minimum, torch.abs, Tensor.abs),
+    "activation": (elementwise_activation,),
+    "rms_norm": (F.rms_norm, torch.rms_norm),
+    "attention": (F.scaled_dot_product_attention,),
+    "multi_head_attention": (F.multi_head_attention_forward,),
+    "sum_and_product": (torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm, torch.addbmm),
+    "root": (torch.rsqrt, Tensor.rsqrt, torch.sqrt, Tensor.sqrt, torch.std, Tensor.std, torch.var, Tensor.var,
+             torch.norm, Tensor.norm, torch.linalg.vector_norm, torch.linalg.norm),
+    "power": (torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square),
     "softmax": (F.softmax, torch.softmax, Tensor.softmax),
     "product": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.mul_, Tensor.__imul__, torch.multiply),
     "quotient": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, Tensor.__itruediv__, torch.true_divide),
@@ -63,13 +81,14 @@ LINEAR: tuple[Function, ...] = (
     torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.unflatten, torch.unflatten,
     Tensor.detach, Tensor.cpu, Tensor.cuda, torch.diagonal, Tensor.masked_fill, torch.masked_fill,
     torch.broadcast_to, Tensor.broadcast_to, torch.tile, Tensor.tile, *(getter.__get__ for getter in _PROPERTIES),
-    Tensor.resolve_conj, Tensor.unfold,
+    Tensor.resolve_conj, Tensor.unfold, torch.where, Tensor.where, Tensor.repeat_interleave,
+    torch.repeat_interleave, Tensor.index_put, Tensor.take_along_dim, torch.take_along_dim,
 )  # fmt: skip
 
 KIND: dict[Any, str] = {function: kind for kind, functions in RULED.items() for function in functions}
 IS_LINEAR = frozenset(LINEAR)
 ACTIVATIONS = frozenset(
-    {"relu", "hardtanh", "leaky_relu", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus", "sigmoid"}
+    {"relu", "hardtanh", "leaky_relu", "activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus", "sigmoid"}
 )
 
 

@@ -1,0 +1,163 @@
+"""Rules for attention, spelled out or fused, and for the matrix products in it. c: coefficient R/a from above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attrib.rules.elementwise import booking
+from attrib.rules.engine import Call, Ledger
+
+SOFTMAX = "softmax remainder"
+
+
+def matrix_product(call: Call) -> Any:
+    """R_A = R_B = R/2 where both factors carry relevance (AttnLRP's uniform rule); linear where one does."""
+    other = call.argument(1, "other", call.argument(1, "mat2"))
+    output = call.plain()
+    if call.x.requires_grad and isinstance(other, Tensor) and other.requires_grad:
+        output.register_hook(lambda c: c / 2)
+    return output
+
+
+def sum_and_product(call: Call) -> Any:
+    """addmm and baddbmm: a sum whose second summand is a matrix product; a constant first summand is a bias."""
+    first, left, right = call.x, call.args[1], call.args[2]
+    beta, alpha = call.kwargs.get("beta", 1), call.kwargs.get("alpha", 1)
+    if not (left.requires_grad and right.requires_grad):
+        output = call.plain()
+        if not first.requires_grad:
+            output.register_hook(booking(call.engine.ledger, "bias", first.detach() * beta))
+        return output
+    product = call.engine.under(lambda: torch.matmul(left, right))
+    return call.engine.under(lambda: first * beta + product * alpha)
+
+
+def softmax(call: Call) -> Any:
+    """R_x = x ⊙ (R − s ΣR), the ordinary gradient (deep Taylor, AttnLRP eq. 9); what it leaves out is booked."""
+    x = _alias(call.x)
+    output = call.function(x, *call.args[1:], **call.kwargs)
+    _book_difference(call.engine.ledger, SOFTMAX, [x], output)
+    return output
+
+
+def constant(call: Call) -> Any:
+    """The output counts as a constant: no relevance goes through it (CP-LRP's softmax, the scale of a norm)."""
+    output = call.plain()
+    return output.detach() if isinstance(output, Tensor) else tuple(part.detach() for part in output)
+
+
+@dataclass(frozen=True)
+class FusedAttention:
+    """scaled_dot_product_attention without opening it.
+
+    share of queries and keys: ¼ each and ½ of the values is AttnLRP's two bilinear products with the softmax's
+    gradient between them; 0 and 1 is CP-LRP, whose attention weights are constants.
+    """
+
+    queries: float
+    values: float
+
+    def __call__(self, call: Call) -> Any:
+        query, key, value = (call.argument(i, name) for i, name in enumerate(("query", "key", "value")))
+        rest, settings = call.args[3:], {k: v for k, v in call.kwargs.items() if k not in ("query", "key", "value")}
+        if self.queries == 0:
+            query, key = query.detach(), key.detach()
+        else:
+            query, key = _scaled(query, self.queries), _scaled(key, self.queries)
+        value = value if self.values == 1 else _scaled(value, self.values)
+        output = call.function(query, key, value, *rest, **settings)
+        if self.queries != 0:
+            _book_difference(call.engine.ledger, SOFTMAX, [query, key, value], output)
+        return output
+
+
+def multi_head(call: Call) -> Any:
+    """nn.MultiheadAttention, rebuilt from linear layers and fused attention that the table's rules then see."""
+    m = _MultiHead(call)
+    if not m.plain_enough:
+        return NotImplemented
+    return call.engine.under(m.run)
+
+
+class _MultiHead:
+    """The arguments of F.multi_head_attention_forward: (length, batch, width) in and out."""
+
+    def __init__(self, call: Call) -> None:
+        names = ("query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k")
+        names += ("bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training")
+        names += ("key_padding_mask", "need_weights", "attn_mask", "use_separate_proj_weight")
+        self.given = {name: call.argument(i, name) for i, name in enumerate(names)}
+        self.given["need_weights"] = call.argument(15, "need_weights", True)
+
+    @property
+    def plain_enough(self) -> bool:
+        unusual = ("bias_k", "bias_v", "add_zero_attn", "use_separate_proj_weight")
+        batched = self.given["query"].dim() == 3
+        return batched and all(self.given[name] in (None, False) for name in unusual)
+
+    def run(self) -> tuple[Tensor, Tensor | None]:
+        heads, g = self.given["num_heads"], self.given
+        parts = [g["query"], g["key"], g["value"]]
+        weights = g["in_proj_weight"].chunk(3)
+        biases = (None, None, None) if g["in_proj_bias"] is None else g["in_proj_bias"].chunk(3)
+        # batch first: a seq-first product does not fold into one matrix product
+        inputs = [part.transpose(0, 1) for part in parts]
+        q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
+        batch, length, width = q.shape
+        q, k, v = (t.view(batch, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(batch, heads, k.shape[2]))
+        joined = attended.transpose(1, 2).reshape(batch, length, width)
+        return F.linear(joined, g["out_proj_weight"], g["out_proj_bias"]).transpose(0, 1), None
+
+    def _mask(self, batch: int, heads: int, keys: int) -> Tensor | None:
+        """One additive mask of what may not be attended to."""
+        padding, mask = self.given["key_padding_mask"], self.given["attn_mask"]
+        if mask is not None and mask.dim() == 3:
+            mask = mask.view(batch, heads, *mask.shape[1:])
+        total = None
+        for part in (mask, None if padding is None else padding.view(batch, 1, 1, keys)):
+            if part is not None:
+                additive = part.new_zeros(part.shape, dtype=self.given["query"].dtype)
+                additive = additive.masked_fill(part, float("-inf")) if part.dtype == torch.bool else additive + part
+                total = additive if total is None else total + additive
+        return total
+
+
+def _alias(x: Tensor) -> Tensor:
+    """x under another name, so that a hook on it sees this use alone."""
+    return x.view_as(x)
+
+
+def _scaled(x: Tensor, share: float) -> Tensor:
+    """x, handing back `share` of its gradient."""
+    if not x.requires_grad:
+        return x
+    alias = _alias(x)
+    alias.register_hook(lambda c: c * share)
+    return alias
+
+
+def _book_difference(ledger: Ledger, name: str, inputs: list[Tensor], output: Tensor) -> None:
+    """Σ R(output) − Σ R(inputs), under `name`. Hooks run in order, so an input's scaling is already in its c."""
+    value = output.detach()
+    output.register_hook(lambda c: ledger.absorb(name, _per_row(c * value)))
+    for x in inputs:
+        if x.requires_grad:
+            x.register_hook(_taking(ledger, name, x.detach()))
+
+
+def _taking(ledger: Ledger, name: str, x: Tensor) -> Any:
+    def take(c: Tensor) -> None:
+        # a masked score is −∞ with coefficient 0
+        ledger.absorb(name, -_per_row((c * x).nan_to_num(0.0, 0.0, 0.0)))
+
+    return take
+
+
+def _per_row(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(1)

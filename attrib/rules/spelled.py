@@ -1,0 +1,44 @@
+"""Activations that a module spells out of primitives, found by how they behave, never by their class."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from attrib.rules.vocabulary import elementwise_activation
+
+_POINTS = (-2.5, -0.7, 0.3, 1.1, 4.0)
+
+
+def unite_activations(twin: nn.Module) -> None:
+    """Make every activation module of `twin` one operation, so that a rule sees it whole."""
+    for module in twin.modules():
+        if _may_be_activation(module) and is_activation(module):
+            module.forward = partial(_as_one, module.forward)  # type: ignore[method-assign]
+
+
+def _as_one(forward: object, x: torch.Tensor) -> torch.Tensor:
+    return elementwise_activation(x, forward)  # type: ignore[arg-type]
+
+
+def _may_be_activation(module: nn.Module) -> bool:
+    """torch's own activations are single functions already."""
+    if type(module).__module__.startswith("torch.nn") or next(module.children(), None) is not None:
+        return False
+    return not module._parameters and not module._buffers
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether the module maps each number to another by itself, and is not the identity."""
+    points = torch.tensor(_POINTS)
+    try:
+        with torch.no_grad():
+            together = module(points)
+            apart = torch.cat([module(point[None]) for point in points])
+    except Exception:  # anybody's module, called with what it may not take
+        return False
+    if not isinstance(together, torch.Tensor) or together.shape != points.shape:
+        return False
+    return bool(torch.allclose(together, apart, atol=1e-6)) and not torch.equal(together, points)
