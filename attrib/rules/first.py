@@ -62,15 +62,18 @@ class ZBox(DepositRule):
         up, whole = layer.positive(), layer.total_weight()
         d = layer.apply(x, whole) - layer.apply(low - high, up) - layer.apply(high, whole)  # W⁻ = W − W⁺
         d = wide_of(d)
-        ratio = wide_of(z) / (d + self.epsilon * torch.ones_like(d).copysign_(d + 0.0))
+        sign = torch.ones_like(d).copysign_(d + 0.0)
+        ratio = wide_of(z) / (d + self.epsilon * sign)
+        within = bool(d.amin() >= 0)  # as it is where l ≤ x ≤ h
 
-        def pull(c: Tensor, ratio: Tensor, x: Tensor) -> Tensor:
+        def pull(c: Tensor, ratio: Tensor, x: Tensor, *sign: Tensor) -> Tensor:
             s = c * ratio
+            engine.ledger.absorb("stabiliser", self.epsilon * layer.per_channel(s * sign[0] if sign else s))
             s = s.to(c.dtype)
             pulled, positive = layer.transpose(s, whole, x.shape), layer.transpose(s, up, x.shape)
             return (x - high) * pulled - (low - high) * positive
 
-        return z, (ratio, x), pull
+        return z, (ratio, x, *([] if within else [sign])), pull
 
 
 @dataclass(frozen=True)
