@@ -26,7 +26,8 @@ def matrix_product(call: Call) -> Any:
 
 def sum_and_product(call: Call) -> Any:
     """addmm and baddbmm: a sum whose second summand is a matrix product; a constant first summand is a bias."""
-    first, left, right = call.x, call.args[1], call.args[2]
+    first = call.x
+    left, right = (call.argument(i, f"batch{i}", call.kwargs.get(f"mat{i}")) for i in (1, 2))
     beta, alpha = call.kwargs.get("beta", 1), call.kwargs.get("alpha", 1)
     if not (left.requires_grad and right.requires_grad):
         output = call.plain()
