@@ -68,7 +68,8 @@ class Attribution:
     ledger: where the score went, name → (batch,), adding up to the score; None outside LRP.
     notes: what a reader must know before trusting the map, one sentence each.
     pictures: (batch, height, width, 3) uint8, what the model saw; None for text.
-    reduction: how channels become one number in `heatmap`: "sum", "max_abs" or "norm".
+    reduction: how channels become one number in `heatmap`: "sum", "mean", "max_abs" or "norm".
+    words: per sample, the word that each token is a piece of; None for special tokens.
     """
 
     kind: str
@@ -83,6 +84,7 @@ class Attribution:
     notes: tuple[str, ...] = ()
     pictures: np.ndarray | None = None
     token_texts: tuple[tuple[str, ...], ...] | None = None
+    words: tuple[tuple[int | None, ...], ...] | None = None
     reduction: str = "sum"
     signed: bool = True  # False: values are never negative and zero means "nothing"
 
@@ -168,6 +170,7 @@ class Attribution:
             "target": self.target,
             "notes": list(self.notes),
             "token_texts": self.token_texts,
+            "words": self.words,
             "reduction": self.reduction,
             "signed": self.signed,
             "coverage": None if self.coverage is None else asdict(self.coverage),
@@ -209,6 +212,7 @@ def _from_parts(document: dict[str, Any], tensors: dict[str, Tensor]) -> Attribu
         notes=tuple(document["notes"]),
         pictures=None if pictures is None else pictures.numpy(),
         token_texts=None if texts is None else tuple(tuple(t) for t in texts),
+        words=None if document["words"] is None else tuple(tuple(w) for w in document["words"]),
         reduction=document["reduction"],
         signed=document["signed"],
     )
@@ -232,12 +236,16 @@ def _summed(maps: Tensor) -> Tensor:
     return maps.sum(1)
 
 
+def _averaged(maps: Tensor) -> Tensor:
+    return maps.mean(1)
+
+
 def _length(maps: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(maps, dim=1)
     return length
 
 
-_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sum": _summed, "max_abs": _largest, "norm": _length}
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sum": _summed, "mean": _averaged, "max_abs": _largest, "norm": _length}
 
 
 def labels_of(targets: Sequence[dict[str, Any]]) -> list[str]:

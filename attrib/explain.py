@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,15 +21,18 @@ from attrib.failures import is_out_of_memory, named_failures
 from attrib.memory import ChunkPlan
 from attrib.methods import METHODS, method_named
 from attrib.methods.base import Finding, Method, Question
-from attrib.models.vision import VisionModel
+from attrib.models.vision import Encoded, VisionModel
 from attrib.rules.shadow import shadow
 from attrib.targets import BoundTarget, Targets, bind
+
+if TYPE_CHECKING:
+    from attrib.models.text import TextModel
 
 Progress = Callable[[float, str], None]
 
 
 def explain(
-    model: VisionModel,
+    model: VisionModel | TextModel,
     inputs: Any,
     method: Method | str,
     target: Targets = None,
@@ -41,7 +44,7 @@ def explain(
     """Why did `model` score `target` on `inputs` as it did?
 
     inputs: an image path, PIL image, uint8 array, a list of those, or a preprocessed float tensor
-        (batch, channel, height, width).
+        (batch, channel, height, width); for a text model a text, a list of texts, or token ids.
     method: a method object, or a name from `attrib.METHODS` for its default settings.
     target: None (the top prediction), an index, a label, one per input, Logit, LogitDiff, LogProb, or a
         callable outputs -> (batch,) numbers.
@@ -57,9 +60,11 @@ def explain(
     encoded = model.encode(inputs)
     _reset_peak(model.device)
     bound = bind(target, len(encoded.x), model.index_of)
-    plan = ChunkPlan.of(model, method, encoded.x, max_memory)
-    findings, bound = _answer_in_chunks(model, method, encoded.x, bound, strict, plan, on_progress)
+    plan = ChunkPlan.of(model, method, encoded, max_memory)
+    findings, bound = _answer_in_chunks(model, method, encoded, bound, strict, plan, on_progress)
     finding = merged(findings)
+    if model.kind == "text":
+        finding = per_token(finding)
     return Attribution(
         kind=finding.kind,
         values=finding.values,
@@ -72,13 +77,15 @@ def explain(
         parts=finding.parts,
         notes=(*encoded.notes, *plan.notes, *finding.notes, *doubts(finding)),
         pictures=encoded.pictures,
+        token_texts=encoded.token_texts,
+        words=encoded.words,
         reduction=finding.reduction,
         signed=finding.signed,
     )
 
 
 def compare(
-    model: VisionModel, inputs: Any, methods: Sequence[Method | str], target: Targets = None, **options: Any
+    model: VisionModel | TextModel, inputs: Any, methods: Sequence[Method | str], target: Targets = None, **options: Any
 ) -> dict[str, Attribution]:
     """`explain` with each of `methods`, by name; equal names get a number. Options are those of `explain`."""
     results: dict[str, Attribution] = {}
@@ -92,20 +99,23 @@ def compare(
 
 
 def _answer_in_chunks(
-    model: VisionModel,
+    model: VisionModel | TextModel,
     method: Method,
-    x: Tensor,
+    encoded: Encoded,
     target: BoundTarget,
     strict: bool,
     plan: ChunkPlan,
     on_progress: Progress | None,
 ) -> tuple[list[Finding], BoundTarget]:
+    x = encoded.x
     findings: list[Finding] = []
     settled: list[BoundTarget] = []
     start = 0
     while start < len(x):
         stop = min(len(x), start + plan.rows)
-        question = Question(model, shadow(model.module), x[start:stop], target.part(start, stop), plan.rows, strict)
+        extra = {name: value[start:stop] for name, value in encoded.extra.items()}
+        twin = shadow(model.module)
+        question = Question(model, twin, x[start:stop], target.part(start, stop), plan.rows, strict, extra)
         if on_progress is not None:
             question.on_progress = _within(on_progress, start / len(x), stop / len(x), method.name)
         question.on_progress(0.0)
@@ -132,6 +142,15 @@ def _answer(method: Method, question: Question) -> Finding:
 
 def _within(on_progress: Progress, low: float, high: float, message: str) -> Callable[[float], None]:
     return lambda fraction: on_progress(low + fraction * (high - low), message)
+
+
+def per_token(finding: Finding) -> Finding:
+    """Values of embeddings (batch, tokens, width) as one number a token: their sum, or length if unsigned."""
+    if finding.kind != "input":
+        return finding
+    wide = finding.values.double()
+    values = wide.sum(2) if finding.signed else wide.square().sum(2).sqrt()
+    return dataclasses.replace(finding, values=values.to(finding.values.dtype), kind="tokens")
 
 
 def merged(findings: list[Finding]) -> Finding:
@@ -213,7 +232,7 @@ def _listed(indices: list[int]) -> str:
     return ", ".join(str(i) for i in indices[:5]) + (" and others" if len(indices) > 5 else "")
 
 
-def _check_applies(model: VisionModel, method: Method) -> None:
+def _check_applies(model: VisionModel | TextModel, method: Method) -> None:
     if model.kind not in method.applies_to:
         fitting = sorted(name for name, cls in METHODS.items() if model.kind in cls.applies_to)
         raise NotApplicable(f"{method.name} does not apply to {model.kind} models; these do: {', '.join(fitting)}")
@@ -231,7 +250,7 @@ def _peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _provenance(model: VisionModel, method: Method, hashes: tuple[str, ...], seconds: float) -> Provenance:
+def _provenance(model: VisionModel | TextModel, method: Method, hashes: tuple[str, ...], seconds: float) -> Provenance:
     return Provenance(
         method=method.name,
         settings=plain(method),

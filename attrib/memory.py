@@ -16,7 +16,8 @@ from attrib.rules.shadow import shadow
 
 if TYPE_CHECKING:
     from attrib.methods.base import Method
-    from attrib.models.vision import VisionModel
+    from attrib.models.text import TextModel
+    from attrib.models.vision import Encoded, VisionModel
 
 # more rows at once gain nothing on a CPU and cost memory; a GPU needs many to be busy
 _MOST_ROWS = {"cpu": 16, "cuda": 256, "mps": 32}
@@ -30,13 +31,14 @@ class ChunkPlan:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(model: VisionModel, method: Method, x: Tensor, max_memory: int | None) -> ChunkPlan:
+    def of(model: VisionModel | TextModel, method: Method, encoded: Encoded, max_memory: int | None) -> ChunkPlan:
         """The plan for `method` on the inputs x; a single pass over a single input needs no measuring."""
+        x = encoded.x
         most = _MOST_ROWS.get(x.device.type, 16)
         if len(x) == 1 and method.single_pass and max_memory is None:
             return ChunkPlan(1)
         budget = free_memory(x.device) // 2 if max_memory is None else max_memory
-        needed = max(1.0, activation_bytes(model, x) * method.memory_factor)
+        needed = max(1.0, activation_bytes(model, x, encoded.extra) * method.memory_factor)
         rows = int(budget // needed)
         if rows < 1:
             note = f"one input needs {needed / 1e6:.0f} MB, more than the limit of {budget / 1e6:.0f} MB"
@@ -57,15 +59,15 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def activation_bytes(model: VisionModel, x: Tensor) -> int:
+def activation_bytes(model: VisionModel | TextModel, x: Tensor, extra: dict[str, Tensor]) -> int:
     """Bytes that autograd keeps for one row of x: measured once per shape and remembered on the model."""
     key = (tuple(x.shape[1:]), x.dtype, x.device.type)
     if key not in model.measured_bytes:
-        model.measured_bytes[key] = _measure(model, x[:1])
+        model.measured_bytes[key] = _measure(model, x[:1], {name: value[:1] for name, value in extra.items()})
     return model.measured_bytes[key]
 
 
-def _measure(model: VisionModel, x: Tensor) -> int:
+def _measure(model: VisionModel | TextModel, x: Tensor, extra: dict[str, Tensor]) -> int:
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Any:
@@ -79,5 +81,5 @@ def _measure(model: VisionModel, x: Tensor) -> int:
     leaf = x.detach().requires_grad_()
     watched = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with named_failures(model.name, twin, x), torch.enable_grad(), watched:
-        twin(leaf.clone())
+        model.forward(twin, leaf.clone(), extra)
     return max(sum(storages.values()), math.prod(x.shape) * x.element_size())

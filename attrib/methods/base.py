@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attrib.models.vision import VisionModel
 
 Kind = Literal["input", "layer", "tokens", "sites"]
-Reduction = Literal["sum", "max_abs", "norm"]
+Reduction = Literal["sum", "mean", "max_abs", "norm"]
 
 
 @dataclass(frozen=True)

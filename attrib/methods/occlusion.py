@@ -56,7 +56,7 @@ class Occlusion(Method):
         if self.window > min(x.shape[2:]):
             notes = (*notes, f"a window of {self.window} is larger than the input and was cut to {tuple(x.shape[2:])}")
         # every channel is covered at once, so all get the same value
-        return Finding((total / cover)[:, None].expand_as(x).contiguous(), score, notes=notes)
+        return Finding((total / cover)[:, None].expand_as(x).contiguous(), score, reduction="mean", notes=notes)
 
     def _check(self) -> None:
         if self.window < 1 or not 1 <= self.stride <= self.window:

@@ -31,12 +31,16 @@ class Encoded:
     pictures: (batch, height, width, 3) uint8, what the model sees; None when nobody knows.
     hashes: one sha256 per input, of x before it was moved to the model's device and dtype.
     notes: what was decided about the inputs, one sentence each.
+    extra: what else the model takes, a row per input; token_texts, words: of texts only.
     """
 
     x: Tensor
     pictures: np.ndarray | None
     hashes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    token_texts: tuple[tuple[str, ...], ...] | None = None
+    words: tuple[tuple[int | None, ...], ...] | None = None
 
 
 class Prediction(NamedTuple):
