@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
-from attrib.rules.affine import Affine, is_packed, packed
+from attrib.rules.affine import Affine
 from attrib.rules.elementwise import as_gradient, out_of_place
 from attrib.rules.engine import Call, Engine, Rules, ruled
 from attrib.rules.linear import Epsilon, fold_batch_norm
@@ -140,20 +140,28 @@ def rescale_max_pool(call: Call) -> Any:
         difference, step = (y0.to(wide) - y).add_(_TINY), _below(reference.to(wide), z).add_(_TINY)
 
         def pull(c: Tensor, difference: Tensor, taken: Tensor, step: Tensor) -> Tensor:
-            return _scattered(c * difference, taken, step).div_(step).to(c.dtype)
+            return _scattered(c * difference, taken, step, settings).div_(step).to(c.dtype)
 
         return y, (difference, taken, step), pull
 
     return ruled(compute, call.x)
 
 
-def _scattered(values: Tensor, where: Tensor, like: Tensor) -> Tensor:
+def _scattered(values: Tensor, where: Tensor, like: Tensor, settings: dict[str, Any]) -> Tensor:
     """Zeros shaped like `like`, to which each of `values` is added at its place `where` in its own plane."""
-    if like.dim() == 4:
-        # which adds up at the indices that it is given; geometry says only how far they can be
-        ones = [like.shape[2], like.shape[3]]
+    if like.dim() == 4:  # max-pooling's own backward does this, and in any memory layout
+        of = {name: _each(value, 2) for name, value in settings.items() if name != "ceil_mode"}
+        kernel, step = of["kernel_size"], of.get("stride") or of["kernel_size"]
+        ceil_mode = settings.get("ceil_mode", False)
+        geometry = (kernel, step, of.get("padding", [0, 0]), of.get("dilation", [1, 1]), ceil_mode)
+        scattered: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(values, like, *geometry, where)
+        return scattered
     flat = torch.zeros_like(like, memory_format=torch.contiguous_format).flatten(2)
     return flat.scatter_add_(2, where.flatten(2), values.flatten(2)).view_as(like)
+
+
+def _each(value: Any, n: int) -> list[int]:
+    return [value] * n if isinstance(value, int) else list(value)
 
 
 def only_one_carries(call: Call) -> Any:
