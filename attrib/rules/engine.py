@@ -214,6 +214,8 @@ class Engine(TorchFunctionMode):
             return output
         if verdict == "linear":
             self._count(verdict, name_of(func))
+            if args and getattr(args[0], "_attrib_gate", False) and isinstance(output, Tensor):
+                output._attrib_gate = True  # type: ignore[attr-defined]  # a gate reshaped is a gate
         else:
             self._watch(output, name_of(func), self.path)
         return output

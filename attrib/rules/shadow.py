@@ -63,7 +63,8 @@ def _fill(twin: nn.Module, module: nn.Module, twins: dict[int, nn.Module], views
     twin.__dict__.update(state)
 
 
-_OWN = frozenset(_HOOKS) | {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
+_TABLES = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
+_OWN = frozenset(_HOOKS) | _TABLES | {"training", "_compiled_call_impl"}
 
 
 def _mirrored(value: Any, twins: dict[int, nn.Module], views: dict[int, Tensor]) -> Any:

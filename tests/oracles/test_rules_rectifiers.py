@@ -150,7 +150,7 @@ def test_rescale(middle):
 @pytest.mark.parametrize("middle", [nn.ReLU(), nn.Tanh(), nn.SiLU()])
 def test_rescale_where_nothing_differs_is_the_gradient(middle):
     """At the baseline itself Δz = 0, and f′(z) stands for Δy/Δz: seen through multipliers of one changed pixel."""
-    net, x, z, u, below = between_two_layers(middle)
+    net, x, *_ = between_two_layers(middle)
     with torch.no_grad():
         net[1].weight[:, 1:] = 0  # only the first pixel reaches the net
         net[1].weight[20:, 0] = 0  # and only half of the hidden units
