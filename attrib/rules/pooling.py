@@ -14,8 +14,6 @@ from torch import Tensor
 
 from attrib.rules.engine import Call, ruled
 
-_NEVER = -1e4  # padding: its softmax weight is 0, and 0 · _NEVER is 0 in half precision too
-
 
 def _pair(value: Any) -> tuple[int, int]:
     first, last = (value, value) if isinstance(value, int) else (value[0], value[-1])
@@ -54,7 +52,8 @@ class Windows:
             span = self.dilation[axis] * (self.kernel[axis] - 1) + 1
             covered = (output[2 + axis] - 1) * self.stride[axis] + span
             ends.append(max(0, covered - z.shape[2 + axis] - self.padding[axis]))
-        return F.pad(z, (self.padding[1], ends[1], self.padding[0], ends[0]), value=_NEVER)
+        border = (self.padding[1], ends[1], self.padding[0], ends[0])
+        return F.pad(z, border, value=torch.finfo(z.dtype).min / 4) if any(border) else z
 
     def slices(self, padded: Tensor, output: torch.Size) -> Iterator[Tensor]:
         """For each element of the window, a view of what it meets at all output positions."""
@@ -92,14 +91,19 @@ class ExcitationPool:
         return ruled(compute, call.x)
 
     def _pull(self, u: Tensor, z: Tensor, windows: Windows) -> Tensor:
-        padded = windows.padded(z, u.shape)
-        highest = functools.reduce(torch.maximum, windows.slices(padded, u.shape))
-        weights = [torch.exp_((part - highest) / self.temperature) for part in windows.slices(padded, u.shape)]
-        total = functools.reduce(torch.add, weights)
-        parts = list(windows.slices(padded, u.shape))
-        pooled = functools.reduce(torch.add, (w * part for w, part in zip(weights, parts, strict=True))) / total
-        grad = torch.zeros_like(padded)
-        scaled = u / total
-        for weight, part, into in zip(weights, parts, windows.slices(grad, u.shape), strict=True):
-            into += scaled * weight * (1 + (part - pooled) / self.temperature)
+        """With s = z/τ and w = softmax(s): u ⊙ w ⊙ (1 + s − Σ w s), in place: on a CPU new memory costs most."""
+        scaled = windows.padded(z * (1 / self.temperature), u.shape)
+        parts = list(windows.slices(scaled, u.shape))
+        highest = functools.reduce(torch.maximum, parts)
+        weights = [torch.sub(part, highest).exp_() for part in parts]
+        total = functools.reduce(Tensor.add_, weights[1:], weights[0].clone())
+        mean = torch.zeros_like(total)
+        for weight, part in zip(weights, parts, strict=True):
+            mean.addcmul_(weight, part)
+        mean.div_(total).sub_(1)
+        scale = u / total
+        pulled = [weight.mul_(scale).mul_(torch.sub(part, mean)) for weight, part in zip(weights, parts, strict=True)]
+        grad = scaled.zero_()  # its values are not needed any more
+        for values, into in zip(pulled, windows.slices(grad, u.shape), strict=True):
+            into += values
         return windows.cropped(grad, z)

@@ -86,9 +86,9 @@ class ExcitationGate:
             return NotImplemented
 
         def compute(z: Tensor) -> Any:
-            gate = torch.sigmoid(z / self.temperature)
+            gate = torch.mul(z, 1 / self.temperature).sigmoid_()
             if high is not None:
-                gate = gate - torch.sigmoid((z - high) / self.temperature)
+                gate -= torch.sigmoid((z - high) / self.temperature)
             y = z.clamp_(0, high) if call.in_place else z.clamp(0, high)
             return y, (gate,), torch.mul
 
