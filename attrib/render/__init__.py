@@ -1,22 +1,31 @@
 """Relevance to pictures: colour scales, overlays, figures and HTML. Knows `Attribution` and nothing else of attrib."""
 
-from attrib.render.html import Entry, cards, fragment, legend, standalone
+from attrib.render.html import Entry, cards, fragment, is_text, legend, standalone
 from attrib.render.overlay import annotated, over, verdict
 from attrib.render.scale import HOW, PALETTES, Display, Scale, drawn_maps, scales
+from attrib.render.token_picture import captioned
+from attrib.render.tokens import PARTS, has_parts, pieces, readable, token_scales
 
 __all__ = [
     "HOW",
     "PALETTES",
+    "PARTS",
     "Display",
     "Entry",
     "Scale",
     "annotated",
+    "captioned",
     "cards",
     "drawn_maps",
     "fragment",
+    "has_parts",
+    "is_text",
     "legend",
     "over",
+    "pieces",
+    "readable",
     "scales",
     "standalone",
+    "token_scales",
     "verdict",
 ]

@@ -10,14 +10,19 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
 from attrib.attribution import Attribution, labels_of
 from attrib.errors import InputError
+from attrib.render.html import is_text
 from attrib.render.overlay import over, verdict
 from attrib.render.scale import OWN, Display, Scale, drawn_maps, scales
+from attrib.render.token_picture import token_picture
+from attrib.render.tokens import pieces, readable, token_scales
 
 MAX_ROWS = 8
 
 
 def figure(attribution: Attribution, display: Display = OWN) -> Figure:
-    """Raises InputError for results that are not maps over a picture."""
+    """Raises InputError for results that are neither maps over a picture nor tokens."""
+    if is_text(attribution):
+        return _token_figure(attribution, display)
     if attribution.kind not in ("input", "layer"):
         raise InputError(f"a {attribution.kind} attribution has no picture to plot; read .tokens() or .values")
     rows = min(len(attribution), MAX_ROWS)
@@ -36,6 +41,24 @@ def figure(attribution: Attribution, display: Display = OWN) -> Figure:
         if words := verdict(values):
             axes[row][-1].set_xlabel(words)
         _bar(sheet, axes[row][-1], scale)
+    return sheet
+
+
+def _token_figure(attribution: Attribution, display: Display) -> Figure:
+    rows = min(len(attribution), MAX_ROWS)
+    found = token_scales([(attribution, i) for i in range(rows)], display)
+    pictures = [token_picture(pieces(attribution, i, display), found[i]) for i in range(rows)]
+    heights = [picture.height / picture.width * 7.5 + 0.6 for picture in pictures]
+    sheet = Figure(figsize=(9.0, sum(heights)), layout="constrained")
+    axes = sheet.subplots(rows, 1, squeeze=False, height_ratios=heights)
+    names = labels_of(attribution.target)
+    for row, picture in enumerate(pictures):
+        axis = axes[row][0]
+        # a label is any text: $ would start a formula
+        title = f"{readable(names[row])}, {attribution.method}: {float(attribution.score[row]):.2f}"
+        _show(axis, picture, title.replace("$", "\\$"))
+        axis.set_frame_on(False)
+        _bar(sheet, axis, found[row])
     return sheet
 
 

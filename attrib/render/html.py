@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,17 @@ from PIL import Image
 from attrib.attribution import Attribution, labels_of
 from attrib.render.overlay import over, verdict
 from attrib.render.scale import OWN, SHARED, Display, Scale, drawn_maps, number, scales
+from attrib.render.tokens import (
+    PARTS,
+    direction,
+    has_parts,
+    ledger_bar,
+    pieces,
+    readable,
+    spans,
+    summary,
+    token_scales,
+)
 
 MAX_SAMPLES = 8
 _READS = {
@@ -28,6 +40,13 @@ _READS = {
     "raw": "; in each method's own units",
     "own": "",
 }
+_TOKEN_READS = {
+    "relative": "; in % of each method's strongest word or token",
+    "density": "; in % of each method's strongest word or token",
+    "raw": "; in each method's own units",
+    "own": "",
+}
+_SURROGATES = re.compile("[\ud800-\udfff]")  # no file and no browser takes them
 
 
 @dataclass(frozen=True)
@@ -55,14 +74,12 @@ def fragment(attribution: Attribution, display: Display = OWN) -> str:
 
 def cards(entries: Sequence[Entry], display: Display = SHARED) -> str:
     """A gallery: one card per entry, all under one legend where the scale is shared."""
-    return _rendered(
-        "gallery.html", cards=_shown(entries, display), legend=_legends(entries, display), reads=_READS[display.how]
-    )
+    return _rendered("gallery.html", cards=_shown(entries, display), **_legend_of(entries, display))
 
 
 def legend(entries: Sequence[Entry], display: Display = SHARED) -> str:
     """The shared colour bars alone; empty where every map has its own."""
-    return _rendered("legend.html", legend=_legends(entries, display), reads=_READS[display.how])
+    return _rendered("legend.html", **_legend_of(entries, display))
 
 
 def standalone(
@@ -82,8 +99,7 @@ def standalone(
         facts=dict(facts or {}),
         photo=photo,
         cards=_shown(entries, display),
-        legend=_legends(entries, display),
-        reads=_READS[display.how],
+        **_legend_of(entries, display),
     )
 
 
@@ -121,16 +137,49 @@ def _shown(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]:
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
     found = scales(maps, [e.attribution.signed for e in drawable], display)
     pairs = {id(e): (m, s) for e, m, s in zip(drawable, maps, found, strict=True)}
+    texts = [e for e in entries if is_text(e.attribution)]
+    token_scale = dict(zip(map(id, texts), _token_scales(texts, display), strict=True))
     cards_of = []
     for entry in entries:
         values, scale = pairs.get(id(entry), (None, None))
-        cards_of.append(_card(entry, values, scale, display))
+        card = _card(entry, values, scale, display)
+        if id(entry) in token_scale:
+            card |= _token_card(entry, token_scale[id(entry)], display)
+        cards_of.append(card)
     return cards_of
+
+
+def is_text(a: Attribution) -> bool:
+    """Whether the result can be shown as coloured tokens."""
+    return a.kind == "tokens" and a.token_texts is not None and a.values.dim() == 2
+
+
+def _token_scales(entries: Sequence[Entry], display: Display) -> list[Scale]:
+    return token_scales([(e.attribution, e.sample) for e in entries], display)
+
+
+def _token_card(entry: Entry, scale: Scale, display: Display) -> dict[str, Any]:
+    """What a card of a text has instead of a picture."""
+    a, i = entry.attribution, entry.sample
+    shown = pieces(a, i, display)
+    values = np.array([p.value for p in shown])
+    ledger = [(name, float(amounts[i])) for name, amounts in (a.ledger or {}).items()]
+    return {
+        "tokens": spans(shown, scale),
+        "direction": direction([p.text for p in shown]),
+        "alt": f"{entry.name} for {labels_of(a.target)[i]}: strongest are {summary(shown)}",
+        "part": PARTS[display.part] if has_parts(a) else None,
+        "no_parts": display.part != "both" and not has_parts(a),
+        "words": verdict(values) if len(values) > 1 else None,
+        "bar": _bar(scale),
+        "anchor": None if scale.anchor is None else (scale.anchor[0], number(scale.anchor[1])),
+        "ledger_bar": ledger_bar(ledger) if len(ledger) > 1 else [],
+    }
 
 
 def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display: Display) -> dict[str, Any]:
     a, i = entry.attribution, entry.sample
-    target = labels_of(a.target)[i]
+    target = readable(labels_of(a.target)[i])
     card: dict[str, Any] = {
         "title": entry.name,
         "target": target,
@@ -150,6 +199,8 @@ def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display:
         "anchor": None,
         "bar": None,
         "words": None,
+        "tokens": None,
+        "ledger_bar": [],
     }
     if values is not None and scale is not None:
         photo = None if a.pictures is None else a.pictures[i]
@@ -193,13 +244,21 @@ def _bar(scale: Scale) -> dict[str, Any]:
             "middle": "0" if scale.signed else "", "signed": scale.signed}  # fmt: skip
 
 
+def _legend_of(entries: Sequence[Entry], display: Display) -> dict[str, Any]:
+    """What legend.html needs."""
+    texts = bool(entries) and all(is_text(e.attribution) for e in entries)
+    reads = _TOKEN_READS if texts else _READS
+    return {"legend": _legends(entries, display), "reads": reads[display.how], "texts": texts}
+
+
 def _legends(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]:
     if display.how == "own":
         return []
+    texts = _token_scales([e for e in entries if is_text(e.attribution)], display)
     drawable = [e for e in entries if e.attribution.kind in ("input", "layer")]
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
     found = scales(maps, [e.attribution.signed for e in drawable], display)
-    kinds = {scale.signed: scale for scale in found}
+    kinds = {scale.signed: scale for scale in [*texts, *found]}
     return [_bar(kinds[sign]) for sign in (True, False) if sign in kinds]
 
 
@@ -210,4 +269,4 @@ def _environment() -> Environment:
 
 
 def _rendered(name: str, **values: Any) -> str:
-    return str(_environment().get_template(name).render(**values))
+    return _SURROGATES.sub("\ufffd", str(_environment().get_template(name).render(**values)))

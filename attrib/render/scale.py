@@ -38,6 +38,7 @@ class Display:
     opacity: 0 shows the photo alone, 1 hides it where the map is strongest.
     how: a key of HOW. percentile: the share of pixels (in %) below the value at which the colour saturates.
     raw: the map alone, without the photo. blur: σ of a Gaussian that smooths what is drawn, in pixels of the map.
+    Of texts: part: "both", "content" or "position" (where a result has them); whole_words: tokens merged to words.
     """
 
     opacity: float = 0.8
@@ -46,12 +47,16 @@ class Display:
     percentile: float = 99.5
     raw: bool = False
     blur: float = 0.0
+    part: str = "both"
+    whole_words: bool = False
 
     def __post_init__(self) -> None:
         if self.palette not in PALETTES:
             raise UnknownName("palette", self.palette, PALETTES)
         if self.how not in HOW:
             raise UnknownName("colour scale", self.how, HOW)
+        if self.part not in ("both", "content", "position"):
+            raise UnknownName("part", self.part, ("both", "content", "position"))
         if not 0 <= self.opacity <= 1:
             raise InputError(f"opacity {self.opacity} is not between 0 and 1")
         if not 50 <= self.percentile <= 100:
