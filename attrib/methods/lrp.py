@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attrib.attribution import Coverage
 from attrib.errors import InputError
 from attrib.methods.base import Card, Finding, Method, Question, setting
-from attrib.rules.affine import packed
-from attrib.rules.engine import Engine, Rules
+from attrib.methods.composite import explain_with_composite
+from attrib.methods.propagation import propagate
+from attrib.methods.with_positions import AGGREGATES, with_positions
+from attrib.rules.engine import Rules
 from attrib.rules.presets import PRESETS, preset_named
-from attrib.rules.spelled import unite_activations
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class LRP(Method):
     """
 
     name: ClassVar[str] = "lrp"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     memory_factor: ClassVar[float] = 2.0
     card: ClassVar[Card] = Card(
         title="Layer-wise relevance propagation",
@@ -40,6 +41,13 @@ class LRP(Method):
     )
 
     preset: str = setting("epsilon_plus_flat", "Which rule each layer gets", choices=tuple(PRESETS))
+    positions: bool = setting(False, "Give relevance to positions too (transformers)")
+    position_aggregate: str = setting(
+        "signed",
+        "How the positions of all layers become one number: their sum, or the sum of their sizes",
+        choices=AGGREGATES,
+        advanced=True,
+    )
     low: Any = setting(None, "Lower bound of the preprocessed input (z-box)", advanced=True)
     high: Any = setting(None, "Upper bound of the preprocessed input (z-box)", advanced=True)
     rules: Rules | None = setting(None, "Rules that override the preset's", advanced=True)
@@ -47,12 +55,12 @@ class LRP(Method):
 
     def explain(self, question: Question) -> Finding:
         if self.composite is not None:
-            from attrib.methods.composite import explain_with_composite
-
             return explain_with_composite(self.composite, question)
         rules = preset_named(self.preset, self._bounds(question))
         if self.rules is not None:
             rules = rules | self.rules
+        if self.positions:
+            return with_positions(question, rules, self.position_aggregate)
         return propagate(question, rules)
 
     def _bounds(self, question: Question) -> tuple[Tensor, Tensor]:
@@ -65,31 +73,3 @@ class LRP(Method):
         if bool((low > high).any()):
             raise InputError(f"low must not exceed high, got low={self.low}, high={self.high}")
         return low, high
-
-
-def propagate(question: Question, rules: Rules) -> Finding:
-    """Relevance of the input under `rules`, with the ledger."""
-    if rules.conserving:
-        unite_activations(question.twin)
-    engine = Engine(rules, question.twin, question.x.shape, question.model.weight_cache, question.strict)
-    leaf = packed(question.x).requires_grad_()
-    with torch.enable_grad():
-        with engine:
-            score = question.scores(leaf.clone())
-        wanted = [leaf, *engine.deposits]
-        gradient, *deposits = torch.autograd.grad(score.sum(), wanted, allow_unused=True)
-    values = torch.zeros_like(leaf) if gradient is None else leaf.detach() * gradient
-    for deposit in deposits:
-        if deposit is not None:
-            values = values + deposit
-    score = score.detach()
-    ledger, delta = settled_ledger(values, score, engine)
-    return Finding(values.detach(), score, delta=delta, ledger=ledger, coverage=Coverage(**engine.counts))
-
-
-def settled_ledger(values: Tensor, score: Tensor, engine: Engine) -> tuple[dict[str, Tensor], Tensor]:
-    """(name → (batch,) amounts that add up to the score, what could not be accounted for)."""
-    amounts = {"input": values.flatten(1).sum(1).double(), **engine.ledger.amounts}
-    missing = score.double() - torch.stack(list(amounts.values())).sum(0)
-    amounts["unaccounted"] = missing
-    return {name: amount.to(score.dtype) for name, amount in amounts.items()}, (-missing).to(score.dtype)

@@ -1,0 +1,79 @@
+"""LRP that gives relevance to positions too. Bakish et al. 2025 (PA-LRP).
+
+Position tensors (learned tables, rotary cos and sin, ALiBi biases) become sources under the same rules for sums
+and products: a learned position shares with its token, a rotary one takes half of what the rotated query or key
+has.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attrib.attribution import Coverage
+from attrib.methods.base import Finding, Question
+from attrib.methods.propagation import Flow, settled_ledger
+from attrib.models.positions import position_sources
+from attrib.rules.engine import Rules
+from attrib.rules.spelled import unite_activations
+
+AGGREGATES = ("signed", "absolute")
+
+
+def with_positions(question: Question, rules: Rules, aggregate: str = "signed") -> Finding:
+    """Content and position relevance per token, and their sum.
+
+    aggregate: "signed" conserves; "absolute" adds the sizes of every layer's position tensors, as the authors'
+        code does, and conserves nothing.
+    """
+    unite_activations(question.twin)
+    with position_sources(question.twin, len(question.x)) as sources:
+        flow = Flow.through(question, rules, sources.leaves)
+    text = question.model.kind == "text"
+    tokens = question.x.shape[1] if text else sources.leaves[0][1].shape[1]
+    reached = sources.relevance(flow.sources, tokens)
+    values = flow.input_relevance()
+    by_layer = _by_layer(reached, len(question.x), tokens, values)
+    sizes = [relevance.abs() for _, relevance in reached]
+    signed = by_layer.sum(1)
+    position = signed if aggregate == "signed" or not sizes else torch.stack(sizes).sum(0)
+    ledger, delta = settled_ledger({"input": values, "position": signed}, flow)
+    content = values.double().sum(2).to(values.dtype) if text else values
+    return Finding(
+        content + (position if text else _on_pixels(position, values)),
+        flow.score,
+        kind="tokens" if text else "input",
+        delta=delta,
+        ledger=ledger,
+        coverage=Coverage(**flow.engine.counts),
+        parts={"content": content, "position": position, "position_by_layer": by_layer},
+        notes=_notes(bool(reached), sources.experimental, aggregate),
+    )
+
+
+def _by_layer(reached: list[tuple[str, Tensor]], batch: int, tokens: int, like: Tensor) -> Tensor:
+    """(batch, layers, tokens): what was found in the same place (cos and sin) added up."""
+    layers: dict[str, Tensor] = {}
+    for where, relevance in reached:
+        layers[where] = layers[where] + relevance if where in layers else relevance
+    return torch.stack(list(layers.values()), 1) if layers else like.new_zeros(batch, 1, tokens)
+
+
+def _on_pixels(position: Tensor, values: Tensor) -> Tensor:
+    """Each patch token's position relevance spread evenly over its pixels; tokens before the grid have none."""
+    side = int(position.shape[1] ** 0.5)
+    grid = position[:, -side * side :].reshape(-1, 1, side, side)
+    height, width = values.shape[2] // side, values.shape[3] // side
+    spread = grid.repeat_interleave(height, 2).repeat_interleave(width, 3) / (height * width * values.shape[1])
+    return spread.expand_as(values)
+
+
+def _notes(reached: bool, experimental: bool, aggregate: str) -> tuple[str, ...]:
+    notes = []
+    if not reached:
+        notes.append("no relevance reaches the positions under these rules (CP-LRP cuts queries and keys)")
+    if experimental:
+        notes.append("the rule for ALiBi positions is experimental: a bias is credited to the key it belongs to")
+    if aggregate == "absolute":
+        notes.append("positions are added by their size, as the authors' code does: values do not sum to the score")
+    return tuple(notes)
