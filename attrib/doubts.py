@@ -1,0 +1,43 @@
+"""What speaks against a finding, in words: broken or empty maps, a score that is not accounted for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attrib.methods.base import Finding
+
+
+def doubts(finding: Finding) -> list[str]:
+    """What speaks against the numbers themselves: NaN, all zero, a score that is not accounted for."""
+    found = []
+    flat = finding.values.detach().flatten(1)
+    broken = (~flat.isfinite()).any(1).nonzero()[:, 0].tolist()
+    empty = (flat == 0).all(1).nonzero()[:, 0].tolist()
+    if broken:
+        found.append(f"the map of input {_listed(broken)} holds NaN or infinite values and means nothing")
+    if empty:
+        found.append(f"the map of input {_listed(empty)} is zero everywhere: the method found nothing")
+    if finding.delta is not None:
+        relative = (finding.delta.abs() / finding.score.abs().clamp_min(1e-12)).max().item()
+        if relative > 0.05:
+            found.append(f"the map does not account for {relative:.0%} of the score (completeness error)")
+    if finding.ledger is not None:
+        found += _absorbed(finding.ledger, finding.score)
+    if finding.coverage is not None and finding.coverage.uncovered:
+        names = ", ".join(list(finding.coverage.uncovered)[:5])
+        found.append(f"no rule covers {names}: the plain gradient was used there")
+    return found
+
+
+def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
+    """A note where little of the score reached the input, and what took the rest."""
+    share = (ledger["input"] / score.where(score != 0, torch.ones_like(score))).abs().min().item()
+    if share > 0.5 or len(ledger) == 1:
+        return []
+    taken = max((name for name in ledger if name != "input"), key=lambda name: ledger[name].abs().sum().item())
+    return [f"only {share:.2g} of the score reached the input; most was absorbed by {taken} (see the ledger)"]
+
+
+def _listed(indices: list[int]) -> str:
+    return ", ".join(str(i) for i in indices[:5]) + (" and others" if len(indices) > 5 else "")

@@ -1,0 +1,77 @@
+"""How a result came about: settings, hashes, versions, seconds and memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attrib.attribution import Provenance
+from attrib.methods.base import Method
+
+if TYPE_CHECKING:
+    from attrib.models.text import TextModel
+    from attrib.models.vision import VisionModel
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start counting CUDA's peak anew; elsewhere the process keeps but one peak."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_of(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def provenance_of(
+    model: VisionModel | TextModel, method: Method, hashes: tuple[str, ...], seconds: float
+) -> Provenance:
+    """The provenance of a run that took `seconds` on inputs with these hashes."""
+    return Provenance(
+        method=method.name,
+        settings=plain(method),
+        model=model.name,
+        weights_hash=model.weights_hash,
+        input_hashes=hashes,
+        versions=_versions(),
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        seed=getattr(method, "seed", None),
+        seconds=seconds,
+        peak_memory=_peak_of(model.device),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def plain(value: Any) -> Any:
+    """A method's settings as JSON can hold them."""
+    if isinstance(value, Method):
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+        return {"method": value.name, **fields}
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value if isinstance(value, (int, float, str, bool, type(None))) else repr(value)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("attrib", "torch", "torchvision", "captum", "zennit", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
