@@ -245,7 +245,12 @@ def _length(maps: Tensor) -> Tensor:
     return length
 
 
-_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sum": _summed, "mean": _averaged, "max_abs": _largest, "norm": _length}
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": _summed,
+    "mean": _averaged,
+    "max_abs": _largest,
+    "norm": _length,
+}
 
 
 def labels_of(targets: Sequence[dict[str, Any]]) -> list[str]:

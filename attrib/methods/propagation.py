@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +33,8 @@ class Flow:
     score: Tensor
     leaf: Tensor
     gradient: Tensor | None
-    deposits: list[Tensor | None]
-    sources: list[Tensor | None]
+    deposits: Sequence[Tensor | None]
+    sources: Sequence[Tensor | None]
 
     @staticmethod
     def through(question: Question, rules: Rules, sources: list[tuple[str, Tensor]]) -> Flow:

@@ -85,15 +85,18 @@ def multi_head(call: Call) -> Any:
     return call.engine.under(m.run)
 
 
+_MULTI_HEAD = (
+    "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v",
+    "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training", "key_padding_mask", "need_weights",
+    "attn_mask", "use_separate_proj_weight",
+)  # fmt: skip
+
+
 class _MultiHead:
     """The arguments of F.multi_head_attention_forward: (length, batch, width) in and out."""
 
     def __init__(self, call: Call) -> None:
-        names = ("query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k")
-        names += ("bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training")
-        names += ("key_padding_mask", "need_weights", "attn_mask", "use_separate_proj_weight")
-        self.given = {name: call.argument(i, name) for i, name in enumerate(names)}
-        self.given["need_weights"] = call.argument(15, "need_weights", True)
+        self.given = {name: call.argument(i, name) for i, name in enumerate(_MULTI_HEAD)}
 
     @property
     def plain_enough(self) -> bool:

@@ -126,6 +126,26 @@ class SumWithConstant:
         return output
 
 
+def concatenation(call: Call) -> Any:
+    """Parts keep their relevance; what a constant part (a class token) carries is booked."""
+    parts, axis = call.argument(0, "tensors"), call.argument(1, "dim", 0)
+    output = call.plain()
+    start = 0
+    for part in parts:
+        length = part.shape[axis]
+        if not part.requires_grad and part.is_floating_point():
+            output.register_hook(_booking_slice(call.engine.ledger, part.detach(), axis, start))
+        start += length
+    return output
+
+
+def _booking_slice(ledger: Ledger, part: Tensor, axis: int, start: int) -> Any:
+    def book(c: Tensor) -> None:
+        ledger.absorb("constant tokens", (c.narrow(axis, start, part.shape[axis]) * part).flatten(1).sum(1))
+
+    return book
+
+
 def _finite(constant: Tensor) -> Tensor:
     """A mask's −∞ carries nothing: what it is added to gets coefficient 0."""
     return constant.nan_to_num(0.0, 0.0, 0.0) if constant.is_floating_point() else constant

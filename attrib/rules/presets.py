@@ -40,6 +40,7 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "quotient": e.quotient,
         "sum_of_two": e.SumWithConstant(),
         "difference": e.SumWithConstant(-1.0),
+        "concatenation": e.concatenation,
         "matrix_product": attend.matrix_product,
         "sum_and_product": attend.sum_and_product,
         "attention": attend.FusedAttention(0.25, 0.5),
@@ -59,7 +60,7 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
 def _transformer(activation: Rule, attention: attend.FusedAttention, softmax: Rule) -> Rules:
     """The table of AttnLRP or CP-LRP: linear layers by their gradient, norms and powers of norms as constants."""
     shared = _conserving(Epsilon(0.0), Epsilon(0.0))
-    table: dict[str, Rule] = dict.fromkeys(("activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh"), activation)
+    table = dict.fromkeys(("activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh"), activation)
     return shared | Rules(table | {"attention": attention, "softmax": softmax})
 
 

@@ -172,7 +172,7 @@ def only_one_carries(call: Call) -> Any:
     return NotImplemented if both or denominator else as_gradient(call)
 
 
-_LINEAR = ("conv_transpose", "sum_of_two", "difference")
+_LINEAR = ("conv_transpose", "sum_of_two", "difference", "concatenation")
 
 RESCALE = Rules(
     dict.fromkeys(ACTIVATIONS, rescale)

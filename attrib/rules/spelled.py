@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,11 +18,11 @@ def unite_activations(twin: nn.Module) -> None:
     """Make every activation module of `twin` one operation, so that a rule sees it whole."""
     for module in twin.modules():
         if _may_be_activation(module) and is_activation(module):
-            module.forward = partial(_as_one, module.forward)  # type: ignore[method-assign]
+            module.forward = partial(_as_one, module.forward)
 
 
-def _as_one(forward: object, x: torch.Tensor) -> torch.Tensor:
-    return elementwise_activation(x, forward)  # type: ignore[arg-type]
+def _as_one(forward: Callable[..., Any], x: torch.Tensor) -> torch.Tensor:
+    return elementwise_activation(x, forward)
 
 
 def _may_be_activation(module: nn.Module) -> bool:

@@ -60,13 +60,14 @@ RULED: dict[str, tuple[Function, ...]] = {
     "quotient": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, Tensor.__itruediv__, torch.true_divide),
     "matrix_product": (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm),
     "sum_of_two": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__),
+    "concatenation": (torch.cat, torch.concat, torch.concatenate),
     "difference": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.sub_, Tensor.__isub__, Tensor.__rsub__, torch.rsub),
 }  # fmt: skip
 
 _PROPERTIES: tuple[Any, ...] = (Tensor.mT, Tensor.T, Tensor.H, Tensor.mH, Tensor.data)
 
 LINEAR: tuple[Function, ...] = (
-    torch.cat, torch.concat, torch.stack, torch.hstack, torch.vstack, torch.split, Tensor.split, torch.chunk,
+    torch.stack, torch.hstack, torch.vstack, torch.split, Tensor.split, torch.chunk,
     Tensor.chunk, torch.unbind, Tensor.unbind, torch.sum, Tensor.sum, torch.mean, Tensor.mean, torch.flatten,
     Tensor.flatten, torch.reshape, Tensor.reshape, Tensor.view, Tensor.view_as, torch.permute, Tensor.permute,
     torch.transpose, Tensor.transpose, Tensor.t, torch.t, torch.squeeze, Tensor.squeeze, torch.unsqueeze,
@@ -88,7 +89,8 @@ LINEAR: tuple[Function, ...] = (
 KIND: dict[Any, str] = {function: kind for kind, functions in RULED.items() for function in functions}
 IS_LINEAR = frozenset(LINEAR)
 ACTIVATIONS = frozenset(
-    {"relu", "hardtanh", "leaky_relu", "activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus", "sigmoid"}
+    {"relu", "hardtanh", "leaky_relu", "activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"}
+    | {"sigmoid"}
 )
 
 
