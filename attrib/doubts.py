@@ -9,11 +9,14 @@ from attrib.methods.base import Finding
 
 
 def doubts(finding: Finding) -> list[str]:
-    """What speaks against the numbers themselves: NaN, all zero, a score that is not accounted for."""
+    """What speaks against the numbers themselves: no number, all zero, a score that is not accounted for."""
     found = []
     flat = finding.values.detach().flatten(1)
     broken = (~flat.isfinite()).any(1).nonzero()[:, 0].tolist()
     empty = (flat == 0).all(1).nonzero()[:, 0].tolist()
+    unscored = (~finding.score.detach().isfinite()).nonzero()[:, 0].tolist()
+    if unscored:
+        found.append(f"the model's score of input {_listed(unscored)} is NaN or infinite: nothing can explain it")
     if broken:
         found.append(f"the map of input {_listed(broken)} holds NaN or infinite values and means nothing")
     if empty:
@@ -22,7 +25,7 @@ def doubts(finding: Finding) -> list[str]:
         relative = (finding.delta.abs() / finding.score.abs().clamp_min(1e-12)).max().item()
         if relative > 0.05:
             found.append(f"the map does not account for {relative:.0%} of the score (completeness error)")
-    if finding.ledger is not None:
+    if finding.ledger is not None and not unscored:
         found += _absorbed(finding.ledger, finding.score)
     if finding.coverage is not None and finding.coverage.uncovered:
         names = ", ".join(list(finding.coverage.uncovered)[:5])

@@ -1,0 +1,142 @@
+"""What a caller may write as a target, and what is said about what cannot be one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import attrib
+from attrib.targets import bind, logits_of
+
+LOGITS = torch.tensor([[1.0, 4.0, 2.0, -1.0], [3.0, 0.0, -2.0, 5.0]])
+
+
+def index_of(name):
+    if isinstance(name, str):
+        if name not in ("cat", "dog"):
+            raise attrib.TargetError(f"no class {name}")
+        return ("cat", "dog").index(name)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (None, [4.0, 5.0]),
+        (2, [2.0, -2.0]),
+        ("dog", [4.0, 0.0]),
+        ([0, 3], [1.0, 5.0]),
+        (["dog", 2], [4.0, -2.0]),
+        ((1, 1), [4.0, 0.0]),
+        (torch.tensor([3, 0]), [-1.0, 3.0]),
+        (attrib.Logit("cat"), [1.0, 3.0]),
+        (attrib.LogitDiff("dog", 2), [2.0, 2.0]),
+        ([attrib.LogitDiff(0, 1), attrib.LogitDiff(3, 0)], [-3.0, 2.0]),
+        (lambda outputs: outputs[:, :2].sum(1), [5.0, 3.0]),
+    ],
+)
+def test_scores(target, expected):
+    bound = bind(target, 2, index_of).settled(LOGITS)
+    assert bound.scores(LOGITS).tolist() == expected
+
+
+def test_log_probability():
+    score = bind(attrib.LogProb(1), 2, index_of).scores(LOGITS)
+    torch.testing.assert_close(score, LOGITS.log_softmax(1)[:, 1])
+
+
+def test_rows_are_variants_of_samples():
+    bound = bind([0, 3], 2, index_of)
+    rows = torch.tensor([1, 0, 1])
+    assert bound.scores(LOGITS[[0, 0, 1]], rows).tolist() == [-1.0, 1.0, 5.0]
+    assert bound.part(1, 2).scores(LOGITS[1:]).tolist() == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ([0], "1 targets for 2 inputs"),
+        ([0, 1, 2], "3 targets for 2 inputs"),
+        ("bird", "no class bird"),
+        (1.5, "float"),
+        (True, "bool"),
+        ([0, attrib.LogProb(1)], "LogProb, Logit|Logit, LogProb"),
+        ({"index": 1}, "dict"),
+    ],
+)
+def test_what_cannot_be_bound(target, message):
+    with pytest.raises(attrib.TargetError, match=message):
+        bind(target, 2, index_of)
+
+
+def test_a_class_that_the_model_does_not_have():
+    with pytest.raises(attrib.TargetError, match="target 4 is out of range: the model has 4 classes, 0 to 3"):
+        bind(4, 2, index_of).scores(LOGITS)
+
+
+@pytest.mark.parametrize("returned", [LOGITS, LOGITS.sum(), 3.0, None])
+def test_a_callable_that_returns_something_else(returned):
+    with pytest.raises(attrib.TargetError, match=r"must return a \(batch,\) tensor"):
+        bind(lambda outputs: returned, 2, index_of).scores(LOGITS)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        LOGITS,
+        {"loss": torch.tensor(1.0), "logits": LOGITS},
+        {"out": LOGITS, "aux": LOGITS + 1},
+        {"anything": LOGITS},
+        (LOGITS, LOGITS + 1),
+        [torch.tensor([1]), LOGITS],
+        SimpleNamespace(logits=LOGITS),
+    ],
+)
+def test_logits_are_found(outputs):
+    assert logits_of(outputs) is LOGITS
+
+
+@pytest.mark.parametrize("outputs", [{}, (), None, "logits", {"loss": None}, SimpleNamespace(loss=LOGITS)])
+def test_outputs_without_logits(outputs):
+    with pytest.raises(attrib.UnsupportedModel, match="without a tensor of logits"):
+        logits_of(outputs)
+
+
+def test_dense_logits_are_summed_over_positions():
+    dense = torch.arange(24.0).reshape(2, 3, 2, 2)
+    assert bind(1, 2, index_of).scores(dense).tolist() == dense[:, 1].sum((1, 2)).tolist()
+
+
+def test_flat_logits_are_refused():
+    with pytest.raises(attrib.UnsupportedModel, match=r"\(batch, classes\) is needed"):
+        bind(None, 2, index_of).settled(torch.zeros(2))
+
+
+def test_descriptions_have_labels():
+    labels = ("cat", "dog", "eel", "fox")
+    bound = bind(attrib.LogitDiff("dog", 3), 2, index_of)
+    expected = {"kind": "difference", "index": 1, "label": "dog", "versus": 3, "versus_label": "fox"}
+    assert bound.describe(labels, 2) == [expected, expected]
+
+    def mean_of_all(outputs):
+        return outputs.mean(1)
+
+    assert bind(mean_of_all, 1, index_of).describe(labels, 1) == [{"kind": "function", "function": "mean_of_all"}]
+
+
+def test_a_label_in_a_wrapped_model():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    model = attrib.wrap(net, labels=["cat", "dog", "eel"])
+    x = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    by_label = attrib.explain(model, x, "saliency", "dog")
+    assert torch.equal(by_label.values, attrib.explain(model, x, "saliency", 1).values)
+    assert [t["label"] for t in by_label.target] == ["dog", "dog"]
+    with pytest.raises(attrib.TargetError, match="did you mean 'dog'"):
+        attrib.explain(model, x, "saliency", "dogs")
+    with pytest.raises(attrib.TargetError, match="out of range"):
+        attrib.explain(model, x, "saliency", 3)
+    with pytest.raises(attrib.TargetError, match="out of range"):
+        attrib.explain(model, x, "saliency", -1)
