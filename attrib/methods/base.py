@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.attribution import Coverage
+from attrib.errors import UnsupportedModel
 from attrib.rules.engine import Engine, Rules
 from attrib.targets import BoundTarget
 
@@ -79,7 +80,13 @@ class Question:
         outputs = self.outputs(x, rows, module)
         if self.target.kind == "predicted":
             self.target = self.target.settled(outputs)
-        return self.target.scores(outputs, rows)
+        scores = self.target.scores(outputs, rows)
+        if x.requires_grad and torch.is_grad_enabled() and not scores.requires_grad:
+            raise UnsupportedModel(
+                f"the score of {self.model.name} has no gradient at the input: somewhere the model detaches, rounds or "
+                "runs under no_grad; occlusion and kernel_shap need no gradient"
+            )
+        return scores
 
     def outputs(self, x: Tensor, rows: Tensor | None = None, module: nn.Module | None = None) -> Any:
         """What the twin (or `module`) returns for rows of x; for text, logits at the position that is explained."""

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from contract_nets import METHOD_NAMES, Constant, cheap, model, pictures
+from contract_nets import METHOD_NAMES, Answering, Constant, cheap, model, network, pictures, state_of
 
 import attrib
 from attrib.methods.base import Card, Method
@@ -69,6 +69,21 @@ def test_a_model_that_does_not_look_at_its_input(name):
     result = attrib.explain(model(Constant), pictures(2), cheap(name), 1)
     assert (result.values == 0).all()
     assert any("zero everywhere" in note and "0, 1" in note for note in result.notes), result.notes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_without_gradients(name, dtype):
+    """Methods of forwards only answer; others say what is missing, or have nothing to show."""
+    subject = attrib.wrap(Answering(network(dtype=dtype), lambda logits: logits.detach()))
+    before = state_of(subject.module)
+    try:
+        result = attrib.explain(subject, pictures(2, dtype), cheap(name), 1)
+    except attrib.UnsupportedModel as error:
+        said = str(error)
+        assert "no gradient" in said
+    else:
+        assert name in ("occlusion", "kernel_shap") or (result.values == 0).all()
+    assert state_of(subject.module) == before
 
 
 def test_is_described(name):

@@ -12,18 +12,29 @@ import attrib
 NAMES = (
     "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "squeezenet1_1", "densenet121", "googlenet", "inception_v3",
     "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5", "efficientnet_b0", "efficientnet_v2_s",
-    "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "swin_t", "vit_b_32",
+    "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "swin_t", "vit",
 )  # fmt: skip
 PRESETS = ("epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1")
 
 
+def vision_transformer() -> nn.Module:
+    net = torchvision.models.VisionTransformer(64, 16, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64)
+    nn.init.normal_(net.heads.head.weight)
+    return net
+
+
 def calibrated(name: str) -> tuple[nn.Module, torch.Tensor]:
     """Random weights under which signals keep their size: BatchNorm statistics of a batch, biases that count."""
-    size = {"inception_v3": 96, "vit_b_32": 224}.get(name, 64)
+    size = 96 if name == "inception_v3" else 64
     extra = {"aux_logits": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = getattr(torchvision.models, name)(weights=None, **extra).double()
+        net = vision_transformer() if name == "vit" else getattr(torchvision.models, name)(weights=None, **extra)
+        if name in ("alexnet", "vgg11_bn"):
+            net.avgpool = nn.AdaptiveAvgPool2d(2)
+            channels = 256 if name == "alexnet" else 512
+            net.classifier = nn.Sequential(nn.Linear(4 * channels, 64), nn.ReLU(), nn.Linear(64, 10))
+        net = net.double()
         x = torch.randn(2, 3, size, size, dtype=torch.float64)
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
