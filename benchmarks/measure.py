@@ -72,6 +72,7 @@ def compare(reference: Run, calls: Mapping[str, Run], repeats: int, device: torc
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     ratios: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
+        gc.collect()
         before = seconds_of(reference, device)
         for name, call in calls.items():
             taken, after = seconds_of(call, device), seconds_of(reference, device)
@@ -90,8 +91,7 @@ def compare(reference: Run, calls: Mapping[str, Run], repeats: int, device: torc
 
 
 def seconds_of(call: Run, device: torch.device) -> float:
-    """One run, without the garbage of the runs before it."""
-    gc.collect()
+    """One run, undisturbed by the garbage collector."""
     with _without_collector():
         if device.type != "cuda":
             start = time.process_time()
