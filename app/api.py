@@ -12,8 +12,9 @@ import gradio as gr
 import attrib
 from app import downloads, handlers
 from app.handlers import Answer, Ask, Catalogue
-from app.image_parts import RAW, path_of, photo_input
-from app.image_tab import HEAVY, Limits
+from app.image_parts import path_of, photo_input
+from app.parts import RAW
+from app.running import HEAVY, Limits
 from app.runs import Runs
 from attrib.render import Display
 

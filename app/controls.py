@@ -72,9 +72,17 @@ def build(method: type, values: Mapping[str, Any]) -> Any:
         raise attrib.InputError(f"{_called(method)}: {error}") from error
 
 
-def draw(method: type) -> list[Any]:
-    """One gradio component per control, in the order of `describe`; call it inside a layout."""
-    return [_DRAWN[control.kind](control) for control in describe(method)]
+def draw(method: type, usual: Mapping[str, Any]) -> list[Any]:
+    """One gradio component per control, in the order of `describe`; call it inside a layout.
+
+    usual: values to begin with where they are not the defaults.
+    """
+    return [_DRAWN[control.kind](control) for control in beginning(method, usual)]
+
+
+def beginning(method: type, usual: Mapping[str, Any]) -> list[Control]:
+    """The controls of a method with the values they have at first."""
+    return [dataclasses.replace(c, default=usual.get(c.name, c.default)) for c in describe(method)]
 
 
 def _control(field: dataclasses.Field[Any], hint: Any) -> Control | None:

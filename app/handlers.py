@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import threading
@@ -15,12 +16,20 @@ import attrib
 from app import controls
 from app.runs import Run
 from attrib.attribution import labels_of
-from attrib.models import models, photos
+from attrib.models import MODELS, models, photos
 from attrib.render import Display, Entry
 
 log = logging.getLogger("attrib.app")
 
-DEFAULT_METHODS = ("lrp", "integrated_gradients", "excitation_pullback", "normgrad", "grad_cam", "guided_backprop")
+DEFAULT_METHODS = {
+    "image": ("lrp", "integrated_gradients", "excitation_pullback", "normgrad", "grad_cam", "guided_backprop"),
+    "text": ("lrp", "integrated_gradients", "input_x_gradient", "occlusion"),
+}
+# kind -> method -> values of its controls that suit this kind of input better than the method's defaults
+USUAL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "image": {},
+    "text": {"lrp": {"preset": "attn_lrp", "positions": True}},
+}
 VIEWS = ("over the photo", "map alone")
 USUAL = Display(blur=1.0)  # single pixels are hard to see; one pixel of smoothing moves nothing
 ASCENT = "excitation_pullback"  # its steps > 0 give a changed photo to compare with the original
@@ -37,21 +46,53 @@ class Catalogue:
     def __init__(self, names: Sequence[str] = ()) -> None:
         self.names = tuple(names) or models()
         self._loaded: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._locks = {name: threading.Lock() for name in self.names}  # a slow one keeps nobody from the others
 
     def __getitem__(self, name: str) -> Any:
         """Raises attrib.UnknownName for what is not on offer, attrib.ModelUnavailable for what cannot be had."""
         if name not in self.names:
             raise attrib.UnknownName("model", name, self.names)
-        with self._lock:
+        with self._locks[name]:
             if name not in self._loaded:
                 self._loaded[name] = attrib.load(name)
             return self._loaded[name]
 
+    def of(self, kind: str) -> tuple[str, ...]:
+        """The names for one kind of input, without loading anything."""
+        return tuple(name for name in self.names if kind in kinds_of(name))
+
+    def missing(self, name: str) -> bool:
+        """Whether the model has to be fetched before it can be used."""
+        entry = MODELS.get(name)
+        return entry is not None and name not in self._loaded and not _is_here(entry)
+
+
+def kinds_of(name: str) -> tuple[str, ...]:
+    """What a model explains, as far as its name tells; both where only loading it would."""
+    if name in MODELS:
+        return (MODELS[name].kind,)
+    prefix, _, rest = name.partition(":")
+    if prefix != "hf":
+        return ("image",)
+    try:
+        config = json.loads(Path(rest, "config.json").expanduser().read_text(encoding="utf-8"))
+        heads = " ".join(config.get("architectures") or ())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return ("image", "text")
+    return ("image",) if "ImageClassification" in heads else ("text",)
+
+
+def _is_here(entry: Any) -> bool:
+    present = getattr(entry, "present", None)
+    return bool(present()) if callable(present) else bool(entry.embedded)
+
 
 @dataclass(frozen=True)
 class Ask:
-    """One question. methods: (name, values of its controls); target, versus: class index, label or None."""
+    """One question. methods: (name, values of its controls); target, versus: class index, label or None.
+
+    photo: a file. text: the text to explain instead of a photo.
+    """
 
     photo: str
     model: str
@@ -59,16 +100,27 @@ class Ask:
     target: int | str | None = None
     versus: int | str | None = None
     versus_by: str = "logits"
+    text: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return "image" if self.text is None else "text"
+
+    @property
+    def given(self) -> str:
+        """What is handed to the model. Raises attrib.InputError where there is nothing."""
+        return given(self.photo, self.text)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known so far. slider: (before, after) pictures of an ascent."""
+    """What is known so far. slider: (before, after) pictures of an ascent. text: what was explained, if a text."""
 
     results: dict[str, attrib.Attribution] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     slider: tuple[Any, Any] | None = None
     photo_name: str = ""
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,14 +134,20 @@ class Step:
     done: bool = False
 
 
-def method_titles() -> dict[str, str]:
-    """Methods for images: name to title."""
-    return {name: cls.card.title for name, cls in attrib.METHODS.items() if "image" in cls.applies_to}
+def method_titles(kind: str = "image") -> dict[str, str]:
+    """Methods for a kind of input: name to title."""
+    return {name: cls.card.title for name, cls in attrib.METHODS.items() if kind in cls.applies_to}
 
 
-def preselected() -> list[str]:
-    known = method_titles()
-    return [name for name in DEFAULT_METHODS if name in known] or list(known)[:4]
+def preselected(kind: str = "image") -> list[str]:
+    known = method_titles(kind)
+    return [name for name in DEFAULT_METHODS[kind] if name in known] or list(known)[:4]
+
+
+def usual_settings(kind: str, name: str) -> dict[str, Any]:
+    """The values of a method's controls that differ from its defaults for this kind of input."""
+    known = {control.name for control in controls.describe(attrib.METHODS[name])}
+    return {key: value for key, value in USUAL_SETTINGS[kind].get(name, {}).items() if key in known}
 
 
 def list_methods() -> list[dict[str, Any]]:
@@ -103,21 +161,40 @@ def list_methods() -> list[dict[str, Any]]:
             "reference": attrib.METHODS[name].card.reference,
             "misleads": attrib.METHODS[name].card.misleads,
             "cost": attrib.METHODS[name].card.cost,
+            "inputs": sorted(attrib.METHODS[name].applies_to),
             "settings": [
                 {"name": c.name, "kind": c.kind, "default": c.shown, "help": c.help, "choices": list(c.choices),
                  "low": c.low, "high": c.high}
                 for c in controls.describe(attrib.METHODS[name])
             ],
         }
-        for name, title in method_titles().items()
+        for name, title in (method_titles("image") | method_titles("text")).items()
     ]  # fmt: skip
 
 
 def predict(catalogue: Catalogue, photo: str | None, model: str, k: int = 5) -> list[dict[str, Any]]:
     """The k most probable classes: index, label, probability. Raises attrib's errors without the server's paths."""
     with _WithoutPaths(photo):
-        found = catalogue[model].predict(_given(photo), k=k)[0]
-    return [{"index": int(p.index), "label": str(p.label), "probability": float(p.probability)} for p in found]
+        found = catalogue[model].predict(given(photo), k=k)[0]
+    return [_plain(p) for p in found]
+
+
+def predict_text(catalogue: Catalogue, text: str, model: str, k: int | None = None) -> list[dict[str, Any]]:
+    """The k most probable classes or next tokens (None: five or ten): index, label, probability."""
+    loaded = _of_kind(catalogue, model, "text")
+    wanted = k if k is not None else (10 if loaded.task == "next_token" else 5)
+    return [_plain(p) for p in loaded.predict(given(None, text), k=wanted)[0]]
+
+
+def _plain(p: Any) -> dict[str, Any]:
+    return {"index": int(p.index), "label": str(p.label), "probability": float(p.probability)}
+
+
+def _of_kind(catalogue: Catalogue, name: str, kind: str) -> Any:
+    model = catalogue[name]
+    if model.kind != kind:
+        raise attrib.InputError(f"{name} is a model for {model.kind}s, not for {kind}s")
+    return model
 
 
 def class_choices(catalogue: Catalogue, model: str) -> list[tuple[str, int]]:
@@ -130,24 +207,64 @@ def example_photos() -> dict[str, str]:
     return {name: str(path) for name, path in photos().items()}
 
 
+def fetch(catalogue: Catalogue, name: str, run: Run) -> Iterator[tuple[float, str]]:
+    """Get a model that is not on this machine; yields (fraction, message). Raises attrib.ModelUnavailable."""
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def on_progress(fraction: float, message: str) -> None:
+        run.check()
+        told.put((fraction, message))
+
+    def work() -> None:
+        try:
+            pull = getattr(MODELS[name], "pull", None) if name in MODELS else None
+            if callable(pull):
+                pull(on_progress)
+            catalogue[name]  # loads it
+            told.put(None)
+        except attrib.AttribError as error:
+            told.put(error)
+        except Exception:
+            log.exception("fetching %s failed", name)
+            told.put(attrib.ModelUnavailable(f"{name} could not be fetched; the server's log says why"))
+
+    threading.Thread(target=work, name="attrib-fetch", daemon=True).start()
+    shown: tuple[float, str] = (0.0, f"fetching {name}")
+    try:
+        while True:
+            try:
+                found = told.get(timeout=TICK)
+            except queue.Empty:
+                yield shown
+                continue
+            if found is None:
+                return
+            if isinstance(found, Exception):
+                raise found
+            shown = found
+    finally:
+        run.stop()
+
+
 def explain(ask: Ask, catalogue: Catalogue, run: Run) -> Iterator[Step]:
     """Run the methods one after the other in a thread of their own; yields at least twice a second.
 
     A method that fails leaves its sentence in `failures`, and the others go on. Raises attrib's errors when the
     question itself is wrong (photo, model, target, settings), and attrib.Cancelled when the run is stopped.
     """
-    model = catalogue[ask.model]
-    methods = [(name, _method(name, values)) for name, values in ask.methods]
+    model = _of_kind(catalogue, ask.model, ask.kind)
+    methods = [(name, _method(name, values, ask.kind)) for name, values in ask.methods]
     if not methods:
         raise attrib.InputError("choose at least one method")
     _checked_target(model, ask)
     with _WithoutPaths(ask.photo):
-        model.predict(_given(ask.photo), k=1)  # a bad photo is one error, not one for each method
+        model.predict(ask.given, k=1)  # a bad photo is one error, not one for each method
     told: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
     worker = threading.Thread(target=_work, args=(model, ask, methods, run, told), name="attrib-run", daemon=True)
     worker.start()
     try:
-        yield from _steps(told, Answer(photo_name=Path(ask.photo).stem), [name for name, _ in methods], run)
+        answer = Answer(photo_name=Path(ask.photo).stem, text=ask.text)
+        yield from _steps(told, answer, [name for name, _ in methods], run)
     finally:
         run.stop()  # also when nobody listens any more
 
@@ -230,15 +347,15 @@ def _work(model: Any, ask: Ask, methods: Sequence[tuple[str, Any]], run: Run, to
 def _one(model: Any, ask: Ask, method: Any, on_progress: Any) -> tuple[attrib.Attribution, tuple[Any, Any] | None]:
     if ask.versus is None or ask.versus_by == "logits":
         target = ask.target if ask.versus is None else attrib.LogitDiff(_settled(model, ask), ask.versus)
-        result = attrib.explain(model, ask.photo, method, target, on_progress=on_progress)
-        return result, _slider(model, ask.photo, method, result)
+        result = attrib.explain(model, ask.given, method, target, on_progress=on_progress)
+        return result, _slider(model, ask, method, result)
     halves = []
     for start, target in ((0.0, _settled(model, ask)), (0.5, ask.versus)):
 
         def half(fraction: float, message: str = "", start: float = start) -> None:
             on_progress(start + fraction / 2, message)
 
-        halves.append(attrib.explain(model, ask.photo, method, target, on_progress=half))
+        halves.append(attrib.explain(model, ask.given, method, target, on_progress=half))
     return difference(*halves), None
 
 
@@ -265,18 +382,22 @@ def difference(first: attrib.Attribution, second: attrib.Attribution) -> attrib.
     )
 
 
-def _slider(model: Any, photo: str, method: Any, result: attrib.Attribution) -> tuple[Any, Any] | None:
-    if method.name != ASCENT or not getattr(method, "steps", 0) or result.pictures is None:
+def _slider(model: Any, ask: Ask, method: Any, result: attrib.Attribution) -> tuple[Any, Any] | None:
+    if ask.kind != "image" or method.name != ASCENT or not getattr(method, "steps", 0) or result.pictures is None:
         return None
-    changed = model.encode(photo).x.cpu() + result.values.cpu()
+    changed = model.encode(ask.photo).x.cpu() + result.values.cpu()
     return result.pictures[0], model.preprocessing.inverse(changed)[0]
 
 
 def _settled(model: Any, ask: Ask) -> int | str:
-    return ask.target if ask.target is not None else int(model.predict(ask.photo, k=1)[0][0].index)
+    return ask.target if ask.target is not None else int(model.predict(ask.given, k=1)[0][0].index)
 
 
 def _checked_target(model: Any, ask: Ask) -> None:
+    if ask.kind != "image" and ask.versus_by != "logits":
+        raise attrib.InputError(
+            "maps are subtracted for photos only; a text is contrasted by the difference of logits"
+        )
     if ask.versus_by not in VERSUS:
         raise attrib.UnknownName("comparison", ask.versus_by, VERSUS)
     indices = [model.index_of(name) for name in (ask.target, ask.versus) if name is not None]
@@ -284,14 +405,19 @@ def _checked_target(model: Any, ask: Ask) -> None:
         raise attrib.TargetError("both targets are the same class; choose two different ones, or only one")
 
 
-def _method(name: str, values: Mapping[str, Any]) -> Any:
-    known = method_titles()
+def _method(name: str, values: Mapping[str, Any], kind: str) -> Any:
+    known = method_titles(kind)
     if name not in known:
         raise attrib.UnknownName("method", name, known)
-    return controls.build(attrib.METHODS[name], values)
+    return controls.build(attrib.METHODS[name], {**usual_settings(kind, name), **values})
 
 
-def _given(photo: str | None) -> str:
+def given(photo: str | None, text: str | None = None) -> str:
+    """What the model is asked about. Raises attrib.InputError where there is nothing."""
+    if text is not None:
+        if not text.strip():
+            raise attrib.InputError("write or paste a text first, or take an example")
+        return text
     if not photo:
         raise attrib.InputError("choose a photo first: drop one, paste one, or take an example")
     return photo

@@ -6,6 +6,7 @@ import gradio as gr
 
 from app import api, image_tab
 from app.handlers import Catalogue
+from app.running import Limits
 from app.runs import Runs
 from app.settings import Settings
 
@@ -15,7 +16,7 @@ TITLE = "attrib: why did the network see that?"
 def build(settings: Settings, folder: str) -> gr.Blocks:
     """The whole app; `folder` is where files to download are written."""
     catalogue, runs = Catalogue(settings.models), Runs(settings.timeout)
-    limits = image_tab.Limits(folder, settings.concurrency)
+    limits = Limits(folder, settings.concurrency)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(
             "# attrib\n"

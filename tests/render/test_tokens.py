@@ -33,7 +33,8 @@ Made = Callable[..., Attribution]
 HOSTILE = (
     "<script>alert(1)</script>", '" onmouseover="alert(1)', "' style='position:fixed", "</p></article><h1>",
     "{{ 7 * 7 }}", "{% raw %}", "&lt;b&gt;", "-->", "</style>", "javascript:alert(1)", "\x00\x08\x1b[31m", "\ud83d",
-    "\udc00\ud800", "\u202etxt.exe", "\u2066\u200f", "e\u0301\u0327", "\u0301", "👩‍👩‍👧", "\u200d", "\ufeff", "مرحبا", "中文",
+    "\udc00\ud800", "\u202etxt.exe", "\u2066\u200f", "e\u0301\u0327", "\u0301", "👩‍👩‍👧", "\u200d", "\ufeff", "مرحبا",
+    "中文",
     "\n", "\t", " ", "", "\u2028", "$x^2$", "\\", "`", "x" * 300,
 )  # fmt: skip
 
@@ -98,7 +99,8 @@ def test_no_token_becomes_markup(text: Made, whole_words: bool, tmp_path: Path) 
     [
         (" not", " not"), ("  ", "␣␣"), ("\n", "↵"), ("a\tb", "a⇥b"), ("", "∅"), ("\x00\x1b", "␀␛"), ("\x7f", "␡"),
         ("\ud83d", "\ufffd"), ("\u0301a", "◌\u0301a"), ("e\u0301", "e\u0301"), ("\u202eexe", "‹RLO›exe"),
-        ("👩‍👧", "👩‍👧"), ("\u200d", "‹ZWJ›"), ("\u2028", "‹U+2028›"), ("مرحبا", "مرحبا"), ("中", "中"), ("\x9b", "‹U+009B›"),
+        ("👩‍👧", "👩‍👧"), ("\u200d", "‹ZWJ›"), ("\u2028", "‹U+2028›"), ("مرحبا", "مرحبا"), ("中", "中"),
+        ("\x9b", "‹U+009B›"),
         ("\u2066x\u2069", "‹LRI›x‹PDI›"), ("\xad", "‹U+00AD›"),
     ],
 )  # fmt: skip

@@ -1,0 +1,177 @@
+"""What the tabs share: starting, watching and cancelling a run, and asking a question of a page's values."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+import attrib
+from app import controls, downloads, handlers, markup
+from app.handlers import Answer, Ask, Catalogue
+from app.parts import RAW, Parts
+from app.runs import Runs
+from attrib.render import Display
+
+log = logging.getLogger("attrib.app")
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+REDRAW = 1.0  # seconds between two drawings of a growing gallery
+HEAVY = "explanations"  # one queue for the buttons and the API
+UNEXPECTED = "Something failed for a reason that is not yours; the server's log has it."
+
+Updates = dict[Any, Any]  # component -> its new value
+
+
+@dataclass(frozen=True)
+class Limits:
+    """folder: where files to download are written. concurrency: explanations at the same time."""
+
+    folder: str
+    concurrency: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a tab's components become a question and a display."""
+
+    ask: Callable[[Sequence[Any]], Ask]
+    display: Callable[..., Display]
+
+
+def connect_run(
+    parts: Parts, reading: Reading, catalogue: Catalogue, runs: Runs, limits: Limits, slider: Any = None
+) -> None:
+    """The Explain and Cancel buttons of a tab. slider: shows the photo before and after an ascent."""
+    hidden = [parts.display_box, parts.keep, parts.files, *([slider] if slider is not None else [])]
+    outputs = [parts.answer, parts.gallery, parts.status, parts.explain, parts.cancel, *hidden]
+
+    def explain(request: gr.Request, *values: Any) -> Iterator[Updates]:
+        session = request.session_hash or ""
+        run = runs.begin(session)
+        shown, display, drawn = Answer(), handlers.USUAL, 0.0
+        try:
+            waiting = markup.status("Waiting for the model …", "busy")
+            yield {parts.answer: None, parts.gallery: "", parts.status: waiting, **_running(parts, True),
+                   **{component: gr.update(visible=False) for component in hidden}}  # fmt: skip
+            display = reading.display(*values[: len(parts.display)])
+            ask = reading.ask(values[len(parts.display) :])
+            for step in handlers.explain(ask, catalogue, run):
+                shown = step.answer
+                # drawing the whole gallery costs as much as a quick method: not for each one of many
+                draw = step.done or (step.fresh and time.monotonic() - drawn > REDRAW)
+                drawn = time.monotonic() if draw else drawn
+                yield _progressed(parts, step, display if draw else None, slider)
+        except attrib.AttribError as error:
+            yield _ended(parts, shown, display, str(error))
+        except Exception:
+            log.exception("an explanation failed")
+            yield _ended(parts, shown, display, UNEXPECTED)
+        finally:
+            runs.end(session, run)
+
+    parts.explain.click(
+        explain, [*parts.display, *parts.question], outputs, concurrency_id=HEAVY,
+        concurrency_limit=limits.concurrency, trigger_mode="once", show_progress="minimal",
+        show_progress_on=parts.status, api_visibility="private", **RAW,
+    )  # fmt: skip
+
+    def cancel(request: gr.Request) -> Any:
+        running = runs.cancel(request.session_hash or "")
+        return markup.status("Stopping after the current step …" if running else "Nothing is running.")
+
+    parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
+
+
+def connect_display(parts: Parts, reading: Reading, limits: Limits) -> None:
+    """The display's controls redraw without computing; the button writes the files."""
+
+    def redraw(answer: Answer | None, *display: Any) -> Any:
+        return gr.skip() if answer is None else markup.gallery(answer, reading.display(*display))
+
+    inputs, how = [parts.answer, *parts.display], {"trigger_mode": "always_last", **PRIVATE}
+    for component in parts.display:
+        event = component.release if isinstance(component, gr.Slider) else component.input
+        event(redraw, inputs, parts.gallery, **how)
+        if isinstance(component, gr.Slider):  # arrow keys and the number box do not release
+            component.change(redraw, inputs, parts.gallery, **how)
+
+    def prepare(answer: Answer | None, *display: Any) -> Any:
+        if answer is None or not answer.results:
+            raise gr.Error("There is nothing to download yet; press Explain first.", print_exception=False)
+        return gr.update(value=downloads.write(answer, reading.display(*display), limits.folder), visible=True)
+
+    parts.prepare.click(prepare, inputs, parts.files, api_visibility="private", show_progress="minimal")
+
+
+def connect_groups(parts: Parts) -> None:
+    """Only the chosen methods show their settings."""
+
+    def show_groups(chosen: list[str]) -> list[Any]:
+        return [gr.update(visible=name in chosen) for name in parts.groups]
+
+    parts.methods.change(show_groups, parts.methods, list(parts.groups.values()), queue=False, **PRIVATE)
+
+
+def methods_of(parts: Parts, chosen: Sequence[str], flat: Sequence[Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """The chosen methods with the values of their controls; flat: the values of all controls."""
+    methods, position = [], 0
+    for name, components in parts.settings.items():
+        mine = flat[position : position + len(components)]
+        position += len(components)
+        if name in chosen:
+            known = controls.describe(attrib.METHODS[name])
+            methods.append((name, {c.name: value for c, value in zip(known, mine, strict=True)}))
+    return tuple(methods)
+
+
+def guarded(handler: Callable[..., Any], outputs: list[Any], status: int) -> Callable[..., Any]:
+    """An unexpected exception becomes a sentence in the status, not a page of Python."""
+
+    @wraps(handler)
+    def guarded_handler(*values: Any) -> Any:
+        try:
+            return handler(*values)
+        except Exception:
+            log.exception("a handler failed")
+            return tuple(markup.status(UNEXPECTED, "error") if i == status else gr.skip() for i in range(len(outputs)))
+
+    return guarded_handler
+
+
+def _progressed(parts: Parts, step: handlers.Step, display: Display | None, slider: Any) -> Updates:
+    """What the page shows after a step; the gallery is drawn again where a display is given."""
+    told = markup.status(step.message, "done") if step.done else markup.status(step.message, "busy", step.fraction)
+    answer = step.answer
+    updates = {parts.answer: answer, parts.status: told, **_running(parts, not step.done)}
+    if display is None:
+        return updates
+    ready = gr.update(visible=bool(answer.results))
+    updates |= {parts.gallery: markup.gallery(answer, display), parts.display_box: ready}
+    if step.done:
+        updates[parts.keep] = ready
+        if answer.slider and slider is not None:
+            updates[slider] = gr.update(visible=True, value=answer.slider)
+    return updates
+
+
+def _ended(parts: Parts, answer: Answer, display: Display, sentence: str) -> Updates:
+    """After an error or Cancel: what was found before stays."""
+    kept = gr.update(visible=bool(answer.results))
+    return {
+        parts.answer: answer,
+        parts.gallery: markup.gallery(answer, display),
+        parts.status: markup.status(sentence, "error"),
+        **_running(parts, False),
+        parts.display_box: kept,
+        parts.keep: kept,
+    }
+
+
+def _running(parts: Parts, yes: bool) -> Updates:
+    return {parts.explain: gr.update(interactive=not yes), parts.cancel: gr.update(interactive=yes)}
