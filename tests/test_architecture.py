@@ -115,7 +115,7 @@ def test_nothing_imports_the_app():
 def test_files_are_short(path, request):
     lines = (ROOT / path).read_text().count("\n")
     if path in TOO_LONG:
-        request.applymarker(pytest.mark.xfail(reason=f"{lines} lines"))
+        request.applymarker(pytest.mark.xfail(reason=f"{lines} lines", strict=False))
     assert lines <= 300, f"{path} has {lines} lines"
 
 
