@@ -132,6 +132,8 @@ def concatenation(call: Call) -> Any:
     output = call.plain()
     start = 0
     for part in parts:
+        if part.numel() == 0:  # of any shape, says torch.cat: the empty cache of a language model
+            continue
         length = part.shape[axis]
         if not part.requires_grad and part.is_floating_point():
             output.register_hook(_booking_slice(call.engine.ledger, part.detach(), axis, start))
