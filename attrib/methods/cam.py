@@ -11,7 +11,8 @@ from torch import Tensor
 
 from attrib import readouts
 from attrib.methods.base import Card, Finding, Method, Question, setting
-from attrib.sites import Taps, survey
+from attrib.sites import survey
+from attrib.taps import Taps
 
 LAYER_HELP = "The layer to look at, by its path in the model; empty: the last stage, found by a probe."
 

@@ -16,7 +16,8 @@ from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.meta import one_step
 from attrib.methods.passes import about
 from attrib.readouts import Geometry
-from attrib.sites import Survey, Taps, survey
+from attrib.sites import Survey, survey
+from attrib.taps import Taps
 
 VIRTUAL = ("bias", "scaling", "conv1x1", "conv3x3", "depthwise3x3", "none")
 COMBINE = ("product", "sum", "geometric")

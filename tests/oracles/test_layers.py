@@ -18,7 +18,8 @@ from attrib.errors import InputError, TargetError, UnknownName, UnsupportedModel
 from attrib.methods.cam import GradCAM, GradCAMPlusPlus, LayerCAM
 from attrib.methods.normgrad import NormGrad, geometry_of, virtual_geometry
 from attrib.rules.shadow import shadow
-from attrib.sites import Taps, survey
+from attrib.sites import survey
+from attrib.taps import Taps
 
 
 def cut(net, x, at, target):
