@@ -46,7 +46,7 @@ def guided(call: Call) -> Any:
 
 
 def _guided(u: Tensor, y: Tensor, high: float | None) -> Tensor:
-    passed: Tensor = torch.ops.aten.threshold_backward(u.clamp_min(0), y, 0)
+    passed: Tensor = torch.ops.aten.threshold_backward(u, y, 0).clamp_min_(0)
     return passed if high is None else passed * (y < high)
 
 
@@ -71,6 +71,11 @@ def passed(call: Call) -> Any:
 _TINY = 1e-30  # with y = 0 the quotient is 0 for every z ≤ 0
 
 
+def multiplied(u: Tensor, factor: Tensor) -> Tensor:
+    """u ⊙ factor in the factor's memory, which only this node knows: new memory is what costs on a CPU."""
+    return factor.mul_(u) if factor.dtype == u.dtype else u * factor
+
+
 @dataclass(frozen=True)
 class ExcitationGate:
     """u ⊙ σ(z/τ); under a ceiling h: u ⊙ (σ(z/τ) − σ((z−h)/τ)), the slope of the softly clamped line.
@@ -90,6 +95,6 @@ class ExcitationGate:
             if high is not None:
                 gate -= torch.sigmoid((z - high) / self.temperature)
             y = z.clamp_(0, high) if call.in_place else z.clamp(0, high)
-            return y, (gate,), torch.mul
+            return y, (gate,), multiplied
 
         return ruled(compute, call.x)

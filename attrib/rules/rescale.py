@@ -19,6 +19,7 @@ from attrib.rules.affine import Affine
 from attrib.rules.elementwise import as_gradient, out_of_place
 from attrib.rules.engine import Call, Engine, Rules, ruled
 from attrib.rules.linear import Epsilon, fold_batch_norm
+from attrib.rules.rectifiers import multiplied
 from attrib.rules.vocabulary import ACTIVATIONS, KIND
 from attrib.rules.weights import WeightCache
 
@@ -80,7 +81,7 @@ def rescale(call: Call) -> Any:
     def compute(z: Tensor) -> Any:
         if call.kind == "relu" and z.dtype != torch.float16:
             y, multiplier = _rectified(z, reference, call.in_place)
-            return y, (multiplier,), torch.mul
+            return y, (multiplier,), multiplied
         step = z - reference
         y = function(z, **settings)
         multiplier = _quotient(y - function(reference, **settings), step, _slope(function, settings, z))
