@@ -16,14 +16,15 @@ from app.image_parts import path_of, photo_input
 from app.parts import RAW
 from app.running import HEAVY, Limits
 from app.runs import Runs
-from attrib.render import Display
+from attrib.render import Display, has_parts, is_text
+from attrib.render.tokens import part_of
 
 
 def add(catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
     """Call it inside gr.Blocks. The components are never shown: they type and check what programs send."""
     with gr.Row(visible=False):
         photo, trigger = photo_input("image"), gr.Button()
-        model = gr.Textbox(catalogue.names[0], label="model")
+        model = gr.Textbox((catalogue.of("image") or catalogue.names)[0], label="model")
         target, versus = gr.Textbox("", label="target"), gr.Textbox("", label="versus")
         methods = gr.JSON(handlers.preselected(), label="methods")
         settings = gr.JSON({}, label="settings")
@@ -42,21 +43,21 @@ def add(catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
         run = runs.begin(session)
         found = Answer()
         try:
-            ask = Ask(path_of(photo), model, _methods(methods, settings), _name(target), _name(versus))
+            ask = Ask(path_of(photo), model, methods_asked(methods, settings), name_asked(target), name_asked(versus))
             for step in handlers.explain(ask, catalogue, run):
                 found = step.answer
         finally:
             runs.end(session, run)
-        return _document(found), downloads.write(found, Display(), limits.folder) if found.results else []
+        return document(found), downloads.write(found, Display(), limits.folder) if found.results else []
 
-    trigger.click(_clear(lambda: list(catalogue.names)), None, answer, api_name="list_models",
+    trigger.click(clear(lambda: list(catalogue.names)), None, answer, api_name="list_models",
                   api_description="The models on offer.")  # fmt: skip
-    trigger.click(_clear(handlers.list_methods), None, answer, api_name="list_methods",
+    trigger.click(clear(handlers.list_methods), None, answer, api_name="list_methods",
                   api_description="The methods with their cards and settings.")  # fmt: skip
-    trigger.click(_clear(predict_image), [photo, model, k], answer, api_name="predict_image", **RAW,
+    trigger.click(clear(predict_image), [photo, model, k], answer, api_name="predict_image", **RAW,
                   api_description="The k most probable classes of an image.")  # fmt: skip
     trigger.click(
-        _clear(explain_image), [photo, model, methods, target, versus, settings], [answer, files],
+        clear(explain_image), [photo, model, methods, target, versus, settings], [answer, files],
         api_name="explain_image", concurrency_id=HEAVY, concurrency_limit=limits.concurrency, **RAW,
         api_description="Explain an image. methods: list of names; target, versus: label or index as text, empty "
         "for the top prediction and for none; settings: {method: {setting: value}}. Returns numbers and provenance, "
@@ -64,7 +65,7 @@ def add(catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
     )  # fmt: skip
 
 
-def _methods(names: Any, settings: Any) -> tuple[tuple[str, Any], ...]:
+def methods_asked(names: Any, settings: Any) -> tuple[tuple[str, Any], ...]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise attrib.InputError(f"methods: a list of names is needed, got {type(names).__name__}")
@@ -73,12 +74,14 @@ def _methods(names: Any, settings: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((name, (settings or {}).get(name, {})) for name in dict.fromkeys(names))
 
 
-def _name(given: Any) -> int | str | None:
-    text = str("" if given is None else given).strip()
+def name_asked(given: Any, strip: bool = True) -> int | str | None:
+    """A target as a program gives it: digits are an index, nothing is None."""
+    text = str("" if given is None else given)
+    text = text.strip() if strip else text
     return int(text) if text.isascii() and text.isdigit() else text or None
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def document(answer: Answer) -> dict[str, Any]:
     """What a program may read of each result, short of the maps themselves, which are in the files."""
     return {"results": {name: _numbers(a) for name, a in answer.results.items()}, "failures": answer.failures}
 
@@ -96,10 +99,19 @@ def _numbers(a: attrib.Attribution) -> dict[str, Any]:
         "settings": json.loads(json.dumps(a.provenance.settings)),
         "seconds": a.provenance.seconds,
         "weights_hash": a.provenance.weights_hash,
+        **(_tokens(a) if is_text(a) else {}),
     }
 
 
-def _clear(handler: Callable[..., Any]) -> Callable[..., Any]:
+def _tokens(a: attrib.Attribution) -> dict[str, Any]:
+    """Each token with its relevance, its word, and what is content and position where they are known apart."""
+    size = len(a.tokens(0))
+    parts = {name: part_of(a, name)[0, :size].tolist() for name in ("content", "position")} if has_parts(a) else None
+    words = None if a.words is None else list(a.words[0])
+    return {"tokens": [list(pair) for pair in a.tokens(0)], "words": words, "parts": parts}
+
+
+def clear(handler: Callable[..., Any]) -> Callable[..., Any]:
     """attrib's errors reach the client as one sentence."""
 
     @wraps(handler)

@@ -8,19 +8,32 @@ import zipfile
 from pathlib import Path
 
 from app import handlers
-from attrib.render import Display, Entry, annotated, drawn_maps, over, scales, standalone
+from attrib.render import (
+    Display,
+    Entry,
+    annotated,
+    captioned,
+    drawn_maps,
+    over,
+    pieces,
+    scales,
+    standalone,
+    token_scales,
+)
 
 
 def write(answer: handlers.Answer, display: Display, folder: str | Path) -> list[str]:
     """Write everything into a new folder inside `folder`; returns the zip, the page, each method's."""
     place = Path(tempfile.mkdtemp(dir=folder))
-    stem = _safe(answer.photo_name) or "photo"
+    stem = "text" if answer.text is not None else _safe(answer.photo_name) or "photo"
     entries = handlers.titled(answer)
     page = place / f"{stem}.html"
-    facts = {"photo": answer.photo_name, "target": handlers.target_name(answer)}
-    title = f"Why {handlers.target_name(answer)}?"
+    target = handlers.target_name(answer)
+    given = {"photo": answer.photo_name} if answer.text is None else {"text": answer.text}
+    facts, title = {**given, "target": target}, f"Why {target}?"
     page.write_text(standalone(entries, display, title=title, facts=facts), encoding="utf-8")
-    files = [page, *_pictures(entries, display, place, stem), *_raw(entries, place, stem)]
+    drawn = _pictures if answer.text is None else _texts
+    files = [page, *drawn(entries, display, place, stem), *_raw(entries, place, stem)]
     whole = place / f"{stem}.zip"
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in files:
@@ -37,6 +50,15 @@ def _pictures(entries: list[Entry], display: Display, place: Path, stem: str) ->
         picture = over(values, scale, None if pictures is None else pictures[entry.sample], display, size=672)
         paths.append(place / f"{stem}.{_safe(entry.attribution.method)}.png")
         annotated(picture, scale, entry.name).save(paths[-1])
+    return paths
+
+
+def _texts(entries: list[Entry], display: Display, place: Path, stem: str) -> list[Path]:
+    drawn = token_scales([(e.attribution, e.sample) for e in entries], display)
+    paths = []
+    for entry, scale in zip(entries, drawn, strict=True):
+        paths.append(place / f"{stem}.{_safe(entry.attribution.method)}.png")
+        captioned(pieces(entry.attribution, entry.sample, display), scale, entry.name).save(paths[-1])
     return paths
 
 

@@ -17,7 +17,7 @@ from app import controls
 from app.runs import Run
 from attrib.attribution import labels_of
 from attrib.models import MODELS, models, photos
-from attrib.render import Display, Entry
+from attrib.render import Display, Entry, readable
 
 log = logging.getLogger("attrib.app")
 
@@ -32,8 +32,19 @@ USUAL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 }
 VIEWS = ("over the photo", "map alone")
 USUAL = Display(blur=1.0)  # single pixels are hard to see; one pixel of smoothing moves nothing
+USUAL_TEXT = Display(whole_words=True)
+TEXT_SCALES = {"relative": "Shared, % of each method's strongest", "raw": "Shared, raw values", "own": "Each its own"}
 ASCENT = "excitation_pullback"  # its steps > 0 give a changed photo to compare with the original
 TICK = 0.4  # seconds between two signs of life
+# text, and the model it is for where that is on offer
+EXAMPLE_TEXTS: tuple[tuple[str, str], ...] = (
+    ("The plot is thin, but the acting is wonderful and I left the cinema smiling.", "minilm-sentiment"),
+    ("The food was not good at all, and nobody seemed to care.", "minilm-sentiment"),
+    ("I expected to hate this phone. I was wrong.", "minilm-sentiment"),
+    ("The capital of France is", "smollm2-135m"),
+    ("When Mary and John went to the store, John gave a drink to", "smollm2-135m"),
+    ("Roses are red, violets are", "smollm2-135m"),
+)
 VERSUS = {
     "logits": "explain the difference of the two logits",
     "maps": "subtract the two maps, each in shares of its own total",
@@ -202,6 +213,14 @@ def class_choices(catalogue: Catalogue, model: str) -> list[tuple[str, int]]:
     return [(f"{label} ({index})", index) for index, label in enumerate(catalogue[model].labels or ())]
 
 
+def text_choices(catalogue: Catalogue, model: str, found: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """(text, index) of what may be a target: every class, or the likeliest tokens of a language model."""
+    labels = _of_kind(catalogue, model, "text").labels
+    if labels is not None:
+        return [(f"{readable(label)} ({index})", index) for index, label in enumerate(labels)]
+    return [(f"“{readable(row['label'])}” ({row['index']})", row["index"]) for row in found]
+
+
 def example_photos() -> dict[str, str]:
     """Example photos by name."""
     return {name: str(path) for name, path in photos().items()}
@@ -281,7 +300,7 @@ def titled(answer: Answer) -> list[Entry]:
 def target_name(answer: Answer) -> str:
     """What is explained, in words."""
     first = next(iter(answer.results.values()), None)
-    return "" if first is None else labels_of(first.target)[0]
+    return "" if first is None else readable(labels_of(first.target)[0])
 
 
 def display_of(opacity: float, palette: str, how: str, percentile: float, view: str, blur: float) -> Display:
@@ -348,7 +367,7 @@ def _one(model: Any, ask: Ask, method: Any, on_progress: Any) -> tuple[attrib.At
     if ask.versus is None or ask.versus_by == "logits":
         target = ask.target if ask.versus is None else attrib.LogitDiff(_settled(model, ask), ask.versus)
         result = attrib.explain(model, ask.given, method, target, on_progress=on_progress)
-        return result, _slider(model, ask, method, result)
+        return _named(model, ask, result), _slider(model, ask, method, result)
     halves = []
     for start, target in ((0.0, _settled(model, ask)), (0.5, ask.versus)):
 
@@ -357,6 +376,20 @@ def _one(model: Any, ask: Ask, method: Any, on_progress: Any) -> tuple[attrib.At
 
         halves.append(attrib.explain(model, ask.given, method, target, on_progress=half))
     return difference(*halves), None
+
+
+def _named(model: Any, ask: Ask, result: attrib.Attribution) -> attrib.Attribution:
+    """A language model has no list of labels: its targets are called as their tokens read."""
+    if ask.kind != "text":
+        return result
+    named = [
+        {**target, **{name: model.label_of(target[key]) for key, name in _LABELS if key in target}}
+        for target in result.target
+    ]
+    return replace(result, target=named)
+
+
+_LABELS = (("index", "label"), ("versus", "versus_label"))
 
 
 def difference(first: attrib.Attribution, second: attrib.Attribution) -> attrib.Attribution:
@@ -395,9 +428,7 @@ def _settled(model: Any, ask: Ask) -> int | str:
 
 def _checked_target(model: Any, ask: Ask) -> None:
     if ask.kind != "image" and ask.versus_by != "logits":
-        raise attrib.InputError(
-            "maps are subtracted for photos only; a text is contrasted by the difference of logits"
-        )
+        raise attrib.InputError("maps are subtracted for photos only; a text is contrasted by the difference of logits")
     if ask.versus_by not in VERSUS:
         raise attrib.UnknownName("comparison", ask.versus_by, VERSUS)
     indices = [model.index_of(name) for name in (ask.target, ask.versus) if name is not None]

@@ -40,7 +40,6 @@ def build(page: gr.Blocks, catalogue: Catalogue, runs: Runs, limits: Limits) -> 
     connect_run(parts, reading, catalogue, runs, limits, parts.slider)
     connect_display(parts, reading, limits)
     _connect_link(page, parts, catalogue)
-    page.unload(_stop_when_closed(runs))
 
 
 def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
@@ -145,7 +144,9 @@ def _offered(index: int | None, classes: list[tuple[str, int]], problems: list[s
     return None
 
 
-def _stop_when_closed(runs: Runs) -> Callable[..., None]:
+def stop_when_closed(runs: Runs) -> Callable[..., None]:
+    """A tab of the browser that is closed stops its run."""
+
     def stop(request: gr.Request) -> None:
         runs.cancel(request.session_hash or "")
 

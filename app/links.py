@@ -46,7 +46,7 @@ def to_query(view: View) -> str:
                 "view": "over", "smooth": usual.blur}  # fmt: skip
     pairs |= {name: value for name, value in shown.items() if value != defaults[name]}
     for method, values in view.settings.items():
-        pairs |= {f"{method}.{name}": _text(value) for name, value in values.items()}
+        pairs |= {f"{method}.{name}": text_of(value) for name, value in values.items()}
     return urlencode({name: value for name, value in pairs.items() if value is not None})
 
 
@@ -81,17 +81,17 @@ def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[View,
             raw=query.get("view") == "map",
             blur=_within(query, "smooth", 0, 8, handlers.USUAL.blur, problems),
         ),
-        settings=_settings(query, titles, problems),
+        settings=settings_of(query, titles, problems),
     ), problems
 
 
-def changed(method: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that differ from what the controls show at first."""
-    usual = {control.name: control.shown for control in controls.describe(method)}
+def changed(method: type, values: Mapping[str, Any], beginning: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values that differ from what the controls show at first; beginning: where that is not the default."""
+    usual = {control.name: control.shown for control in controls.beginning(method, beginning or {})}
     return {name: value for name, value in values.items() if value != usual[name]}
 
 
-def _settings(query: Mapping[str, str], titles: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, Any]]:
+def settings_of(query: Mapping[str, str], titles: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for key, value in query.items():
         method, dot, name = key.partition(".")
@@ -130,5 +130,5 @@ def _within(query: Mapping[str, str], name: str, low: float, high: float, defaul
     return default
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

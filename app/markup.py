@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 import attrib
 from app import handlers
 from app.handlers import Answer
-from attrib.render import Display, cards
+from attrib.render import Display, cards, readable
 from attrib.render.html import embedded
 
 
@@ -27,16 +27,16 @@ def status(text: str, kind: str = "hint", fraction: float | None = None) -> str:
     return inert(f'<div class="at-status at-{kind}" role="{role}"><span>{html.escape(text)}</span>{bar}</div>')
 
 
-def bars(found: list[dict[str, Any]], chosen: int | None) -> str:
+def bars(found: list[dict[str, Any]], chosen: Any, empty: str = "The five most probable classes will be here.") -> str:
     if not found:
-        return '<p class="at-empty">The five most probable classes will be here.</p>'
+        return f'<p class="at-empty">{html.escape(empty)}</p>'
     rows = []
     for row in found:
         share, index = 100 * row["probability"], row["index"]
         rows.append(
             f'<button type="button" data-index="{index}" aria-pressed="{str(index == chosen).lower()}">'
             f'<span class="at-fill" style="width:{share:.1f}%"></span>'
-            f"<span>{html.escape(row['label'])}</span><span>{share:.1f} %</span></button>"
+            f"<span>{html.escape(readable(row['label']))}</span><span>{share:.1f} %</span></button>"
         )
     return inert(f'<div class="at-bars" role="group" aria-label="Predictions; choose the target">{"".join(rows)}</div>')
 
@@ -52,6 +52,14 @@ def examples() -> str:
             f'<img src="{small}" alt=""></button>'
         )
     return inert(f'<div class="at-examples" role="group" aria-label="Example photos">{"".join(rows)}</div>')
+
+
+def example_texts() -> str:
+    rows = [
+        f'<button type="button" data-index="{index}">{html.escape(text)}</button>'
+        for index, (text, _) in enumerate(handlers.EXAMPLE_TEXTS)
+    ]
+    return inert(f'<div class="at-lines" role="group" aria-label="Example texts">{"".join(rows)}</div>')
 
 
 def gallery(answer: Answer, display: Display) -> str:

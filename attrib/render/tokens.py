@@ -59,7 +59,7 @@ def pieces(a: Attribution, sample: int, display: Display) -> list[Piece]:
         if display.whole_words and word is not None and word == last:
             found[-1] = Piece(found[-1].text + text, found[-1].value + value)
         else:
-            found.append(Piece(text, value, a.words is not None and word is None))
+            found.append(Piece(text, value, a.words is not None and word is None and bool(text.strip())))
         last = word
     return found
 
@@ -107,7 +107,7 @@ def readable(text: str) -> str:
     Control characters, direction marks and surrogates become signs; a joiner inside an emoji stays.
     """
     if not text:
-        return "∅"
+        return "⋯"  # the rest of a character that an earlier token began
     shown = "".join(_shown(text, i) for i in range(len(text)))
     if unicodedata.category(text[0])[0] == "M":  # it would sit on the token before
         shown = "◌" + shown

@@ -97,7 +97,7 @@ def test_no_token_becomes_markup(text: Made, whole_words: bool, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("token", "shown"),
     [
-        (" not", " not"), ("  ", "␣␣"), ("\n", "↵"), ("a\tb", "a⇥b"), ("", "∅"), ("\x00\x1b", "␀␛"), ("\x7f", "␡"),
+        (" not", " not"), ("  ", "␣␣"), ("\n", "↵"), ("a\tb", "a⇥b"), ("", "⋯"), ("\x00\x1b", "␀␛"), ("\x7f", "␡"),
         ("\ud83d", "\ufffd"), ("\u0301a", "◌\u0301a"), ("e\u0301", "e\u0301"), ("\u202eexe", "‹RLO›exe"),
         ("👩‍👧", "👩‍👧"), ("\u200d", "‹ZWJ›"), ("\u2028", "‹U+2028›"), ("مرحبا", "مرحبا"), ("中", "中"),
         ("\x9b", "‹U+009B›"),

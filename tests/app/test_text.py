@@ -1,0 +1,204 @@
+"""The text tab: its handlers, its links, and the whole flow in a browser, on tiny transformers made here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from playwright.sync_api import Page, expect
+
+import attrib
+from app import downloads, handlers, text_links
+from app.handlers import Answer, Ask, Catalogue
+from app.runs import Run
+from app.text_links import TextView
+from attrib.models import MODELS
+from attrib.render import Display
+from tests.app import tiny_text
+from tests.app.conftest import _free_port
+from tests.app.tiny_text import CLASSIFIER, LANGUAGE
+
+TEXT = "the film was not good at all <script>alert(1)</script>"
+LONG = 30_000  # ms
+
+
+@pytest.fixture
+def catalogue(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    for name in (CLASSIFIER, LANGUAGE):
+        monkeypatch.setitem(MODELS, name, None)  # type: ignore[arg-type]  # so that it is taken out again
+    tiny_text.offer()
+    return Catalogue((CLASSIFIER, LANGUAGE, "squeezenet1_1"))
+
+
+def run(catalogue: Catalogue, **changes: Any) -> Answer:
+    fields: dict[str, Any] = {"photo": "", "model": CLASSIFIER, "methods": (("lrp", {}),), "text": TEXT}
+    return list(handlers.explain(Ask(**{**fields, **changes}), catalogue, Run(100)))[-1].answer
+
+
+def test_each_tab_has_its_models(catalogue: Catalogue) -> None:
+    assert catalogue.of("text") == (CLASSIFIER, LANGUAGE)
+    assert catalogue.of("image") == ("squeezenet1_1",)
+
+
+def test_a_local_folder_is_offered_where_its_head_belongs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
+    assert handlers.kinds_of(f"hf:{tmp_path}") == ("image",)
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+    assert handlers.kinds_of(f"hf:{tmp_path}") == ("text",)
+    assert handlers.kinds_of("hf:some/thing") == ("image", "text")
+    assert handlers.kinds_of("timm:resnet50") == ("image",)
+
+
+def test_classes_and_next_tokens_are_predicted(catalogue: Catalogue) -> None:
+    assert len(handlers.predict_text(catalogue, TEXT, CLASSIFIER)) == 3
+    tokens = handlers.predict_text(catalogue, TEXT, LANGUAGE)
+    assert len(tokens) == 10
+    assert len(handlers.text_choices(catalogue, LANGUAGE, tokens)) == 10
+
+
+def test_lrp_tells_content_and_position_apart_by_itself(catalogue: Catalogue) -> None:
+    result = run(catalogue).results["lrp"]
+    assert result.parts is not None
+    assert result.provenance.settings["preset"] == "attn_lrp"
+    assert sum(float(v[0]) for v in (result.ledger or {}).values()) == pytest.approx(float(result.score[0]), abs=1e-5)
+
+
+def test_a_contrast_is_the_difference_of_logits(catalogue: Catalogue) -> None:
+    answer = run(catalogue, target="good", versus="bad")
+    assert handlers.target_name(answer) == "good rather than bad"
+    first, second = (run(catalogue, target=t).results["lrp"] for t in ("good", "bad"))
+    assert float(answer.results["lrp"].score[0]) == pytest.approx(float(first.score[0] - second.score[0]), abs=1e-5)
+
+
+def test_a_token_is_called_as_it_reads(catalogue: Catalogue) -> None:
+    assert handlers.target_name(run(catalogue, model=LANGUAGE, target="paris", versus="london")) == (
+        "paris rather than london"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"text": ""}, attrib.InputError, "write or paste a text"),
+        ({"text": " \n"}, attrib.InputError, "write or paste a text"),
+        ({"text": "good " * 100}, attrib.InputError, "64"),
+        ({"text": "\ud800"}, attrib.InputError, "surrogate"),
+        ({"target": "wonderful"}, attrib.TargetError, "wonderful"),
+        ({"model": LANGUAGE, "target": "paris london"}, attrib.TargetError, "not one token"),
+        ({"model": "squeezenet1_1"}, attrib.InputError, "model for images"),
+        ({"methods": (("grad_cam", {}),)}, attrib.UnknownName, "grad_cam"),
+        ({"target": "good", "versus": "good"}, attrib.TargetError, "same"),
+    ],
+)
+def test_a_wrong_question_is_one_clear_error(
+    catalogue: Catalogue, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        run(catalogue, **changes)
+
+
+def test_files_hold_everything_and_no_markup_of_the_text(catalogue: Catalogue, tmp_path: Path) -> None:
+    paths = [Path(p) for p in downloads.write(run(catalogue), Display(whole_words=True), tmp_path)]
+    assert sorted(p.suffix for p in paths) == [".html", ".json", ".png", ".safetensors", ".zip"]
+    page = next(p for p in paths if p.suffix == ".html").read_text()
+    assert "<script" not in page
+    assert "at-ledger" in page
+    with zipfile.ZipFile(paths[0]) as archive:
+        assert sorted(archive.namelist()) == sorted(p.name for p in paths[1:])
+
+
+def test_a_link_comes_back_as_it_went() -> None:
+    view = TextView(
+        text="not good & <b>", model=LANGUAGE, methods=("lrp",), target=" Paris", versus=7,
+        display=Display(part="position", how="own", palette="green–brown"), settings={"lrp": {"preset": "cp_lrp"}},
+    )  # fmt: skip
+    assert text_links.from_query(dict(parse_qsl(text_links.to_query(view))), (LANGUAGE,)) == (view, [])
+    digit = TextView(target="7")
+    assert text_links.from_query(dict(parse_qsl(text_links.to_query(digit))), ())[0] == digit
+    assert "text=x" not in text_links.to_query(TextView(text="x" * 5000))
+
+
+@pytest.mark.parametrize("query", ["model=evil", "part=x", "words=maybe", "scale=density", "methods=grad_cam"])
+def test_what_a_link_asks_for_in_vain_is_said(query: str) -> None:
+    _, problems = text_links.from_query(dict(parse_qsl(query)), (LANGUAGE,))
+    assert len(problems) == 1
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("text"), _free_port()
+    environment = os.environ | {
+        "ATTRIB_PORT": str(port), "ATTRIB_CACHE": str(folder), "OMP_NUM_THREADS": "1",
+        "ATTRIB_MODELS": f"squeezenet1_1,{CLASSIFIER},{LANGUAGE}", "PYTHONPATH": os.getcwd(),
+    }  # fmt: skip
+    log = folder / "log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "tests.app.tiny_text"]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    for _ in range(450):
+        if "attrib is at" in log.read_text() or process.poll() is not None:
+            break
+        time.sleep(0.2)
+    assert "attrib is at" in log.read_text(), log.read_text()
+    yield f"http://127.0.0.1:{port}/"
+    process.terminate()
+    process.wait(20)
+
+
+def test_a_visitor_writes_a_text_and_sees_why(page: Page, address: str) -> None:
+    page.goto(address + "?tab=text")
+    expect(page.get_by_role("tab", name="Text")).to_have_attribute("aria-selected", "true", timeout=LONG)
+    expect(page.locator("#tx-text textarea")).to_be_visible(timeout=LONG)
+    page.locator("#tx-text textarea").press_sequentially(TEXT)
+    rows = page.locator("#tx-predictions button")
+    expect(rows).to_have_count(3, timeout=LONG)
+    rows.nth(1).click()
+    expect(rows.nth(1)).to_have_attribute("aria-pressed", "true")
+    page.locator("#tx-explain").click()
+    expect(page.locator("#tx-status .at-done")).to_be_visible(timeout=LONG)
+    tokens = page.locator("#tx-gallery .at-card").first.locator(".at-token")
+    assert "not" in tokens.all_inner_texts()
+    assert page.locator("#tx-gallery script").count() == 0
+    expect(page.locator("#tx-gallery .at-legend .at-ramp")).not_to_have_count(0)
+    expect(page.locator("#tx-gallery .at-ledger").first).to_be_visible()
+    tokens.nth(4).focus()
+    shown = tokens.nth(4).evaluate("e => getComputedStyle(e, '::after').content")
+    assert str(tokens.nth(4).get_attribute("data-value")) in shown
+
+    page.locator("#tx-part").get_by_label("Position").check()
+    expect(page.locator("#tx-gallery .at-part").first).to_have_text("Shown: position alone.", timeout=LONG)
+    page.locator("#tx-prepare").click()
+    expect(page.locator("#tx-files a[download]").first).to_be_visible(timeout=LONG)
+    page.locator("#tx-share").click()
+    expect(page.locator("#tx-link textarea, #tx-link input").first).to_have_value(
+        re.compile("tab=text.*part=position"), timeout=LONG
+    )
+    page.goto(page.url)  # the link restores the page
+    expect(page.locator("#tx-text textarea")).to_have_value(TEXT, timeout=LONG)
+    expect(rows.nth(1)).to_have_attribute("aria-pressed", "true", timeout=LONG)
+
+
+def test_a_program_predicts_and_explains(address: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from gradio_client import Client
+    client = Client(address, verbose=False, download_files=str(tmp_path), analytics_enabled=False)
+    assert len(client.predict(TEXT, CLASSIFIER, 2, api_name="/predict_text")) == 2
+    answer, files = client.predict(TEXT, CLASSIFIER, ["lrp"], "good", "bad", {}, api_name="/explain_text")
+    result = answer["results"]["lrp"]
+    assert [token for token, _ in result["tokens"]][:4] == ["[CLS]", "the", "film", "was"]
+    content, position = result["parts"]["content"], result["parts"]["position"]
+    for (_, value), c, p in zip(result["tokens"], content, position, strict=True):
+        assert value == pytest.approx(c + p, abs=1e-6)
+    assert len(files) == 5
+    client.close()
