@@ -16,12 +16,14 @@ from attrib.methods.with_positions import AGGREGATES, with_positions
 from attrib.rules.engine import Rules
 from attrib.rules.presets import PRESETS, preset_named
 
+_AUTO = {"image": "epsilon_plus_flat", "text": "attn_lrp"}
+
 
 @dataclass(frozen=True)
 class LRP(Method):
     """Relevance of every input, and a ledger of where the rest of the score went. Bach et al. 2015.
 
-    preset: a table of `attrib.rules.presets`. rules: a table of your own, or one added to the preset's.
+    preset: a table of `attrib.rules.presets`; "auto": epsilon_plus_flat for images, attn_lrp for texts. rules: a table of your own, or one added to the preset's.
     low, high: bounds of the preprocessed input for z-box; None: from the model's preprocessing, else the
         input's own.
     """
@@ -40,7 +42,7 @@ class LRP(Method):
         cost="1 F + 1 B, and one more forward per z⁺ or γ layer",
     )
 
-    preset: str = setting("epsilon_plus_flat", "Which rule each layer gets", choices=tuple(PRESETS))
+    preset: str = setting("auto", "Which rule each layer gets; auto: by the kind of model", choices=("auto", *PRESETS))
     positions: bool = setting(False, "Give relevance to positions too (transformers)")
     position_aggregate: str = setting(
         "signed",
@@ -56,7 +58,8 @@ class LRP(Method):
     def explain(self, question: Question) -> Finding:
         if self.composite is not None:
             return explain_with_composite(self.composite, question)
-        rules = preset_named(self.preset, self._bounds(question))
+        preset = _AUTO[question.model.kind] if self.preset == "auto" else self.preset
+        rules = preset_named(preset, self._bounds(question))
         if self.rules is not None:
             rules = rules | self.rules
         if self.positions:
