@@ -23,7 +23,9 @@ _AUTO = {"image": "epsilon_plus_flat", "text": "attn_lrp"}
 class LRP(Method):
     """Relevance of every input, and a ledger of where the rest of the score went. Bach et al. 2015.
 
-    preset: a table of `attrib.rules.presets`; "auto": epsilon_plus_flat for images, attn_lrp for texts. rules: a table of your own, or one added to the preset's.
+    preset: a table of `attrib.rules.presets`; "auto": epsilon_plus_flat for images, attn_lrp for texts.
+    rules: a table of your own that overrides the preset's. composite: a zennit composite to run instead.
+    positions: transformers only: content and position relevance in `parts`, their sum in `values`.
     low, high: bounds of the preprocessed input for z-box; None: from the model's preprocessing, else the
         input's own.
     """
