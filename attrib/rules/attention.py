@@ -65,15 +65,18 @@ class FusedAttention:
 
     def __call__(self, call: Call) -> Any:
         query, key, value = (call.argument(i, name) for i, name in enumerate(("query", "key", "value")))
-        rest, settings = call.args[3:], {k: v for k, v in call.kwargs.items() if k not in ("query", "key", "value")}
+        mask, rest = call.argument(3, "attn_mask"), call.args[4:]
+        settings = {k: v for k, v in call.kwargs.items() if k not in ("query", "key", "value", "attn_mask")}
         if self.queries == 0:
-            query, key = query.detach(), key.detach()
+            query, key, mask = query.detach(), key.detach(), None if mask is None else mask.detach()
         else:
             query, key = _scaled(query, self.queries), _scaled(key, self.queries)
+            mask = None if mask is None else _scaled(mask, 2 * self.queries)  # a bias of positions is in no product
         value = value if self.values == 1 else _scaled(value, self.values)
-        output = call.function(query, key, value, *rest, **settings)
+        output = call.function(query, key, value, mask, *rest, **settings)
         if self.queries != 0:
-            _book_difference(call.engine.ledger, SOFTMAX, [query, key, value], output)
+            carrying = [query, key, value] if mask is None else [query, key, value, mask]
+            _book_difference(call.engine.ledger, SOFTMAX, carrying, output)
         return output
 
 
