@@ -61,6 +61,7 @@ def _lines(
                 return lines, len(lengths) - index
             lines.append([])
             x = 0.0
+        x += 6 if shown[index].gap and lines[-1] else 0
         lines[-1].append((index, x, length))
         x += length + 2
     return lines, 0

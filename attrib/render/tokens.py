@@ -25,16 +25,21 @@ _BIDI = {
     0x200E: "LRM", 0x200F: "RLM", 0x061C: "ALM", 0x202A: "LRE", 0x202B: "RLE", 0x202C: "PDF", 0x202D: "LRO",
     0x202E: "RLO", 0x2066: "LRI", 0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI",
 }  # fmt: skip
+_CLOSING = tuple(".,;:!?)]}…%")
 _LEDGER_COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d", "#78716c")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is shown as one: a token, or a word with the sum of its tokens. special: [CLS], <s>, padding …"""
+    """What is shown as one: a token, or a word with the sum of its tokens. special: [CLS], <s>, padding …
+
+    gap: a space is shown before it, because its tokenizer keeps none.
+    """
 
     text: str
     value: float
     special: bool = False
+    gap: bool = False
 
 
 class TokenScale(Scale):
@@ -54,12 +59,15 @@ def pieces(a: Attribution, sample: int, display: Display) -> list[Piece]:
     values = part_of(a, display.part)[sample]
     found: list[Piece] = []
     last: int | None = None
+    spaced = a.words is None or any(text[:1].isspace() or text[-1:].isspace() for text in texts)
     # a row may be padded: what lies beyond the texts belongs to no token
     for text, word, value in zip(texts, words, values.tolist(), strict=False):
         if display.whole_words and word is not None and word == last:
-            found[-1] = Piece(found[-1].text + text, found[-1].value + value)
+            found[-1] = replace(found[-1], text=found[-1].text + text, value=found[-1].value + value)
         else:
-            found.append(Piece(text, value, a.words is not None and word is None and bool(text.strip())))
+            special = a.words is not None and word is None and bool(text.strip())
+            gap = not spaced and bool(found) and (word is None or word != last) and text[:1] not in _CLOSING
+            found.append(Piece(text, value, special, gap))
         last = word
     return found
 
@@ -152,6 +160,7 @@ def spans(shown: Sequence[Piece], scale: Scale) -> list[dict[str, Any]]:
             "value": told(p.value, scale),
             "style": f"background:#{r:02x}{g:02x}{b:02x};color:{ink((r, g, b))}",
             "special": p.special,
+            "gap": p.gap,
             "breaks": "\n" in p.text,
         }
         for p, (r, g, b) in zip(shown, backs.tolist(), strict=True)

@@ -117,6 +117,13 @@ def test_pieces_of_a_word_add_up(text: Made) -> None:
     assert len(pieces(result, 0, Display())) == 5
 
 
+def test_words_of_a_tokenizer_without_spaces_are_set_apart(text: Made) -> None:
+    result = text(("[CLS]", "not", "un", "likely", "."), words=((None, 0, 1, 1, 2),))
+    assert [p.gap for p in pieces(result, 0, Display())] == [False, True, True, False, False]
+    assert "</span> <span" in fragment(result)
+    assert not any(p.gap for p in pieces(text(words=((None, 0, 1, 1, None),)), 0, Display()))
+
+
 def test_special_tokens_stay_apart_and_equal_words_that_are_not_neighbours_too(text: Made) -> None:
     result = text(("<s>", "<s>", "a", "b", "a"), words=((None, None, 0, 1, 0),))
     assert len(pieces(result, 0, Display(whole_words=True))) == 5
