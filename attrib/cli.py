@@ -94,11 +94,12 @@ def list_models() -> None:
     """The models that `--model` knows by name."""
     from attrib.models import MODELS, SOURCES
 
-    table = Table("name", "what", "licence", "size", box=None)
+    table = Table("name", "what", "licence", "size", "", box=None)
     for entry in MODELS.values():
-        table.add_row(entry.name, entry.description, entry.licence, f"{entry.size / 1e6:.1f} MB")
+        here = "" if entry.present() else f"not here yet: attrib models pull {entry.name}"
+        table.add_row(entry.name, entry.description, entry.licence, f"{entry.size / 1e6:.1f} MB", here)
     for source in SOURCES.values():
-        table.add_row(source.example, source.description, "its own", "")
+        table.add_row(source.example, source.description, "its own", "", "")
     _out.print(table)
 
 
@@ -106,7 +107,12 @@ def list_models() -> None:
 def pull(name: Annotated[str, typer.Argument(help="As for --model.")]) -> None:
     """Fetch the weights of a model, so that it can be used offline, and check that it loads."""
     import attrib
+    from attrib.models import MODELS
 
+    if name in MODELS:
+        with Progress(transient=True, console=_out) as progress:
+            task = progress.add_task(name, total=1.0)
+            MODELS[name].pull(lambda part, message: progress.update(task, completed=part, description=message))
     model = attrib.load(name)
     _out.print(
         f"{name} is on this machine and loads; weights sha256 {model.weights_hash}", highlight=False, soft_wrap=True

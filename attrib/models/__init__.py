@@ -12,16 +12,21 @@ from attrib.models.assets import photos
 from attrib.models.fast import FastReport, compare_fast, fast
 from attrib.models.preprocessing import Preprocessing
 from attrib.models.registry import MODELS, SOURCES, ModelEntry, load, models
-from attrib.models.vision import Encoded, Prediction, VisionModel, wrap
+from attrib.models.text import EncodedText, TextModel
+from attrib.models.vision import Encoded, VisionModel
+from attrib.models.wrapped import Prediction
+from attrib.models.wrapping import wrap
 
 __all__ = [
     "MODELS",
     "SOURCES",
     "Encoded",
+    "EncodedText",
     "FastReport",
     "ModelEntry",
     "Prediction",
     "Preprocessing",
+    "TextModel",
     "VisionModel",
     "compare_fast",
     "fast",

@@ -1,4 +1,4 @@
-"""Image classifiers in the format of the transformers library: from a local folder or the Hugging Face hub."""
+"""Models in the format of the transformers library, from a local folder or the Hugging Face hub; image classifiers."""
 
 from __future__ import annotations
 
@@ -11,34 +11,46 @@ from PIL import Image
 
 from attrib.errors import ModelUnavailable, UnsupportedModel
 from attrib.models.hubs import unavailable
+from attrib.models.hugging_face_text import head_of, load_text
 from attrib.models.preprocessing import INTERPOLATIONS, Preprocessing, Size
+from attrib.models.text import TextModel
 from attrib.models.vision import VisionModel, wrap
 
 # resizing on tensors (transformers) and on pixels (here) may round differently: at most two grey levels of 255
 _LARGEST_DIFFERENCE = 2.5 / 255
 
 
-def hugging_face_model(name: str) -> VisionModel:
+def hugging_face_model(name: str) -> VisionModel | TextModel:
     """A folder with config.json and safetensors weights, or an id on the hub. Only safetensors, never custom code."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        module, processor = _load(str(folder), local=True, full_name=f"hf:{name}")
-    elif name.startswith((".", "/", "~", os.sep)):
+        return _load(str(folder), local=True, full_name=f"hf:{name}")
+    if name.startswith((".", "/", "~", os.sep)):
         raise ModelUnavailable(
             f"there is no folder {name!r}; give the folder of a saved transformers model, or its hub id"
         )
-    else:
-        try:
-            # from the cache, without asking the hub
-            module, processor = _load(name, local=True, full_name=f"hf:{name}")
-        except ModelUnavailable:
-            module, processor = _load(name, local=False, full_name=f"hf:{name}")
-    module.eval().requires_grad_(False)
-    labels = tuple(str(module.config.id2label.get(i, i)) for i in range(module.config.num_labels))
-    return wrap(module, name=f"hf:{name}", preprocessing=preprocessing_of(processor), labels=labels)
+    try:
+        return _load(name, local=True, full_name=f"hf:{name}")  # from the cache, without asking the hub
+    except ModelUnavailable:
+        return _load(name, local=False, full_name=f"hf:{name}")
 
 
-def _load(source: str, *, local: bool, full_name: str) -> tuple[Any, Any]:
+def _load(source: str, *, local: bool, full_name: str) -> VisionModel | TextModel:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+    except OSError as error:
+        raise unavailable(full_name, error) from error
+    except (ValueError, KeyError, ImportError) as error:
+        raise UnsupportedModel(f"{full_name} is of no type that can be loaded: {error}") from error
+    head = head_of(config)
+    if head is not None:
+        return load_text(source, head, local=local, full_name=full_name)
+    return _load_image(source, local=local, full_name=full_name)
+
+
+def _load_image(source: str, *, local: bool, full_name: str) -> VisionModel:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
@@ -48,8 +60,12 @@ def _load(source: str, *, local: bool, full_name: str) -> tuple[Any, Any]:
     except OSError as error:
         raise unavailable(full_name, error) from error
     except (ValueError, KeyError, ImportError) as error:
-        raise UnsupportedModel(f"{full_name} is not an image classifier that can be loaded: {error}") from error
-    return module, processor
+        raise UnsupportedModel(
+            f"{full_name} is not an image classifier, text classifier or language model that can be loaded: {error}"
+        ) from error
+    module.eval().requires_grad_(False)
+    labels = tuple(str(module.config.id2label.get(i, i)) for i in range(module.config.num_labels))
+    return wrap(module, name=full_name, preprocessing=preprocessing_of(processor), labels=labels)
 
 
 def preprocessing_of(processor: Any) -> Preprocessing:

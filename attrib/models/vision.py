@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from attrib.errors import AttribError, InputError, TargetError, UnsupportedModel
-from attrib.models.hashing import fingerprint, hash_of, tensors_of
+from attrib.errors import InputError, UnsupportedModel
+from attrib.models.hashing import hash_of
 from attrib.models.images import pictures_of
 from attrib.models.preprocessing import Preprocessing
-from attrib.rules.shadow import refuse_opaque, shadow
+from attrib.models.wrapped import Wrapped, refuse_unusable
 from attrib.rules.weights import WeightCache
-from attrib.targets import logits_of
-
-_PREDICTED_AT_ONCE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +37,8 @@ class Encoded:
     words: tuple[tuple[int | None, ...], ...] | None = None
 
 
-class Prediction(NamedTuple):
-    """One class of a prediction; `label` is the index as text where the model has no labels."""
-
-    label: str
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a prediction
-    probability: float
-
-
 @dataclass(eq=False)
-class VisionModel:
+class VisionModel(Wrapped):
     """An nn.Module from images to logits (batch, classes), and what surrounds it. The module is never changed.
 
     preprocessing: None where only preprocessed tensors can be given.
@@ -70,25 +56,6 @@ class VisionModel:
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
     weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
     _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the first parameter or buffer lives."""
-        return next((t.device for t in tensors_of(self.module).values()), torch.device("cpu"))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the first floating-point parameter or buffer."""
-        floats = (t.dtype for t in tensors_of(self.module).values() if t.is_floating_point())
-        return next(floats, torch.get_default_dtype())
-
-    @property
-    def weights_hash(self) -> str:
-        """sha256 over every parameter and buffer with its name; computed again when one was changed in place."""
-        state = fingerprint(self.module)
-        if self._hashed is None or self._hashed[0] != state:
-            self._hashed = (state, hash_of(tensors_of(self.module)))
-        return self._hashed[1]
 
     def encode(self, inputs: Any) -> Encoded:
         """Image path, bytes, PIL image, uint8 array, a list of those, or a float tensor taken as preprocessed."""
@@ -112,44 +79,6 @@ class VisionModel:
         pictures = None if self.preprocessing is None else self.preprocessing.inverse(x)
         return Encoded(x.to(self.device, self.dtype, copy=True), pictures, _hashes(x), self.notes)
 
-    def index_of(self, name: int | str) -> int:
-        """The index of a class given by index or label. TargetError names what would work."""
-        if isinstance(name, str):
-            return self._index_of_label(name)
-        try:
-            index = operator.index(name)
-        except TypeError:
-            raise TargetError(
-                f"cannot look up a class by {type(name).__name__} {name!r}; give an int or a label"
-            ) from None
-        if isinstance(name, bool):
-            raise TargetError(f"cannot look up a class by {name}; give an int or a label")
-        if index < 0 or (self.labels is not None and index >= len(self.labels)):
-            known = (
-                ""
-                if self.labels is None
-                else f": {self.name} has {len(self.labels)} classes, 0 to {len(self.labels) - 1}"
-            )
-            raise TargetError(f"target {index} is out of range{known}")
-        return index
-
-    def _index_of_label(self, label: str) -> int:
-        if self.labels is None:
-            raise TargetError(f"{self.name} has no labels, so {label!r} cannot be looked up; give the class's index")
-        found = [i for i, known in enumerate(self.labels) if known == label]
-        found = found or [i for i, known in enumerate(self.labels) if known.casefold() == label.strip().casefold()]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise TargetError(f"{len(found)} classes are called {label!r}; give one of the indices {found}")
-        folded = {known.casefold(): known for known in self.labels}
-        near = [folded[key] for key in get_close_matches(label.casefold(), folded, n=3, cutoff=0.5)]
-        near += [
-            known for known in self.labels if label and label.casefold() in known.casefold() and known not in near
-        ][:3]
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"labels are such as {self.labels[0]!r}"
-        raise TargetError(f"{self.name} has no class {label!r}; {hint}")
-
     def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Any:
         """What `twin`, a shadow of the module, returns for x; pictures come with nothing extra."""
         return twin(x)
@@ -160,37 +89,6 @@ class VisionModel:
             return None
         low, high = self.preprocessing.bounds()
         return low.to(self.device, self.dtype), high.to(self.device, self.dtype)
-
-    def predict(self, inputs: Any, k: int = 5) -> list[list[Prediction]]:
-        """The k most probable classes of every input, best first."""
-        if k < 1:
-            raise InputError(f"k = {k}: ask for at least one class")
-        x = self.encode(inputs).x
-        twin = shadow(self.module)
-        try:
-            with torch.no_grad():
-                logits = torch.cat([logits_of(twin(part)).float() for part in x.split(_PREDICTED_AT_ONCE)])
-        except (AttribError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # the module is anybody's code
-            raise UnsupportedModel(
-                f"{self.name} failed on an input of shape {tuple(x.shape)} with {type(error).__name__}: {error}"
-            ) from error
-        if logits.dim() != 2:
-            raise UnsupportedModel(
-                f"{self.name} returned logits of shape {tuple(logits.shape)}; (batch, classes) is needed"
-            )
-        if not logits.isfinite().all():
-            raise UnsupportedModel(f"{self.name} returned NaN or infinite logits for this input")
-        probabilities, indices = logits.softmax(1).topk(min(k, logits.shape[1]))
-        return [
-            [Prediction(self.label_of(index), index, p) for index, p in zip(row, ps, strict=True)]
-            for row, ps in zip(indices.tolist(), probabilities.tolist(), strict=True)
-        ]
-
-    def label_of(self, index: int) -> str:
-        """The class's name, or its index as text where it has none."""
-        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
 
 
 def wrap(
@@ -208,16 +106,7 @@ def wrap(
     """
     if isinstance(module, VisionModel):
         raise UnsupportedModel(f"{module.name} is wrapped already")
-    if not isinstance(module, nn.Module):
-        raise UnsupportedModel(
-            f"cannot explain a {type(module).__name__}; give a torch.nn.Module, or attrib.load(name)"
-        )
-    refuse_opaque(module)
-    unusable = [key for key, t in tensors_of(module).items() if t.is_meta or isinstance(t, nn.UninitializedParameter)]
-    if unusable:
-        raise UnsupportedModel(
-            f"the weight {unusable[0]!r} has no values yet; load the weights, or run the model once, first"
-        )
+    refuse_unusable(module)
     if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
         preprocessing = Preprocessing.of(preprocessing)
     return VisionModel(module, name or type(module).__name__, preprocessing, None if labels is None else tuple(labels))

@@ -1,0 +1,137 @@
+"""What a language model is, found out from its config and by running it on a few tokens."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attrib.errors import AttribError, UnsupportedModel
+from attrib.targets import logits_of
+
+Task = Literal["classification", "next_token", "masked"]
+
+_TOLERANCE = 1e-3  # relative to the largest logit
+_UNLIMITED = 10**9  # tokenizers say "no limit" with an even larger number
+
+
+def check_supported(module: Any, name: str) -> None:
+    """Raise UnsupportedModel for what cannot be explained from embeddings to logits."""
+    config = getattr(module, "config", None)
+    if config is None or not callable(getattr(module, "get_input_embeddings", None)):
+        raise UnsupportedModel(f"{name} is no transformers model (it has no config and no word embeddings)")
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(
+            f"{name} is an encoder-decoder model; sequence classifiers, causal and masked language models are supported"
+        )
+    whole = (t for t in module.parameters() if not t.is_floating_point())
+    quantised = getattr(config, "quantization_config", None) is not None or getattr(module, "is_quantized", False)
+    if quantised or next(whole, None) is not None or getattr(module, "hf_quantizer", None) is not None:
+        raise UnsupportedModel(f"{name} is quantised, so its weights have no gradients; load it in float32 or bfloat16")
+    embeddings = module.get_input_embeddings()
+    if not isinstance(getattr(embeddings, "weight", None), Tensor) or embeddings.weight.dim() != 2:
+        raise UnsupportedModel(f"{name} has no table of word embeddings")
+
+
+def check_vocabulary(module: Any, tokenizer: Any, name: str) -> None:
+    """Raise UnsupportedModel where the tokenizer cannot be this model's."""
+    if not callable(getattr(tokenizer, "convert_ids_to_tokens", None)):
+        raise UnsupportedModel(
+            f"{type(tokenizer).__name__} is no transformers tokenizer; give AutoTokenizer.from_pretrained(...)"
+        )
+    rows, known = len(module.get_input_embeddings().weight), len(tokenizer)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    # tables are padded to round numbers, by a few hundred rows at most
+    if known == 0 or highest >= rows or rows > 1.1 * known + 1000:
+        raise UnsupportedModel(
+            f"the tokenizer is not {name}'s: it knows {known} tokens (ids up to {highest}), the model {rows}; "
+            "give the tokenizer that the model was trained with"
+        )
+
+
+def window_of(module: Any, tokenizer: Any) -> int | None:
+    """The most tokens the model can take, from its config, its position table and its tokenizer."""
+    config = module.config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    limits.append(getattr(tokenizer, "model_max_length", None))
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < _UNLIMITED]
+    for table in module.modules():
+        # a table with a padding row counts its positions from behind it
+        padded = isinstance(table, nn.Embedding) and table.padding_idx is not None
+        if padded and table.num_embeddings == getattr(config, "max_position_embeddings", None):
+            known.append(table.num_embeddings - table.padding_idx - 1)
+    return min(known, default=None)
+
+
+def task_of(twin: nn.Module, tokenizer: Any, name: str) -> Task:
+    """What the logits are: one row per input, or per token; and whether a token's depend on those after it."""
+    ids = _probe(twin, tokenizer)
+    vectors = _embedded(twin, ids)
+    logits = _run(twin, name, inputs_embeds=vectors)
+    classes = len(_table(twin))
+    if logits.dim() == 2 and len(logits) == 1:
+        return "classification"
+    if logits.dim() != 3 or logits.shape[1] != ids.shape[1] or logits.shape[2] < 0.9 * min(classes, len(tokenizer)):
+        raise UnsupportedModel(
+            f"{name} returns a tensor of shape {tuple(logits.shape)} for {ids.shape[1]} tokens: neither logits per "
+            "class nor logits per token of the vocabulary; load it as a sequence classifier, a causal or a masked "
+            "language model"
+        )
+    changed = torch.cat([vectors[:, :-1], vectors[:, :1] + vectors[:, -1:]], 1)
+    other = _run(twin, name, inputs_embeds=changed)
+    return "next_token" if _agree(logits[:, 0], other[:, 0], 1e-6) else "masked"
+
+
+def same_from_embeddings(twin: nn.Module, tokenizer: Any, name: str) -> None:
+    """Raise UnsupportedModel where the model does not give the same logits from word embeddings as from ids."""
+    ids = _probe(twin, tokenizer)
+    expected, found = _run(twin, name, input_ids=ids), _run(twin, name, inputs_embeds=_embedded(twin, ids))
+    if expected.shape != found.shape or not _agree(expected, found, _TOLERANCE):
+        raise UnsupportedModel(
+            f"{name} gives other logits from its word embeddings than from token ids: it uses the ids in another way "
+            "too, which cannot be explained"
+        )
+
+
+def _probe(twin: Any, tokenizer: Any) -> Tensor:
+    """A few ordinary tokens, (1, 4)."""
+    special = set(tokenizer.all_special_ids)
+    ordinary = [i for i in range(min(len(_table(twin)), len(tokenizer))) if i not in special]
+    ordinary = ordinary or [0]
+    picked = [ordinary[len(ordinary) * part // 5] for part in (1, 2, 3, 4)]
+    return torch.tensor([picked], device=_table(twin).device)
+
+
+def _table(twin: Any) -> Tensor:
+    weight: Tensor = twin.get_input_embeddings().weight
+    return weight
+
+
+def _embedded(twin: Any, ids: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = twin.get_input_embeddings()(ids)
+    return found
+
+
+def _run(twin: nn.Module, name: str, **given: Tensor) -> Tensor:
+    """The logits for `given`. The mode is no_grad, the module a shadow in eval mode."""
+    try:
+        with torch.no_grad():
+            outputs = twin(**given)
+        if not hasattr(outputs, "logits") and not isinstance(outputs, (tuple, Tensor)):
+            raise UnsupportedModel(
+                f"{name} has no head: it returns {type(outputs).__name__} without logits; load it as a sequence "
+                "classifier, a causal or a masked language model"
+            )
+        return logits_of(outputs).float()
+    except (AttribError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the module is anybody's code
+        what = " and ".join(given)
+        raise UnsupportedModel(f"{name} failed when it was given {what}: {type(error).__name__}: {error}") from error
+
+
+def _agree(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return bool((a - b).abs().max() <= tolerance * a.abs().max().clamp_min(1e-30))

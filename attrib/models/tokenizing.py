@@ -1,0 +1,138 @@
+"""What a caller may give as text, as token ids with how they read; and what is refused, with the reason."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from attrib.errors import InputError
+from attrib.models.tokens import Reading, is_special, read_ids, read_text
+
+_WANTED = "give a text, a list of texts, or token ids (a list of ints, or an integer tensor)"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One input. types: the segment of each token, for models that take it."""
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+    reading: Reading
+    notes: tuple[str, ...] = ()
+
+
+def tokens_of(tokenizer: Any, inputs: Any, window: int | None, vocabulary: int, name: str) -> list[Tokens]:
+    """One Tokens per input. Raises InputError for what cannot be explained; never cuts anything off."""
+    rows = _rows(inputs)
+    found = []
+    for i, row in enumerate(rows):
+        tokens = _of_text(tokenizer, row, i) if isinstance(row, str) else _of_ids(tokenizer, row, vocabulary, i, name)
+        if max(tokens.ids) >= vocabulary:
+            raise InputError(f"input {i} becomes token {max(tokens.ids)}, but {name} has only {vocabulary} tokens")
+        if window is not None and len(tokens.ids) > window:
+            raise InputError(
+                f"input {i} has {len(tokens.ids)} tokens, more than the {window} that {name} can take; shorten it, or "
+                "explain parts of it (nothing is cut off silently)"
+            )
+        found.append(tokens)
+    return found
+
+
+def _rows(inputs: Any) -> list[Any]:
+    """Inputs one by one: a str or a list of ints each."""
+    if isinstance(inputs, str):
+        return [inputs]
+    if isinstance(inputs, (Tensor, np.ndarray)):
+        inputs = _plain(inputs)
+    if not isinstance(inputs, (list, tuple)):
+        raise InputError(f"cannot read a {type(inputs).__name__} as text; {_WANTED}")
+    if not inputs:
+        raise InputError(f"there is no input; {_WANTED}")
+    if all(_is_int(item) for item in inputs):
+        return [[operator.index(item) for item in inputs]]
+    rows: list[Any] = []
+    for i, item in enumerate(inputs):
+        item = _plain(item) if isinstance(item, (Tensor, np.ndarray)) else item
+        ids = isinstance(item, (list, tuple)) and all(_is_int(part) for part in item)
+        if not isinstance(item, str) and not ids:
+            raise InputError(f"input {i} is a {type(item).__name__}, which is no text; {_WANTED}")
+        rows.append(item if isinstance(item, str) else [operator.index(part) for part in item])
+    return rows
+
+
+def _plain(ids: Tensor | np.ndarray) -> list[Any]:
+    whole = not (ids.is_floating_point() or ids.is_complex()) if isinstance(ids, Tensor) else ids.dtype.kind in "iu"
+    if not whole or ids.ndim not in (1, 2):
+        raise InputError(
+            f"token ids are whole numbers of shape (tokens) or (batch, tokens), not {ids.dtype} {tuple(ids.shape)}"
+        )
+    found: list[Any] = ids.tolist()
+    return found
+
+
+def _is_int(value: Any) -> bool:
+    if isinstance(value, (bool, str)):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _of_text(tokenizer: Any, text: str, index: int) -> Tokens:
+    _check_text(text, index)
+    options: dict[str, Any] = {"truncation": False, "padding": False, "verbose": False}
+    if getattr(tokenizer, "is_fast", False):
+        encoded = tokenizer(text, return_offsets_mapping=True, **options)
+        reading = read_text(tokenizer, text, encoded["input_ids"], encoded["offset_mapping"])
+    else:
+        encoded = tokenizer(text, **options)
+        reading = read_ids(tokenizer, encoded["input_ids"])
+    ids = tuple(encoded["input_ids"])
+    if not any(not is_special(tokenizer, token) for token in ids):
+        raise InputError(f"input {index} holds only special tokens ({text[:40]!r}); there is nothing to explain in it")
+    return Tokens(ids, tuple(encoded.get("token_type_ids") or [0] * len(ids)), reading)
+
+
+def _check_text(text: str, index: int) -> None:
+    if not text:
+        raise InputError(f"input {index} is an empty text")
+    if not text.strip():
+        raise InputError(f"input {index} holds nothing but white space")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"input {index} is no valid text: character {error.start} is half of a surrogate pair "
+            f"(U+{ord(text[error.start]):04X}); decode the text again, for example with errors='replace'"
+        ) from error
+
+
+def _of_ids(tokenizer: Any, ids: Sequence[int], vocabulary: int, index: int, name: str) -> Tokens:
+    if not ids:
+        raise InputError(f"input {index} holds no token ids")
+    wrong = [token for token in ids if not 0 <= token < vocabulary]
+    if wrong:
+        raise InputError(f"input {index} holds the token id {wrong[0]}; {name} has the ids 0 to {vocabulary - 1}")
+    ids, notes = _without_padding(tokenizer, ids, index)
+    if all(is_special(tokenizer, token) for token in ids):
+        raise InputError(f"input {index} holds only special tokens; there is nothing to explain in it")
+    return Tokens(tuple(ids), (0,) * len(ids), read_ids(tokenizer, ids), notes)
+
+
+def _without_padding(tokenizer: Any, ids: Sequence[int], index: int) -> tuple[Sequence[int], tuple[str, ...]]:
+    """Without the padding at the end; a token that also ends texts stays."""
+    padding = getattr(tokenizer, "pad_token_id", None)
+    if padding is None or padding == getattr(tokenizer, "eos_token_id", None):
+        return ids, ()
+    length = len(ids)
+    while length > 1 and ids[length - 1] == padding:
+        length -= 1
+    cut = len(ids) - length
+    return ids[:length], (f"{cut} padding tokens at the end of input {index} were left out",) if cut else ()

@@ -1,0 +1,216 @@
+"""How tokens read: which characters each one stands for, and which tokens belong to one word.
+
+A token's text is the piece of the given text that it covers, so that the texts of a word's tokens put together are the
+word, in every script. A character that is split over several tokens (an emoji over four bytes) is the text of the first
+of them; the text of the others is empty. Leading spaces belong to the token whose vocabulary entry has them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_SPACES = ("Ġ", "▁", "Ċ", "ĉ", " ", "\n", "\t")  # how vocabularies begin an entry with white space
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+_SKIN_TONES = ("\U0001f3fb", "\U0001f3ff")
+_APOSTROPHES = "'’"
+_BROKEN = "\ufffd"
+_DECODED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the tokens of one input read.
+
+    texts: one per token. words: the index of each token's word, None for special tokens and white space.
+    """
+
+    texts: tuple[str, ...]
+    words: tuple[int | None, ...]
+
+
+def read_text(tokenizer: Any, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Reading:
+    """The reading of a text's tokens, from the offsets that a fast tokenizer gives."""
+    raw = tokenizer.convert_ids_to_tokens(list(ids))
+    spans: list[tuple[int, int] | None] = []
+    end = 0
+    for i, (entry, (start, stop)) in enumerate(zip(raw, offsets, strict=True)):
+        if is_special(tokenizer, ids[i]):
+            spans.append(None)
+            end = max(end, stop)
+            continue
+        if start == stop and not _is_white(entry):
+            spans.append((end, end))  # the rest of a character that an earlier token has
+            continue
+        if start == stop:  # white space that the offsets leave out
+            start, stop = end, end + _white_length(text[end:], len(str(entry)))
+        if start > end and text[end:start].isspace() and str(entry).startswith(_SPACES):
+            start = end
+        stop = _with_marks(text, max(stop, start), _next_start(offsets, i, stop, len(text)))
+        spans.append((min(max(start, end), stop), stop))
+        end = max(end, stop)
+    return _reading(text, spans, raw)
+
+
+def read_ids(tokenizer: Any, ids: Sequence[int]) -> Reading:
+    """The reading of tokens without a text: what each adds when they are decoded in order."""
+    raw = tokenizer.convert_ids_to_tokens(list(ids))
+    pieces: list[str | None] = []
+    start = read = 0  # the part that is decoded again, so that spaces come out right; how much of its text was read
+    first = 0  # of the tokens that share the character being read
+    for i, token in enumerate(ids):
+        if is_special(tokenizer, token):
+            pieces.append(None)
+            start, read, first = i + 1, 0, i + 1
+            continue
+        text = _decoded(tokenizer, ids[start : i + 1])
+        pieces.append("")
+        if text.endswith(_BROKEN) and i + 1 < len(ids) and not is_special(tokenizer, ids[i + 1]):
+            continue  # half a character, which the tokens that follow finish
+        pieces[first] = text[read:]
+        read = len(text)
+        if i - start >= _DECODED_AT_ONCE:
+            start = first
+            read = len(_decoded(tokenizer, ids[start : i + 1]))
+        first = i + 1
+    return _reading(*_laid_out(pieces, raw), raw)
+
+
+def is_special(tokenizer: Any, token: int) -> bool:
+    """Whether a token is none of the text: a separator, padding, a mask; unknown words are text."""
+    return token in tokenizer.all_special_ids and token != getattr(tokenizer, "unk_token_id", None)
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """A vocabulary entry as text, with its leading space; entries of half a character as the vocabulary has them."""
+    raw = tokenizer.convert_ids_to_tokens(token)
+    if raw is None:
+        return str(token)
+    text = _decoded(tokenizer, [token])
+    if not text or _BROKEN in text:
+        return str(raw)
+    spaced = str(raw).startswith(("Ġ", "▁")) and not text[0].isspace()
+    return f" {text}" if spaced else text
+
+
+def words_of(text: str) -> list[int | None]:
+    """The index of each character's word; None for white space.
+
+    A word is a run of letters, digits and marks with apostrophes inside ("wasn't"); an ideograph, an emoji with what
+    modifies it, or a run of one punctuation mark is a word of its own.
+    """
+    words: list[int | None] = []
+    number, kind, last = -1, "", ""
+    for i, character in enumerate(text):
+        now = _kind(character)
+        following = text[i + 1] if i + 1 < len(text) else ""
+        if now == "mark" and kind not in ("", "space"):
+            words.append(number)  # and what it modifies stays what comes before
+            last = character
+            continue
+        if character in _APOSTROPHES + ".," and kind == "letters" and _goes_on(character, last, following):
+            words.append(number)
+            last = character
+            continue
+        joined = now == "letters" == kind or (now == kind == "sign" and character == last)
+        joined = joined or (kind == "picture" == now and last == "\u200d")
+        if now == "space":
+            words.append(None)
+        else:
+            number += not joined
+            words.append(number)
+        kind, last = now, character
+    return words
+
+
+def _goes_on(character: str, last: str, following: str) -> bool:
+    """An apostrophe between letters, a point or comma between digits."""
+    if character in _APOSTROPHES:
+        return following.isalpha()
+    return last.isdigit() and following.isdigit()
+
+
+def _kind(character: str) -> str:
+    if character.isspace():
+        return "space"
+    category = unicodedata.category(character)
+    if category.startswith("M") or character in _JOINERS or _SKIN_TONES[0] <= character <= _SKIN_TONES[1]:
+        return "mark"
+    if _is_ideograph(character):
+        return "ideograph"
+    if character.isalnum() or character == "_":
+        return "letters"
+    return "picture" if category == "So" else "sign"
+
+
+def _is_ideograph(character: str) -> bool:
+    return "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff" or character >= "\U00020000"
+
+
+def _reading(text: str, spans: Sequence[tuple[int, int] | None], raw: Sequence[str]) -> Reading:
+    of_character = words_of(text)
+    numbers: dict[int, int] = {}  # word of the text → word of the tokens; words that share a token are one
+    words: list[int | None] = []
+    last = -1
+    for span in spans:
+        covered = sorted({w for w in of_character[span[0] : span[1]] if w is not None}) if span else []
+        if not covered:
+            pending = span is not None and span[0] == span[1] and span[0] > 0
+            words.append(_word_before(words) if pending else None)
+            continue
+        known = [numbers[w] for w in covered if w in numbers]
+        if not known:
+            last += 1
+        number = known[0] if known else last
+        numbers |= dict.fromkeys(covered, number)
+        words.append(number)
+    texts = tuple(str(entry) if span is None else text[slice(*span)] for span, entry in zip(spans, raw, strict=True))
+    return Reading(texts, tuple(words))
+
+
+def _word_before(words: Sequence[int | None]) -> int | None:
+    return words[-1] if words else None
+
+
+def _next_start(offsets: Sequence[tuple[int, int]], i: int, stop: int, length: int) -> int:
+    """Where the next token that has characters of its own begins."""
+    return next((start for start, end in offsets[i + 1 :] if end > stop), length)
+
+
+def _with_marks(text: str, stop: int, limit: int) -> int:
+    """`stop`, moved past combining marks that no token has because the tokenizer strips them."""
+    while 0 < stop < limit and _kind(text[stop]) == "mark":
+        stop += 1
+    return stop
+
+
+def _is_white(entry: object) -> bool:
+    return bool(entry) and not str(entry).strip("ĠĊĉ▁ \n\t\r")
+
+
+def _white_length(text: str, most: int) -> int:
+    """How many of the first `most` characters of `text` are white space from its beginning on."""
+    return min(most, len(text) - len(text.lstrip()))
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
+    return str(text)
+
+
+def _laid_out(pieces: Sequence[str | None], raw: Sequence[str]) -> tuple[str, list[tuple[int, int] | None]]:
+    """The text that the pieces make, and where each is; a space that only separates words belongs to no token."""
+    text, spans = "", list[tuple[int, int] | None]()
+    for piece, entry in zip(pieces, raw, strict=True):
+        if piece is None:
+            spans.append(None)
+            text += " " if text and not text.endswith(" ") else ""
+            continue
+        start = len(text)
+        if piece.startswith(" ") and piece.strip() and not str(entry).startswith(_SPACES):
+            start += 1
+        text += piece
+        spans.append((start, len(text)))
+    return text, spans

@@ -1,0 +1,141 @@
+"""What models of every kind have in common: where they are, their weights' hash, their classes' names, predictions."""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attrib.errors import InputError, TargetError, UnsupportedModel
+from attrib.failures import named_failures
+from attrib.models.hashing import fingerprint, hash_of, tensors_of
+from attrib.rules.shadow import refuse_opaque, shadow
+from attrib.targets import logits_of
+
+_PREDICTED_AT_ONCE = 8
+
+
+class Prediction(NamedTuple):
+    """One class of a prediction; `label` is the index as text where the model has no labels."""
+
+    label: str
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a prediction
+    probability: float
+
+
+class Wrapped(ABC):
+    """The base of VisionModel and TextModel, dataclasses that own the fields."""
+
+    module: nn.Module
+    name: str
+    labels: tuple[str, ...] | None
+    _hashed: tuple[Any, str] | None
+
+    @abstractmethod
+    def encode(self, inputs: Any) -> Any:
+        """`inputs` as the model takes them: an Encoded."""
+
+    @abstractmethod
+    def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Any:
+        """What `twin`, a shadow of the module, returns for rows of what `encode` made."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first parameter or buffer lives."""
+        return next((t.device for t in tensors_of(self.module).values()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the first floating-point parameter or buffer."""
+        floats = (t.dtype for t in tensors_of(self.module).values() if t.is_floating_point())
+        return next(floats, torch.get_default_dtype())
+
+    @property
+    def weights_hash(self) -> str:
+        """sha256 over every parameter and buffer with its name; computed again when one was changed in place."""
+        state = fingerprint(self.module)
+        if self._hashed is None or self._hashed[0] != state:
+            self._hashed = (state, hash_of(tensors_of(self.module)))
+        return self._hashed[1]
+
+    def index_of(self, name: int | str) -> int:
+        """The index of a class given by index or label. TargetError names what would work."""
+        if isinstance(name, str):
+            return self._index_of_label(name)
+        try:
+            index = operator.index(name)
+        except TypeError:
+            raise TargetError(
+                f"cannot look up a class by {type(name).__name__} {name!r}; give an int or a label"
+            ) from None
+        if isinstance(name, bool):
+            raise TargetError(f"cannot look up a class by {name}; give an int or a label")
+        if index < 0 or (self.labels is not None and index >= len(self.labels)):
+            known = (
+                ""
+                if self.labels is None
+                else f": {self.name} has {len(self.labels)} classes, 0 to {len(self.labels) - 1}"
+            )
+            raise TargetError(f"target {index} is out of range{known}")
+        return index
+
+    def _index_of_label(self, label: str) -> int:
+        if self.labels is None:
+            raise TargetError(f"{self.name} has no labels, so {label!r} cannot be looked up; give the class's index")
+        found = [i for i, known in enumerate(self.labels) if known == label]
+        found = found or [i for i, known in enumerate(self.labels) if known.casefold() == label.strip().casefold()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise TargetError(f"{len(found)} classes are called {label!r}; give one of the indices {found}")
+        folded = {known.casefold(): known for known in self.labels}
+        near = [folded[key] for key in get_close_matches(label.casefold(), folded, n=3, cutoff=0.5)]
+        near += [
+            known for known in self.labels if label and label.casefold() in known.casefold() and known not in near
+        ][:3]
+        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"labels are such as {self.labels[0]!r}"
+        raise TargetError(f"{self.name} has no class {label!r}; {hint}")
+
+    def predict(self, inputs: Any, k: int = 5) -> list[list[Prediction]]:
+        """The k most probable classes of every input, best first; of a language model, tokens."""
+        if k < 1:
+            raise InputError(f"k = {k}: ask for at least one class")
+        encoded = self.encode(inputs)
+        x, twin = encoded.x, shadow(self.module)
+        rows = torch.arange(len(x), device=x.device).split(_PREDICTED_AT_ONCE)
+        with named_failures(self.name, twin, x), torch.no_grad():
+            parts = [self.forward(twin, x[r], {key: t[r] for key, t in encoded.extra.items()}) for r in rows]
+            logits = torch.cat([logits_of(part).float() for part in parts])
+        if logits.dim() != 2:
+            raise UnsupportedModel(
+                f"{self.name} returned logits of shape {tuple(logits.shape)}; (batch, classes) is needed"
+            )
+        if not logits.isfinite().all():
+            raise UnsupportedModel(f"{self.name} returned NaN or infinite logits for this input")
+        probabilities, indices = logits.softmax(1).topk(min(k, logits.shape[1]))
+        return [
+            [Prediction(self.label_of(index), index, p) for index, p in zip(row, ps, strict=True)]
+            for row, ps in zip(indices.tolist(), probabilities.tolist(), strict=True)
+        ]
+
+    def label_of(self, index: int) -> str:
+        """The class's name, or its index as text where it has none."""
+        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
+
+
+def refuse_unusable(module: nn.Module) -> None:
+    """Raise UnsupportedModel for what is not a module with loaded weights, OpaqueModel for TorchScript and the like."""
+    if not isinstance(module, nn.Module):
+        raise UnsupportedModel(
+            f"cannot explain a {type(module).__name__}; give a torch.nn.Module, or attrib.load(name)"
+        )
+    refuse_opaque(module)
+    unusable = [key for key, t in tensors_of(module).items() if t.is_meta or isinstance(t, nn.UninitializedParameter)]
+    if unusable:
+        raise UnsupportedModel(
+            f"the weight {unusable[0]!r} has no values yet; load the weights, or run the model once, first"
+        )
