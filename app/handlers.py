@@ -17,6 +17,7 @@ from app import controls
 from app.runs import Run
 from attrib.attribution import labels_of
 from attrib.models import MODELS, models, photos
+from attrib.models.pull import is_pulled
 from attrib.render import Display, Entry, readable
 
 log = logging.getLogger("attrib.app")
@@ -94,8 +95,7 @@ def kinds_of(name: str) -> tuple[str, ...]:
 
 
 def _is_here(entry: Any) -> bool:
-    present = getattr(entry, "present", None)
-    return bool(present()) if callable(present) else bool(entry.embedded)
+    return entry.source is None or is_pulled(entry.name, entry.source)
 
 
 @dataclass(frozen=True)
@@ -236,9 +236,8 @@ def fetch(catalogue: Catalogue, name: str, run: Run) -> Iterator[tuple[float, st
 
     def work() -> None:
         try:
-            pull = getattr(MODELS[name], "pull", None) if name in MODELS else None
-            if callable(pull):
-                pull(on_progress)
+            if name in MODELS and MODELS[name].source is not None:
+                MODELS[name].loader(on_progress)
             catalogue[name]  # loads it
             told.put(None)
         except attrib.AttribError as error:
