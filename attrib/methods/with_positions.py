@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attrib.attribution import Coverage
+from attrib.errors import NotApplicable
 from attrib.methods.base import Finding, Question
 from attrib.methods.propagation import Flow, settled_ledger
 from attrib.models.positions import position_sources
@@ -61,11 +62,22 @@ def _by_layer(reached: list[tuple[str, Tensor]], batch: int, tokens: int, like: 
 
 def _on_pixels(position: Tensor, values: Tensor) -> Tensor:
     """Each patch token's position relevance spread evenly over its pixels; tokens before the grid have none."""
-    side = int(position.shape[1] ** 0.5)
-    grid = position[:, -side * side :].reshape(-1, 1, side, side)
-    height, width = values.shape[2] // side, values.shape[3] // side
+    rows, columns = _patch_grid(position.shape[1], values.shape[2], values.shape[3])
+    grid = position[:, -rows * columns :].reshape(-1, 1, rows, columns)
+    height, width = values.shape[2] // rows, values.shape[3] // columns
     spread = grid.repeat_interleave(height, 2).repeat_interleave(width, 3) / (height * width * values.shape[1])
     return spread.expand_as(values)
+
+
+def _patch_grid(tokens: int, height: int, width: int) -> tuple[int, int]:
+    """(rows, columns) of the square patches that tile the picture, the fewest tokens before them left over."""
+    for count in range(tokens, 0, -1):
+        rows = round((count * height / width) ** 0.5)
+        columns = count // max(rows, 1)
+        fits = rows > 0 and rows * columns == count and height % rows == 0 and width % columns == 0
+        if fits and height // rows == width // columns:
+            return rows, columns
+    raise NotApplicable(f"no grid of square patches on {height} × {width} pixels has {tokens} tokens or fewer")
 
 
 def _notes(reached: bool, experimental: bool, aggregate: str) -> tuple[str, ...]:

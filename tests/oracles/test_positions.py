@@ -1,0 +1,216 @@
+"""PA-LRP: content + position + what norms, biases and the softmax keep is the score, for positions of every kind."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_transformers import EXACT, FAMILIES, LAYERS, ROTARY, TOKENS, WIDTH, build, embeddings, explain, seeded
+from torch import Tensor, nn
+from torchvision.models import SwinTransformer, VisionTransformer
+
+import attrib
+from attrib.models.positions import position_sources
+from attrib.rules.shadow import shadow
+
+PRESETS = ["attn_lrp", "cp_lrp"]
+TARGETS = [1, 0]
+WITH_POSITIONS = [family for family in FAMILIES if family != "t5 encoder"]
+LEARNED = ["bert", "roberta", "distilbert", "gpt2", "sinusoidal distilbert"]
+
+
+def close(a: Tensor, b: Tensor, relative: float) -> bool:
+    return bool((a - b).abs().max() <= relative * b.abs().max())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", WITH_POSITIONS)
+def test_the_identity_that_holds(family, attention, preset):
+    found = explain(build(family, attention), embeddings(), TARGETS, preset=preset, positions=True)
+    parts, kept = found.parts, {k: v for k, v in found.ledger.items() if k not in ("input", "position", "unaccounted")}
+    assert found.coverage.uncovered == {} and set(kept) <= {"bias", "softmax remainder"}
+    total = parts["content"].sum(1) + parts["position"].sum(1) + sum(kept.values())
+    size = max(amounts.abs().max() for amounts in found.ledger.values())
+    assert (total - found.score).abs().max() <= (1e-10 if family in EXACT else 1e-5) * size
+    assert close(found.values, parts["content"] + parts["position"], 1e-12)
+    assert close(parts["position_by_layer"].sum(1), parts["position"], 1e-12) or not parts["position"].any()
+    reached = preset == "attn_lrp" or family in LEARNED
+    assert bool(parts["position"].any()) == reached
+    assert any("no relevance reaches the positions" in note for note in found.notes) == (not reached)
+    assert any("experimental" in note for note in found.notes) == (family == "bloom")
+    layers = LAYERS if reached and (family in ROTARY or family == "bloom") else 1
+    assert parts["position_by_layer"].shape == (2, layers, TOKENS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("family", LEARNED)
+def test_learned_positions_share_with_their_token_exactly(family, preset):
+    """A learned position is a summand of what its token is a summand of: both have one coefficient, R/a."""
+    module, x = build(family), embeddings()
+    found = explain(module, x, TARGETS, preset=preset, positions=True)
+    plain = explain(module, x, TARGETS, preset=preset)
+    coefficient = plain.values / x
+    twin = shadow(module)
+    with position_sources(twin, 2) as sources:
+        twin(inputs_embeds=x)
+    ((_, leaf),) = sources.leaves
+    assert close(found.parts["position"], (leaf.detach() * coefficient).sum(2), 1e-9)
+    assert close(found.parts["content"], plain.values.sum(2), 1e-12)
+
+
+class OneRotation(nn.Module):
+    """Attention with rotary positions and nothing else, whose q̃ and k̃ can be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = RotatedAttention()
+
+    def forward(self, inputs_embeds: Tensor) -> Tensor:
+        angles = torch.outer(torch.arange(inputs_embeds.shape[1]), torch.tensor([1.0, 0.1])).double().repeat(1, 2)
+        return self.inner(inputs_embeds, position_embeddings=(angles.cos()[None], angles.sin()[None]))
+
+
+class RotatedAttention(nn.Module):
+    seen: ClassVar[list[Tensor]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, 4, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
+        cos, sin = position_embeddings
+        rotated = []
+        for t in (self.q(x), self.k(x)):
+            rotated.append(t * cos + torch.cat((-t[..., 2:], t[..., :2]), -1) * sin)
+            self.seen.append(rotated[-1])
+            rotated[-1].retain_grad()
+        return (torch.softmax(rotated[0] @ rotated[1].mT * 0.5, -1) @ self.v(x))[:, -1]
+
+
+def test_rotary_positions_get_half_of_query_and_key():
+    module, x = seeded(OneRotation()), embeddings()
+    RotatedAttention.seen.clear()
+    found = explain(module, x, TARGETS, preset="attn_lrp", positions=True)
+    seen = RotatedAttention.seen
+    assert len(seen) == 2
+    halves = sum((t.detach() * t.grad).sum(2) / 2 for t in seen)
+    assert halves.abs().max() > 1e-4
+    assert close(found.parts["position"], halves, 1e-9)
+
+
+def test_no_rotation_no_relevance_of_the_sine():
+    """At position 0 sin = 0: whatever comes back, its relevance is 0, and cos has all."""
+    from tiny_transformers import Stub
+
+    from attrib.methods.base import Question
+    from attrib.methods.propagation import Flow
+    from attrib.rules.presets import ATTN_LRP
+    from attrib.targets import BoundTarget
+
+    module = build("llama", "eager")
+    question = Question(
+        Stub(module), shadow(module), embeddings(), BoundTarget("logit", positive=torch.tensor(TARGETS))
+    )
+    with position_sources(question.twin, 2) as sources:
+        flow = Flow.through(question, ATTN_LRP, sources.leaves)
+    reached = sources.relevance(flow.sources, TOKENS)
+    assert len(reached) == 2 * LAYERS
+    cosines, sines = reached[::2], reached[1::2]
+    for (_, cos), (_, sin) in zip(cosines, sines, strict=True):
+        assert (sin[:, 0] == 0).all() and sin[:, 1:].abs().max() > 0 and cos[:, 0].abs().max() > 0
+
+
+class Biased(nn.Module):
+    """Attention with an ALiBi bias, fused or spelled out."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.block, self.fused = BiasedAttention(fused), fused
+
+    def forward(self, inputs_embeds: Tensor) -> Tensor:
+        n = inputs_embeds.shape[1]
+        return self.block(inputs_embeds, alibi=-0.3 * torch.arange(n - 1, -1, -1).double().expand(1, 1, 1, n))
+
+
+class BiasedAttention(nn.Module):
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, 8, bias=False) for _ in range(3))
+        self.fused = fused
+
+    def forward(self, x: Tensor, alibi: Tensor) -> Tensor:
+        q, k, v = (f(x)[:, None] for f in (self.q, self.k, self.v))
+        if self.fused:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=alibi.expand(-1, 1, x.shape[1], -1))[:, 0, -1]
+        return (torch.softmax(q @ k.mT * 8**-0.5 + alibi, -1) @ v)[:, 0, -1]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_bias_inside_fused_attention_gets_what_it_gets_outside(preset):
+    fused, spelled = (
+        explain(seeded(Biased(f)), embeddings(), TARGETS, preset=preset, positions=True) for f in (True, False)
+    )
+    assert close(fused.values, spelled.values, 1e-10)
+    for name in ("content", "position"):
+        assert torch.allclose(fused.parts[name], spelled.parts[name], rtol=1e-10, atol=1e-14)
+    assert bool(fused.parts["position"].any()) == (preset == "attn_lrp")
+    assert fused.ledger["unaccounted"].abs().max() < 1e-12
+
+
+def picture(height: int = 16, width: int = 16) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_vision_transformers_positions(preset):
+    torch.manual_seed(0)
+    model = attrib.wrap(seeded(VisionTransformer(16, 8, 2, 4, 32, 48, num_classes=3)))
+    result = attrib.explain(model, picture(), attrib.LRP(preset=preset, positions=True), TARGETS)
+    ledger, position = result.ledger, result.parts["position"]
+    assert position.shape == (2, 5) and ledger["unaccounted"].abs().max() < 1e-10
+    torch.testing.assert_close(torch.as_tensor(ledger["position"]), torch.as_tensor(position).sum(1))
+    # each patch's position is spread over its pixels; the class token's has no pixels
+    spread = torch.as_tensor(result.values) - torch.as_tensor(result.parts["content"])
+    per_patch = spread.unfold(2, 8, 8).unfold(3, 8, 8).sum((1, 4, 5)).flatten(1)
+    torch.testing.assert_close(per_patch, torch.as_tensor(position)[:, 1:])
+
+
+class Wide(nn.Module):
+    """Two rows of four patches, a token before them, learned positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 4, 8, 8), nn.Linear(4, 3)
+        self.token, self.pos_embed = (nn.Parameter(torch.zeros(1, n, 4)) for n in (1, 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).mT
+        return self.head((torch.cat((self.token.expand(len(x), -1, -1), tokens), 1) + self.pos_embed).mean(1))
+
+
+def test_positions_of_a_picture_that_is_not_square():
+    """Nine tokens are one and 2 × 4 here, and not 3 × 3."""
+    result = attrib.explain(attrib.wrap(seeded(Wide())), picture(16, 32), attrib.LRP(positions=True), TARGETS)
+    spread = torch.as_tensor(result.values) - torch.as_tensor(result.parts["content"])
+    per_patch = spread.unfold(2, 8, 8).unfold(3, 8, 8).sum((1, 4, 5)).flatten(1)
+    torch.testing.assert_close(per_patch, torch.as_tensor(result.parts["position"])[:, 1:])
+
+
+def swin() -> nn.Module:
+    return seeded(SwinTransformer([2, 2], 16, [2, 2], [2, 2], [2, 2], num_classes=3))
+
+
+def test_a_model_without_such_positions_says_so():
+    plain = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3)))
+    for module in (plain, swin()):
+        with pytest.raises(attrib.NotApplicable, match="no position embedding"):
+            attrib.explain(attrib.wrap(module), picture(), attrib.LRP(preset="attn_lrp", positions=True), TARGETS)
+
+
+def test_t5s_relative_bias_is_no_source_and_says_so():
+    with pytest.raises(attrib.NotApplicable, match="no position embedding"):
+        explain(build("t5 encoder"), embeddings(), TARGETS, preset="attn_lrp", positions=True)
