@@ -1,0 +1,93 @@
+"""Finding where a model gets its positions from: by structure, on a twin, leaving nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attrib.errors import NotApplicable
+from attrib.models.positions import per_position, position_sources
+from attrib.rules.shadow import shadow
+
+
+class Learned(nn.Module):
+    """A position table called `name`, a lookup or a parameter."""
+
+    def __init__(self, name: str, table: bool) -> None:
+        super().__init__()
+        self.name = name
+        setattr(self, name, nn.Embedding(5, 4) if table else nn.Parameter(torch.randn(1, 5, 4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = getattr(self, self.name)
+        return x + (found(torch.arange(5)) if isinstance(found, nn.Embedding) else found)
+
+
+@pytest.mark.parametrize("name", ["wpe", "position_embeddings", "position_embedding", "pos_embed", "embed_positions"])
+@pytest.mark.parametrize("table", [True, False])
+def test_found_by_name_one_row_per_sample(name, table):
+    model = Learned(name, table)
+    twin, x = shadow(model), torch.randn(3, 5, 4)
+    with position_sources(twin, 3) as sources:
+        output = twin(x)
+    ((where, leaf),) = sources.leaves
+    assert where == name and leaf.shape == (3, 5, 4) and leaf.requires_grad and leaf.is_leaf
+    assert torch.equal(output.detach(), model(x).detach())
+    (gradient,) = torch.autograd.grad(output.sum(), [leaf])
+    assert torch.equal(gradient, torch.ones(3, 5, 4))
+
+
+@pytest.mark.parametrize("name", ["word_embeddings", "token_type_embeddings", "relative_attention_bias", "composed"])
+def test_other_tables_are_no_positions(name):
+    with (
+        pytest.raises(NotApplicable, match="no position embedding, rotary table or ALiBi bias"),
+        position_sources(twin := shadow(Learned(name, True)), 1),
+    ):
+        twin(torch.randn(1, 5, 4))
+
+
+class Inner(nn.Module):
+    def forward(self, x: Tensor, position_embeddings: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        return x if position_embeddings is None else x * position_embeddings[0] + position_embeddings[1]
+
+
+class Rotary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Inner(), Inner()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        tables = (torch.full((1, 5, 4), 2.0), torch.ones(1, 5, 4))
+        for layer in self.layers:
+            x = layer(x, position_embeddings=tables)
+        return x
+
+
+def test_every_layer_gets_leaves_of_its_own():
+    twin = shadow(Rotary())
+    with position_sources(twin, 2) as sources:
+        twin(torch.zeros(2, 5, 4))
+    assert [where for where, _ in sources.leaves] == ["layers.0", "layers.0", "layers.1", "layers.1"]
+    assert len({leaf.data_ptr() for _, leaf in sources.leaves}) == 4 and not sources.experimental
+
+
+def test_the_model_and_its_hooks_are_left_alone():
+    model = Rotary()
+    twin = shadow(model)
+    with position_sources(twin, 1):
+        twin(torch.zeros(1, 5, 4))
+    for module in (*model.modules(), *twin.modules()):
+        assert not module._forward_pre_hooks and not module._forward_hooks
+    assert not twin(torch.zeros(1, 5, 4)).requires_grad
+
+
+def test_an_error_inside_is_not_replaced_by_ours():
+    with pytest.raises(ZeroDivisionError), position_sources(shadow(nn.Linear(2, 2)), 1):
+        raise ZeroDivisionError
+
+
+def test_relevance_is_summed_over_all_but_tokens():
+    assert torch.equal(per_position(torch.ones(2, 5, 8), 2, 5), torch.full((2, 5), 8.0))
+    heads = torch.arange(2 * 3 * 5.0).reshape(6, 1, 5)  # ALiBi: heads of one sample side by side
+    assert torch.equal(per_position(heads, 2, 5), heads.reshape(2, 3, 5).sum(1))
