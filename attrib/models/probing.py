@@ -65,34 +65,34 @@ def window_of(module: Any, tokenizer: Any) -> int | None:
     return min(known, default=None)
 
 
-def task_of(twin: nn.Module, tokenizer: Any, name: str) -> Task:
-    """What the logits are: one row per input, or per token; and whether a token's depend on those after it."""
+def probed(twin: nn.Module, tokenizer: Any, name: str) -> Task:
+    """What the logits are: one row per input, or per token; and whether a token's depend on those after it.
+
+    Raises UnsupportedModel where they are neither, and where word embeddings do not give the same logits as ids.
+    """
     ids = _probe(twin, tokenizer)
-    vectors = _embedded(twin, ids)
+    with torch.no_grad():
+        vectors: Tensor = twin.get_input_embeddings()(ids)  # type: ignore[operator]
     logits = _run(twin, name, inputs_embeds=vectors)
-    classes = len(_table(twin))
-    if logits.dim() == 2 and len(logits) == 1:
-        return "classification"
-    if logits.dim() != 3 or logits.shape[1] != ids.shape[1] or logits.shape[2] < 0.9 * min(classes, len(tokenizer)):
+    per_input = logits.dim() == 2 and len(logits) == 1
+    entries = min(len(_table(twin)), len(tokenizer))
+    if not per_input and (logits.dim() != 3 or logits.shape[1] != ids.shape[1] or logits.shape[2] < 0.9 * entries):
         raise UnsupportedModel(
             f"{name} returns a tensor of shape {tuple(logits.shape)} for {ids.shape[1]} tokens: neither logits per "
             "class nor logits per token of the vocabulary; load it as a sequence classifier, a causal or a masked "
             "language model"
         )
-    changed = torch.cat([vectors[:, :-1], vectors[:, :1] + vectors[:, -1:]], 1)
-    other = _run(twin, name, inputs_embeds=changed)
-    return "next_token" if _agree(logits[:, 0], other[:, 0], 1e-6) else "masked"
-
-
-def same_from_embeddings(twin: nn.Module, tokenizer: Any, name: str) -> None:
-    """Raise UnsupportedModel where the model does not give the same logits from word embeddings as from ids."""
-    ids = _probe(twin, tokenizer)
-    expected, found = _run(twin, name, input_ids=ids), _run(twin, name, inputs_embeds=_embedded(twin, ids))
-    if expected.shape != found.shape or not _agree(expected, found, _TOLERANCE):
+    expected = _run(twin, name, input_ids=ids)
+    if expected.shape != logits.shape or not _agree(expected, logits, _TOLERANCE):
         raise UnsupportedModel(
             f"{name} gives other logits from its word embeddings than from token ids: it uses the ids in another way "
             "too, which cannot be explained"
         )
+    if per_input:
+        return "classification"
+    changed = torch.cat([vectors[:, :-1], vectors[:, :1] + vectors[:, -1:]], 1)
+    other = _run(twin, name, inputs_embeds=changed)
+    return "next_token" if _agree(logits[:, 0], other[:, 0], 1e-6) else "masked"
 
 
 def _probe(twin: Any, tokenizer: Any) -> Tensor:
@@ -107,12 +107,6 @@ def _probe(twin: Any, tokenizer: Any) -> Tensor:
 def _table(twin: Any) -> Tensor:
     weight: Tensor = twin.get_input_embeddings().weight
     return weight
-
-
-def _embedded(twin: Any, ids: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = twin.get_input_embeddings()(ids)
-    return found
 
 
 def _run(twin: nn.Module, name: str, **given: Tensor) -> Tensor:

@@ -119,7 +119,18 @@ def download(package: Package, folder: Path, on_progress: Callable[[float], None
     files.mkdir()
     scratch.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    command += ["--no-input", "--require-hashes", "--dest", str(files), "--requirement", str(wish)]
+    command += [
+        "--no-input",
+        "--retries",
+        "2",
+        "--timeout",
+        "30",
+        "--require-hashes",
+        "--dest",
+        str(files),
+        "--requirement",
+        str(wish),
+    ]
     status, said = _watched(command, folder, package.size, on_progress)
     found = list(files.iterdir())
     if status != 0 or len(found) != 1:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
 from attrib.models.hashing import hash_of
-from attrib.models.probing import Task, check_supported, check_vocabulary, same_from_embeddings, task_of, window_of
+from attrib.models.probing import Task, check_supported, check_vocabulary, probed, window_of
 from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
 from attrib.models.vision import Encoded
@@ -141,6 +141,10 @@ class TextModel(Wrapped):
         return self._forward_together(twin, x, extra)
 
     def _forward_together(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        if len(x) > 1 and self.task == "classification" and self.module.config.pad_token_id is None:  # type: ignore[union-attr]
+            # causal classifiers of transformers then refuse to guess where the rows end
+            rows = [{name: value[i : i + 1] for name, value in extra.items()} for i in range(len(x))]
+            return torch.cat([self._forward_together(twin, x[i : i + 1], row) for i, row in enumerate(rows)])
         given: dict[str, Any] = {name: value for name, value in extra.items() if name != READ_AT}
         if "use_cache" in self._takes:
             given["use_cache"] = False
@@ -243,9 +247,7 @@ def wrap_text(
     name = name or type(module).__name__
     check_supported(module, name)
     check_vocabulary(module, tokenizer, name)
-    twin = shadow(module)
-    task = task_of(twin, tokenizer, name)
-    same_from_embeddings(twin, tokenizer, name)
+    task = probed(shadow(module), tokenizer, name)
     names = _labels_of(module, labels) if task == "classification" else None
     return TextModel(module, tokenizer, name, task, names)
 

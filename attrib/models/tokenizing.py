@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from attrib.errors import InputError
-from attrib.models.tokens import Reading, is_special, read_ids, read_text
+from attrib.models.tokens import Reading, read_ids, read_text, special_ids
 
 _WANTED = "give a text, a list of texts, or token ids (a list of ints, or an integer tensor)"
 
@@ -95,7 +95,7 @@ def _of_text(tokenizer: Any, text: str, index: int) -> Tokens:
         encoded = tokenizer(text, **options)
         reading = read_ids(tokenizer, encoded["input_ids"])
     ids = tuple(encoded["input_ids"])
-    if not any(not is_special(tokenizer, token) for token in ids):
+    if special_ids(tokenizer).issuperset(ids):
         raise InputError(f"input {index} holds only special tokens ({text[:40]!r}); there is nothing to explain in it")
     return Tokens(ids, tuple(encoded.get("token_type_ids") or [0] * len(ids)), reading)
 
@@ -121,7 +121,7 @@ def _of_ids(tokenizer: Any, ids: Sequence[int], vocabulary: int, index: int, nam
     if wrong:
         raise InputError(f"input {index} holds the token id {wrong[0]}; {name} has the ids 0 to {vocabulary - 1}")
     ids, notes = _without_padding(tokenizer, ids, index)
-    if all(is_special(tokenizer, token) for token in ids):
+    if special_ids(tokenizer).issuperset(ids):
         raise InputError(f"input {index} holds only special tokens; there is nothing to explain in it")
     return Tokens(tuple(ids), (0,) * len(ids), read_ids(tokenizer, ids), notes)
 

@@ -33,11 +33,11 @@ class Reading:
 
 def read_text(tokenizer: Any, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Reading:
     """The reading of a text's tokens, from the offsets that a fast tokenizer gives."""
-    raw = tokenizer.convert_ids_to_tokens(list(ids))
+    raw, special = tokenizer.convert_ids_to_tokens(list(ids)), special_ids(tokenizer)
     spans: list[tuple[int, int] | None] = []
     end = 0
     for i, (entry, (start, stop)) in enumerate(zip(raw, offsets, strict=True)):
-        if is_special(tokenizer, ids[i]):
+        if ids[i] in special:
             spans.append(None)
             end = max(end, stop)
             continue
@@ -56,18 +56,18 @@ def read_text(tokenizer: Any, text: str, ids: Sequence[int], offsets: Sequence[t
 
 def read_ids(tokenizer: Any, ids: Sequence[int]) -> Reading:
     """The reading of tokens without a text: what each adds when they are decoded in order."""
-    raw = tokenizer.convert_ids_to_tokens(list(ids))
+    raw, special = tokenizer.convert_ids_to_tokens(list(ids)), special_ids(tokenizer)
     pieces: list[str | None] = []
     start = read = 0  # the part that is decoded again, so that spaces come out right; how much of its text was read
     first = 0  # of the tokens that share the character being read
     for i, token in enumerate(ids):
-        if is_special(tokenizer, token):
+        if token in special:
             pieces.append(None)
             start, read, first = i + 1, 0, i + 1
             continue
         text = _decoded(tokenizer, ids[start : i + 1])
         pieces.append("")
-        if text.endswith(_BROKEN) and i + 1 < len(ids) and not is_special(tokenizer, ids[i + 1]):
+        if text.endswith(_BROKEN) and i + 1 < len(ids) and ids[i + 1] not in special:
             continue  # half a character, which the tokens that follow finish
         pieces[first] = text[read:]
         read = len(text)
@@ -78,9 +78,9 @@ def read_ids(tokenizer: Any, ids: Sequence[int]) -> Reading:
     return _reading(*_laid_out(pieces, raw), raw)
 
 
-def is_special(tokenizer: Any, token: int) -> bool:
-    """Whether a token is none of the text: a separator, padding, a mask; unknown words are text."""
-    return token in tokenizer.all_special_ids and token != getattr(tokenizer, "unk_token_id", None)
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens that are none of the text: separators, padding, masks; unknown words are text."""
+    return frozenset(tokenizer.all_special_ids) - {getattr(tokenizer, "unk_token_id", None)}
 
 
 def token_text(tokenizer: Any, token: int) -> str:

@@ -71,6 +71,11 @@ def test_causal_classifiers_do_not_read_padding(family: str) -> None:
     check_rows(text_model, [SHORT, LONG, "Mary"])
 
 
+def test_a_causal_classifier_without_padding_token() -> None:
+    """transformers refuses more than one row of it."""
+    check_rows(wrapped("llama", "classification", pad_token_id=None), [SHORT, LONG, LONG])
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", list(ENCODERS))
 def test_encoders(family: str, attention: str) -> None:

@@ -106,8 +106,9 @@ def byte_level() -> Any:
 def metaspace() -> Any:
     """Like LLaMA 2's: the whole text is one piece, spaces are ▁, unknown characters become bytes."""
     trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     trainer = trainers.BpeTrainer(vocab_size=ROWS - 320, special_tokens=["<unk>", "<s>", "</s>"], max_token_length=8)
-    trained.train_from_iterator([text.replace(" ", " ▁").replace("▁ ", "▁") for text in TEXTS], trainer)
+    trained.train_from_iterator(["▁" + text.replace(" ", "▁") for text in TEXTS], trainer)
     learned = json.loads(trained.to_str())["model"]
     vocabulary = learned["vocab"]
     vocabulary |= {f"<0x{i:02X}>": len(vocabulary) + i for i in range(256)}
