@@ -35,10 +35,11 @@ def doubts(finding: Finding) -> list[str]:
 
 def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
     """A note where little of the score reached the input, and what took the rest."""
-    share = (ledger["input"] / score.where(score != 0, torch.ones_like(score))).abs().min().item()
+    kept = ledger["input"] + ledger.get("position", torch.zeros_like(score))
+    share = (kept / score.where(score != 0, torch.ones_like(score))).abs().min().item()
     if share > 0.5 or len(ledger) == 1:
         return []
-    taken = max((name for name in ledger if name != "input"), key=lambda name: ledger[name].abs().sum().item())
+    taken = max((name for name in ledger if name not in ("input", "position")), key=lambda name: ledger[name].abs().sum().item())
     return [f"only {share:.2g} of the score reached the input; most was absorbed by {taken} (see the ledger)"]
 
 

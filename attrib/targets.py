@@ -116,7 +116,7 @@ class BoundTarget:
         first, second = (None if i is None else i[start:stop] for i in (self.positive, self.negative))
         return replace(self, positive=first, negative=second)
 
-    def describe(self, labels: Sequence[str] | None, batch: int) -> list[dict[str, Any]]:
+    def describe(self, label_of: Callable[[int], str], batch: int) -> list[dict[str, Any]]:
         """One plain dict per sample, fit for JSON: kind, index, label."""
         rows: list[dict[str, Any]] = []
         for i in range(batch):
@@ -124,8 +124,9 @@ class BoundTarget:
             for name, index in (("index", self.positive), ("versus", self.negative)):
                 if index is not None:
                     row[name] = int(index[i])
-                    if labels is not None and int(index[i]) < len(labels):
-                        row["label" if name == "index" else "versus_label"] = labels[int(index[i])]
+                    label = label_of(int(index[i]))
+                    if label != str(int(index[i])):  # a class without a name is called by its index
+                        row["label" if name == "index" else "versus_label"] = label
             if self.function is not None:
                 row["function"] = getattr(self.function, "__name__", type(self.function).__name__)
             rows.append(row)

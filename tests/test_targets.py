@@ -119,12 +119,12 @@ def test_descriptions_have_labels():
     labels = ("cat", "dog", "eel", "fox")
     bound = bind(attrib.LogitDiff("dog", 3), 2, index_of)
     expected = {"kind": "difference", "index": 1, "label": "dog", "versus": 3, "versus_label": "fox"}
-    assert bound.describe(labels, 2) == [expected, expected]
+    assert bound.describe(lambda i: labels[i] if i < len(labels) else str(i), 2) == [expected, expected]
 
     def mean_of_all(outputs):
         return outputs.mean(1)
 
-    assert bind(mean_of_all, 1, index_of).describe(labels, 1) == [{"kind": "function", "function": "mean_of_all"}]
+    assert bind(mean_of_all, 1, index_of).describe(str, 1) == [{"kind": "function", "function": "mean_of_all"}]
 
 
 def test_a_label_in_a_wrapped_model():
