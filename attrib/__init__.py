@@ -32,6 +32,7 @@ from attrib.methods.lrp import LRP
 from attrib.methods.noise import SmoothGrad, VarGrad
 from attrib.methods.normgrad import NormGrad
 from attrib.methods.occlusion import Occlusion
+from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
 from attrib.methods.shap import GradientSHAP
 from attrib.models import load, wrap
 from attrib.targets import Logit, LogitDiff, LogProb, TokenLogit
@@ -39,6 +40,7 @@ from attrib.targets import Logit, LogitDiff, LogProb, TokenLogit
 __all__ = [
     "LRP",
     "METHODS",
+    "AttentionRollout",
     "AttribError",
     "Attribution",
     "Cancelled",
@@ -48,6 +50,7 @@ __all__ = [
     "ExcitationPullback",
     "GradCAM",
     "GradCAMPlusPlus",
+    "GradientAttentionRollout",
     "GradientSHAP",
     "GuidedBackprop",
     "InputError",

@@ -62,7 +62,7 @@ def explain(
     return Attribution(
         kind=finding.kind,
         values=finding.values,
-        target=bound.describe(model.labels, len(encoded.x)),
+        target=bound.describe(model.label_of, len(encoded.x)),
         score=finding.score,
         delta=finding.delta,
         provenance=provenance_of(model, method, encoded.hashes, time.perf_counter() - started),
@@ -109,7 +109,10 @@ def _answer_in_chunks(
         stop = min(len(x), start + plan.rows)
         extra = {name: value[start:stop] for name, value in encoded.extra.items()}
         twin = shadow(model.module)
-        question = Question(model, twin, x[start:stop], target.part(start, stop), plan.rows, strict, extra)
+        words = None if encoded.words is None else encoded.words[start:stop]
+        ids = getattr(encoded, "token_ids", ())[start:stop] or None
+        part = target.part(start, stop)
+        question = Question(model, twin, x[start:stop], part, plan.rows, strict, extra, words, ids)
         if on_progress is not None:
             question.on_progress = _within(on_progress, start / len(x), stop / len(x), method.name)
         question.on_progress(0.0)

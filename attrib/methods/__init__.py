@@ -15,6 +15,7 @@ from attrib.methods.lrp import LRP
 from attrib.methods.noise import SmoothGrad, VarGrad
 from attrib.methods.normgrad import NormGrad
 from attrib.methods.occlusion import Occlusion
+from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
 from attrib.methods.shap import GradientSHAP
 
 METHODS: dict[str, type[Method]] = {
@@ -34,6 +35,8 @@ METHODS: dict[str, type[Method]] = {
     "layer_cam": LayerCAM,
     "normgrad": NormGrad,
     "excitation_pullback": ExcitationPullback,
+    "attention_rollout": AttentionRollout,
+    "gradient_attention_rollout": GradientAttentionRollout,
     "lrp": LRP,
 }
 

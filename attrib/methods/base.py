@@ -58,6 +58,7 @@ class Question:
     twin: the model's shadow; hooks and changed parameters on it are nobody else's business.
     x: (batch, channel, height, width), preprocessed, or embeddings (batch, tokens, width); without gradients.
     extra: what else the model is given, a row per sample: attention masks.
+    words, token_ids: of texts, per sample and of its own tokens: the word of each (None: of none), and its id.
     max_rows: how many rows one forward (with its backward) may hold under the memory limit.
     on_progress: told the finished fraction of this chunk; raises Cancelled to stop.
     """
@@ -69,7 +70,20 @@ class Question:
     max_rows: int = 8
     strict: bool = False
     extra: dict[str, Tensor] = field(default_factory=dict)
+    words: tuple[tuple[int | None, ...], ...] | None = None
+    token_ids: tuple[tuple[int, ...], ...] | None = None
     on_progress: Callable[[float], None] = field(default=lambda fraction: None, repr=False)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether x are embeddings (batch, tokens, width)."""
+        return self.model.kind == "text"
+
+    @property
+    def real(self) -> Tensor | None:
+        """(batch, tokens, 1): True where a token is, False where padding is; None where nothing is padded."""
+        mask = self.extra.get("attention_mask") if self.is_text else None
+        return None if mask is None else mask.bool()[:, :, None]
 
     def scores(self, x: Tensor, rows: Tensor | None = None, module: nn.Module | None = None) -> Tensor:
         """The explained number of every row of x, (rows,), with its graph when x requires gradients.
@@ -109,12 +123,15 @@ class Question:
             return torch.cat([self.scores(self.x[rows], rows) for rows in pieces])
 
     def gradient(self, x: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(scores, ∂ Σ scores/∂x), both detached. Parameter gradients are never computed."""
+        """(scores, ∂ Σ scores/∂x), both detached, padding's set to 0. Parameter gradients are never computed."""
         leaf = x.detach().requires_grad_()
         with torch.enable_grad():
             # a model may change its input in place, which a leaf forbids
             scores = self.scores(leaf.clone(), rows)
             (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+        real = self.real
+        if real is not None:
+            gradient = gradient.masked_fill(~(real if rows is None else real[rows]), 0.0)
         return scores.detach(), gradient
 
     def gradient_under(self, rules: Rules) -> tuple[Tensor, Tensor, Coverage]:
@@ -134,6 +151,7 @@ class Method:
     card: ClassVar[Card]
     name: ClassVar[str]  # the key in METHODS
     applies_to: ClassVar[frozenset[str]] = frozenset({"image"})
+    needs_attention: ClassVar[bool] = False  # True: applies to transformers only
     single_pass: ClassVar[bool] = True  # False: needs more rows than it has inputs
     memory_factor: ClassVar[float] = 1.0  # memory of a row as a multiple of a plain forward and backward
 

@@ -1,6 +1,8 @@
-"""Baselines: the picture that stands for 'nothing there'."""
+"""Baselines: the picture, or the text, that stands for 'nothing there'."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,22 +12,30 @@ from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Question
 from attrib.methods.passes import generator
 
-BASELINES = ("zero", "mean", "blur", "noise", "white", "black")
+PICTURE_BASELINES = ("zero", "mean", "blur", "noise", "white", "black")
+_TOKENS = ("pad", "mask", "unk")
+TEXT_BASELINES = ("zero", *_TOKENS, "noise")
+BASELINES = (*PICTURE_BASELINES, *_TOKENS)
 Baseline = str | Tensor
 
 BASELINE_HELP = (
-    "The picture that stands for 'nothing there': zero (after preprocessing), mean (of each channel), blur, "
-    "noise, white, black; or a tensor (channel, height, width) or (batch, channel, height, width)."
+    "What stands for 'nothing there'. Of a picture: zero (after preprocessing), mean (of each channel), blur, "
+    "noise, white, black; of a text, at every token that is no special one: zero, pad, mask, unk (that token's "
+    "embedding), noise (random tokens); or a tensor like one input, or like all."
 )
 
 
 def baseline_of(baseline: Baseline, question: Question, seed: int = 0) -> Tensor:
-    """The baseline of every sample, shaped like question.x. A name means the same in every batch."""
+    """The baseline of every sample, shaped like question.x. A name means the same in every batch.
+
+    Of texts, special tokens ([CLS], [SEP], a beginning of text) keep their own embedding, and so does padding.
+    """
     x = question.x
     if isinstance(baseline, Tensor):
-        return _given(baseline, x)
-    if baseline not in BASELINES:
-        raise UnknownName("baseline", baseline, BASELINES)
+        return _given(baseline, question)
+    _check_name(baseline, question)
+    if question.is_text:
+        return _keeping(question, _text_baseline(baseline, question, seed))
     if baseline == "zero":
         return torch.zeros_like(x)
     if baseline == "mean":
@@ -63,16 +73,65 @@ def equal_notes(x: Tensor, baseline: Tensor) -> tuple[str, ...]:
     )
 
 
-def _given(baseline: Tensor, x: Tensor) -> Tensor:
-    fits = baseline.dim() in (3, 4) and tuple(baseline.shape[-3:]) == tuple(x.shape[1:])
-    if not fits or (baseline.dim() == 4 and baseline.shape[0] not in (1, len(x))):
+def special_tokens(question: Question) -> Tensor:
+    """(batch, tokens): True where a token is none of the text, padding too."""
+    x, real = question.x, question.real
+    special = torch.zeros(x.shape[:2], dtype=torch.bool) if real is None else ~real[:, :, 0].cpu()
+    if question.token_ids is not None:
+        tokenizer = question.model.tokenizer  # type: ignore[union-attr]
+        known = set(tokenizer.all_special_ids) - {getattr(tokenizer, "unk_token_id", None)}
+        for row, ids in enumerate(question.token_ids):
+            special[row, : len(ids)] |= torch.tensor([token in known for token in ids])
+    return special.to(x.device)
+
+
+def _keeping(question: Question, baseline: Tensor) -> Tensor:
+    return torch.where(special_tokens(question)[:, :, None], question.x, baseline)
+
+
+def _check_name(baseline: str, question: Question) -> None:
+    fitting = TEXT_BASELINES if question.is_text else PICTURE_BASELINES
+    if baseline not in BASELINES:
+        raise UnknownName("baseline", baseline, fitting)
+    if baseline not in fitting:
+        kind = "texts" if question.is_text else "pictures"
+        raise InputError(f"{baseline!r} is no baseline of {kind}; these are: {', '.join(fitting)}")
+
+
+def _text_baseline(name: str, question: Question, seed: int) -> Tensor:
+    x = question.x
+    if name == "zero":
+        return torch.zeros_like(x)
+    model: Any = question.model
+    if name == "noise":
+        rows = len(model.embeddings.weight)
+        # the same tokens at the beginning of a text, however long it is
+        ids = torch.randint(rows, (x.shape[1],), generator=generator(seed, 0))
+    else:
+        known = {t: getattr(model.tokenizer, f"{t}_token_id", None) for t in _TOKENS}
+        known = {t: i for t, i in known.items() if i is not None and i < len(model.embeddings.weight)}
+        if name not in known:
+            raise InputError(f"{model.name} has no {name} token; use {', '.join(['zero', *known, 'noise'])}")
+        ids = torch.tensor([known[name]])
+    with torch.no_grad():
+        embedded: Tensor = model.embeddings(ids.to(x.device)).detach().to(x)
+    return embedded.expand_as(x)
+
+
+def _given(baseline: Tensor, question: Question) -> Tensor:
+    x = question.x
+    one = tuple(x.shape[1:])
+    fits = baseline.dim() in (x.dim() - 1, x.dim()) and tuple(baseline.shape[1 - x.dim() :]) == one
+    if not fits or (baseline.dim() == x.dim() and baseline.shape[0] not in (1, len(x))):
+        names = TEXT_BASELINES if question.is_text else PICTURE_BASELINES
         raise InputError(
             f"a baseline of shape {tuple(baseline.shape)} does not fit inputs of shape {tuple(x.shape)}; "
-            f"give {tuple(x.shape[1:])}, or a name: {', '.join(BASELINES)}"
+            f"give {one}, or a name: {', '.join(names)}"
         )
     if not baseline.isfinite().all():
         raise InputError("the baseline holds NaN or infinite values")
-    return baseline.detach().to(x.dtype).to(x.device).expand_as(x).clone()
+    baseline = baseline.detach().to(x.dtype).to(x.device).expand_as(x).clone()
+    return baseline if question.real is None else torch.where(question.real, baseline, x)
 
 
 def _black_and_white(name: str, question: Question) -> tuple[Tensor, Tensor]:

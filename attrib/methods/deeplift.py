@@ -21,6 +21,7 @@ class DeepLift(Method):
     """(x − x₀) ⊙ m, with m the multipliers Δy/Δx chained back to the input. Shrikumar et al. 2017."""
 
     name: ClassVar[str] = "deeplift"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     memory_factor: ClassVar[float] = 2.5
     card: ClassVar[Card] = Card(
         title="DeepLIFT",
@@ -39,13 +40,14 @@ class DeepLift(Method):
     def explain(self, question: Question) -> Finding:
         x = packed(question.x)
         baseline = packed(baseline_of(self.baseline, question))
-        one_for_all = question.target.function is None and bool((baseline == baseline[:1]).all())
+        alike = question.target.function is None and not question.is_text
+        one_for_all = alike and bool((baseline == baseline[:1]).all())
         shared = baseline[:1] if one_for_all else baseline
         if question.target.kind == "predicted":
             question.settle()
         with torch.no_grad():
             with BaselineRecorder(question.model.weight_cache) as recorder:
-                outputs = question.twin(shared)
+                outputs = question.outputs(shared)
             at_baseline = question.target.scores(_spread(outputs, len(x)) if one_for_all else outputs)
         engine = RescaleEngine(
             recorder.inputs, RESCALE, question.twin, x.shape, question.model.weight_cache, question.strict

@@ -13,6 +13,7 @@ class Saliency(Method):
     """|∂f/∂x|, elementwise. Simonyan et al. 2013."""
 
     name: ClassVar[str] = "saliency"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     card: ClassVar[Card] = Card(
         title="Saliency",
         idea="Where would a small change of a pixel change the score most?",
@@ -34,6 +35,7 @@ class InputXGradient(Method):
     """x ⊙ ∂f/∂x. For a piecewise-linear network without biases it sums to the score exactly."""
 
     name: ClassVar[str] = "input_x_gradient"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     card: ClassVar[Card] = Card(
         title="Input × gradient",
         idea="How much of the score does each pixel carry, if the network were linear around this input?",

@@ -20,6 +20,7 @@ from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
 from attrib.methods.passes import laid_out
 from attrib.methods.segments import SEGMENTS, grid, superpixels
+from attrib.methods.units import UNIT_HELP, UNITS, spread, units
 
 # without a graph, eight rows are as quick per row as it gets on a CPU
 _MOST_ROWS = 8
@@ -33,15 +34,17 @@ class KernelSHAP(Method):
     n_segments: int = setting(49, "About how many regions; the grid takes the nearest square.", low=2, high=400)
     n_samples: int = setting(500, "Random sets of regions; one forward each. All sets, if there are no more.", low=4)
     baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
+    unit: str = setting("word", UNIT_HELP, choices=UNITS)
     seed: int = setting(0, "The same seed gives the same sets on every device.", low=0, advanced=True)
 
     name: ClassVar[str] = "kernel_shap"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     single_pass: ClassVar[bool] = False
     memory_factor: ClassVar[float] = 0.7
     card: ClassVar[Card] = Card(
         title="KernelSHAP",
-        idea="Share the score out among the regions as a fair split of a joint gain: what each adds on average, "
-        "whatever else is shown.",
+        idea="Share the score out among the regions (of a text: the words) as a fair split of a joint gain: what "
+        "each adds on average, whatever else is shown.",
         formula="Shapley values φ of the regions by Shapley-kernel regression; a pixel gets φ / (region's size)",
         reference="Lundberg, Lee 2017, arXiv:1705.07874",
         assumptions="A region replaced by the baseline counts as absent, and pictures with holes mean something.",
@@ -56,6 +59,8 @@ class KernelSHAP(Method):
         question = laid_out(question, self.n_samples, _MOST_ROWS)
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
+        if question.is_text:
+            return self._of_text(question, baseline, score)
         regions = [self._regions(image) for image in question.x]
         values, difference = torch.empty_like(question.x), torch.empty_like(score)
         for row, region in enumerate(regions):
@@ -65,6 +70,18 @@ class KernelSHAP(Method):
             values[row] = density[region].to(values.dtype)
         delta = values.flatten(1).sum(1) - difference
         return Finding(values, score, delta=delta, notes=(*equal_notes(question.x, baseline), *self._notes(regions)))
+
+    def _of_text(self, question: Question, baseline: Tensor, score: Tensor) -> Finding:
+        """Words or tokens are the players; special tokens are always there."""
+        parts = units(question, self.unit)
+        values, difference = score.new_zeros(question.x.shape[:2]), torch.zeros_like(score)
+        for row, part in enumerate(parts):
+            report = lambda fraction, row=row: question.on_progress((row + fraction) / len(parts))  # noqa: E731
+            if int(part.max()) >= 0:
+                shares, difference[row] = self._shares(question, baseline, row, part, report)
+                values[row] = spread(shares, part).to(values)
+        notes = (*equal_notes(question.x, baseline), *self._notes(parts))
+        return Finding(values, score, kind="tokens", delta=values.sum(1) - difference, notes=notes)
 
     def _regions(self, image: Tensor) -> Tensor:
         if self.segments == "grid":
@@ -78,7 +95,7 @@ class KernelSHAP(Method):
     ) -> tuple[Tensor, Tensor]:
         """Shapley values of the regions of one sample, and f(x) − f(baseline)."""
         kept, weights = coalitions(int(region.max()) + 1, self.n_samples, self.seed)
-        ends = torch.stack([torch.ones_like(kept[0]), torch.zeros_like(kept[0])])
+        ends = torch.tensor([[True], [False]]).expand(2, kept.shape[1])
         scores = _scores_of(question, baseline[row], row, region, torch.cat([ends, kept]), report)
         return shapley_regression(kept, weights, scores[2:] - scores[1], scores[0] - scores[1]), scores[0] - scores[1]
 
@@ -92,8 +109,11 @@ class KernelSHAP(Method):
 def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, kept: Tensor, report: object) -> Tensor:
     """f of sample `row` with only the kept regions shown, (sets,) float64 on the CPU."""
     scores = []
+    # −1, what is in no region, reads the last column: always there
+    kept = torch.cat([kept, torch.ones_like(kept[:, :1])], 1)
     for part in kept.split(question.max_rows):
-        shown = part.to(question.x.device)[:, region.to(question.x.device)][:, None]
+        present = part[:, region].to(question.x.device)
+        shown = present[:, :, None] if question.is_text else present[:, None]
         rows = torch.full((len(part),), row, device=question.x.device)
         with torch.no_grad():
             scores.append(question.scores(torch.where(shown, question.x[row], baseline), rows).cpu().double())
@@ -109,7 +129,8 @@ def coalitions(n: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """
     sizes = np.arange(1, n)
     if 2**n - 2 <= samples:
-        every = torch.tensor([s for s in product((False, True), repeat=n) if 0 < sum(s) < n])
+        proper = [s for s in product((False, True), repeat=n) if 0 < sum(s) < n]
+        every = torch.tensor(proper, dtype=torch.bool).reshape(-1, n)
         return every, torch.tensor(
             [(n - 1) / (comb(n, k) * k * (n - k)) for k in every.sum(1).tolist()], dtype=torch.float64
         )
@@ -130,5 +151,7 @@ def shapley_regression(kept: Tensor, weights: Tensor, gains: Tensor, whole: Tens
     wanted = gains - design[:, -1] * whole
     root = weights.sqrt()
     # gelsd: the smallest solution where the sets do not determine one
+    if not reduced.shape[1]:  # a single region has it all
+        return whole[None]
     first = torch.linalg.lstsq(root[:, None] * reduced, (root * wanted)[:, None], driver="gelsd").solution[:, 0]
     return torch.cat([first, (whole - first.sum())[None]])

@@ -12,7 +12,7 @@ from torch import Tensor
 from attrib.errors import InputError, NotApplicable, UnknownName
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.gradient import InputXGradient, Saliency
-from attrib.methods.passes import about, laid_out, normal, pairs, value_range
+from attrib.methods.passes import about, laid_out, normal, pairs, per_row, value_range
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class SmoothGrad(Method):
     seed: int = setting(0, "The same seed gives the same noise on every device.", low=0, advanced=True)
 
     name: ClassVar[str] = "smoothgrad"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     single_pass: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         title="SmoothGrad",
@@ -58,7 +59,9 @@ class SmoothGrad(Method):
 
     def explain(self, question: Question) -> Finding:
         moments, first, score = noisy_moments(self, question)
-        return Finding(moments.mean, score, reduction=first.reduction, signed=first.signed, notes=moments.notes)
+        # a token's sum over its embedding says something only of contributions, not of a gradient
+        signed = first.signed and not (question.is_text and first.reduction == "max_abs")
+        return Finding(moments.mean, score, reduction=first.reduction, signed=signed, notes=moments.notes)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class VarGrad(Method):
     seed: int = setting(0, "The same seed gives the same noise on every device.", low=0, advanced=True)
 
     name: ClassVar[str] = "vargrad"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     single_pass: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         title="VarGrad",
@@ -111,7 +115,7 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        return self.squares / self.count[:, None, None, None]
+        return self.squares / per_row(self.count, self.squares)
 
 
 def noisy_moments(method: SmoothGrad | VarGrad, question: Question) -> tuple[Moments, Finding, Tensor]:
@@ -121,7 +125,7 @@ def noisy_moments(method: SmoothGrad | VarGrad, question: Question) -> tuple[Mom
     score = question.settle()
     x = question.x
     moments = Moments(torch.zeros(len(x), device=x.device, dtype=x.dtype), torch.zeros_like(x), torch.zeros_like(x))
-    sigma, first, notes = method.noise_level * value_range(x), None, dict[str, None]()
+    sigma, first, notes = method.noise_level * value_range(x, question.real), None, dict[str, None]()
     for draws, rows in pairs(question, method.n_samples):
         noise = normal(method.seed, draws.unique(), x)[draws - draws[0]]
         finding = base.explain(_quiet(about(question, x[rows] + sigma[rows] * noise, rows)))

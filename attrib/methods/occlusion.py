@@ -12,6 +12,7 @@ from attrib.errors import InputError
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
 from attrib.methods.passes import laid_out
+from attrib.methods.units import UNIT_HELP, UNITS, drops, spread, units
 
 Span = tuple[int, int]  # first row or column, and the one past the last
 # without a graph, eight rows are as quick per row as it gets on a CPU
@@ -25,23 +26,27 @@ class Occlusion(Method):
     window: int = setting(16, "Side of the covering square in pixels of the model's input.", low=1, high=224)
     stride: int = setting(8, "Pixels from one window to the next; at most the window.", low=1, high=224)
     baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
+    unit: str = setting("word", UNIT_HELP, choices=UNITS)
 
     name: ClassVar[str] = "occlusion"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     single_pass: ClassVar[bool] = False
     memory_factor: ClassVar[float] = 0.7
     card: ClassVar[Card] = Card(
         title="Occlusion",
-        idea="Cover one square after the other: where does covering make the score fall?",
+        idea="Cover one square (of a text: one word) after the other: where does covering make the score fall?",
         formula="mean over windows W ∋ pixel of f(x) − f(x with W ← baseline)",
         reference="Zeiler, Fergus 2013, arXiv:1311.2901",
         assumptions="What matters fits under one window, and a covered picture is still one the network knows.",
         misleads="Redundant evidence is invisible: two eyes, one covered, and the score stays. The edges of "
         "the window are new evidence by themselves, and the window's size decides what is seen.",
-        cost="(number of windows + 1) F",
+        cost="(number of windows or words + 1) F",
     )
 
     def explain(self, question: Question) -> Finding:
         self._check()
+        if question.is_text:
+            return self._of_text(question)
         places = windows(question.x.shape[2], question.x.shape[3], self.window, self.stride)
         question = laid_out(question, len(places), _MOST_ROWS)
         x = question.x
@@ -57,6 +62,16 @@ class Occlusion(Method):
             notes = (*notes, f"a window of {self.window} is larger than the input and was cut to {tuple(x.shape[2:])}")
         # every channel is covered at once, so all get the same value
         return Finding((total / cover)[:, None].expand_as(x).contiguous(), score, reduction="mean", notes=notes)
+
+    def _of_text(self, question: Question) -> Finding:
+        """Every word's or token's drop, shared equally among its tokens."""
+        parts = units(question, self.unit)
+        question = laid_out(question, len(parts), _MOST_ROWS)
+        baseline = baseline_of(self.baseline, question)
+        score = question.settle()
+        fallen = drops(question, baseline, score, parts)
+        values = torch.stack([spread(drop, p.to(drop.device)) for drop, p in zip(fallen, parts, strict=True)])
+        return Finding(values, score, kind="tokens", notes=equal_notes(question.x, baseline))
 
     def _check(self) -> None:
         if self.window < 1 or not 1 <= self.stride <= self.window:

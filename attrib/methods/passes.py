@@ -39,25 +39,36 @@ def about(question: Question, x: Tensor, rows: Tensor) -> Question:
         positive=None if target.positive is None else target.positive.to(rows.device)[rows],
         negative=None if target.negative is None else target.negative.to(rows.device)[rows],
     )
-    return dataclasses.replace(question, x=x, target=of_rows)
+    chosen = rows.tolist()
+    return dataclasses.replace(
+        question,
+        x=x,
+        target=of_rows,
+        extra={name: value[rows] for name, value in question.extra.items()},
+        words=None if question.words is None else tuple(question.words[row] for row in chosen),
+        token_ids=None if question.token_ids is None else tuple(question.token_ids[row] for row in chosen),
+    )
 
 
 def quick_rows(question: Question, most: int) -> int:
     """How many rows at once are quickest per row: on a CPU at most `most`, fewer where activations are large."""
     if question.x.device.type != "cpu":
         return question.max_rows
-    largest = survey(question.model.module, question.twin, question.x).largest * question.x.element_size()
+    if question.is_text:  # the hidden layer of a feed-forward block is four times as wide
+        largest = 4 * question.x[0].numel() * question.x.element_size()
+    else:
+        largest = survey(question.model.module, question.twin, question.x).largest * question.x.element_size()
     return max(1, min(question.max_rows, most, _LARGEST_TENSOR // max(1, largest)))
 
 
 def laid_out(question: Question, passes: int, most: int = 4) -> Question:
     """The same question for many passes: rows and memory layout that are quickest, `most` rows at once on a CPU.
 
-    There, images and convolution weights go into channels_last, and BatchNorm into the convolution before it. The
-    twin gets its own copies of the weights; it is nobody else's, and values change by rounding only.
+    There, images and convolution weights go into channels_last, and BatchNorm into the convolution before it; texts
+    stay as they are. The twin gets its own copies of the weights; values change by rounding only.
     """
     question = dataclasses.replace(question, max_rows=quick_rows(question, most))
-    if question.x.device.type != "cpu" or question.x.dtype != torch.float32:
+    if question.is_text or question.x.device.type != "cpu" or question.x.dtype != torch.float32:
         return question
     normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in question.twin.modules())
     if normalises and passes * len(question.x) >= _ENOUGH_TO_FOLD:
@@ -76,14 +87,25 @@ def generator(seed: int, draw: int) -> torch.Generator:
 
 
 def normal(seed: int, draws: Tensor, like: Tensor) -> Tensor:
-    """(draws, channel, height, width) of N(0, 1): draw i is the same whatever it is drawn together with."""
+    """Noise N(0, 1), (draws, …) shaped like a sample: draw i is the same whatever it is drawn together with.
+
+    A text's noise is the same however much padding follows.
+    """
     # always float64, so that float32 and float64 models see the same noise
     shape = tuple(like.shape[1:])
+    if like.dim() == 3:  # drawn in blocks of 16, so that whole blocks begin alike whatever the length
+        shape = (-(-shape[0] // 16) * 16, shape[1])
     each = [torch.randn(shape, generator=generator(seed, int(d)), dtype=torch.float64) for d in draws]
-    return torch.stack(each).to(like.dtype).to(like.device)
+    return torch.stack(each)[:, : like.shape[1]].to(like.dtype).to(like.device)
 
 
-def value_range(x: Tensor) -> Tensor:
-    """max − min of each sample, (batch, 1, 1, 1)."""
-    flat = x.flatten(1)
-    return (flat.amax(1) - flat.amin(1))[:, None, None, None]
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """One number a row, (rows,), in a shape that multiplies `like`."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def value_range(x: Tensor, real: Tensor | None = None) -> Tensor:
+    """max − min of each sample, (batch, 1, 1, 1) for pictures; real: where x is no padding."""
+    high = x if real is None else x.masked_fill(~real, float("-inf"))
+    low = x if real is None else x.masked_fill(~real, float("inf"))
+    return per_row(high.flatten(1).amax(1) - low.flatten(1).amin(1), x)

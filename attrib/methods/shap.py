@@ -16,7 +16,7 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINES, Baseline, baseline_of, equal_notes
-from attrib.methods.passes import generator, laid_out, normal, pairs, value_range
+from attrib.methods.passes import generator, laid_out, normal, pairs, per_row, value_range
 
 # (draws, rows) -> baselines, positions in [0, 1] and noise of those rows
 Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -30,13 +30,14 @@ class GradientSHAP(Method):
     baseline: Baseline = setting(
         "noise",
         "Where baselines are drawn from: noise (a new one each time), a fixed one by name, or a tensor "
-        "(any number, channel, height, width) to draw from with replacement.",
+        "(any number, channel, height, width) to draw from with replacement. Of a text, noise is random tokens.",
         choices=BASELINES,
     )
     noise_level: float = setting(0.0, "Noise on the input, as a share of its range.", low=0.0, high=1.0, advanced=True)
     seed: int = setting(0, "The same seed gives the same draws on every device.", low=0, advanced=True)
 
     name: ClassVar[str] = "gradient_shap"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     single_pass: ClassVar[bool] = False
     memory_factor: ClassVar[float] = 1.1
     card: ClassVar[Card] = Card(
@@ -61,7 +62,7 @@ class GradientSHAP(Method):
         return Finding(values, score, delta=values.flatten(1).sum(1) - (score - blank_score), notes=notes)
 
     def _draw(self, question: Question) -> Draw:
-        x, sigma = question.x, self.noise_level * value_range(question.x)
+        x, sigma = question.x, self.noise_level * value_range(question.x, question.real)
         backgrounds = self._backgrounds(question)
 
         def draw(draws: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,7 +81,7 @@ class GradientSHAP(Method):
         """draw -> the baseline of every sample in that draw, (batch, channel, height, width)."""
         x = question.x
         if isinstance(self.baseline, Tensor):
-            given = self.baseline if self.baseline.dim() == 4 else self.baseline[None]
+            given = self.baseline if self.baseline.dim() == x.dim() else self.baseline[None]
             if tuple(given.shape[1:]) != tuple(x.shape[1:]):
                 raise InputError(f"baselines of shape {tuple(given.shape)} do not fit inputs of shape {tuple(x.shape)}")
             given = given.to(x.dtype).to(x.device)
@@ -102,7 +103,7 @@ def expected_gradients(question: Question, n: int, draw: Draw) -> tuple[Tensor, 
     for draws, rows in pairs(question, n):
         blank, alpha, noise = draw(draws, rows)
         difference = x[rows] + noise - blank
-        _, gradient = question.gradient(blank + alpha[:, None, None, None] * difference, rows)
+        _, gradient = question.gradient(blank + per_row(alpha, x) * difference, rows)
         total.index_add_(0, rows, difference * gradient / n)
         with torch.no_grad():
             blank_score.index_add_(0, rows, question.scores(blank, rows).to(x.dtype) / n)

@@ -8,7 +8,7 @@ from tiny_nets import Twice, pictures, rectified, smooth, wrapped
 
 import attrib
 from attrib.errors import InputError, UnknownName
-from attrib.methods.baselines import BASELINES, baseline_of
+from attrib.methods.baselines import PICTURE_BASELINES, baseline_of
 from attrib.methods.integrated import QUADRATURES, IntegratedGradients, nodes_and_weights
 from attrib.methods.shap import GradientSHAP
 from attrib.models import Preprocessing
@@ -97,7 +97,7 @@ def question_of(model, x):
     return Question(model, shadow(model.module), x, bind(0, len(x), model.index_of))
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", PICTURE_BASELINES)
 def test_a_named_baseline_is_the_same_in_a_batch_as_alone(name):
     x = pictures(3)
     model = attrib.wrap(rectified(), preprocessing=Preprocessing(8, 8))
