@@ -59,7 +59,8 @@ NEGATIVE = (
     "bad terrible awful boring dull stupid ugly useless poor annoying broken slow confusing ridiculous weak "
     "dreadful lame bland gross cheap mediocre lousy painful irritating pointless tiresome unpleasant rude dirty"
 )
-HELD_POSITIVE, HELD_NEGATIVE = "amazing interesting beautiful delightful fun", "horrible tedious disappointing nasty sad"
+HELD_POSITIVE = "amazing interesting beautiful delightful fun"
+HELD_NEGATIVE = "horrible tedious disappointing nasty sad"
 THINGS = "movie film book phone camera story song food service product game hotel player plot show acting day"
 HELD_THINGS = "laptop restaurant novel concert idea"
 PLAIN = ("it is {a}", "the {t} was {a}", "{a}", "a {a} {t}", "this {t} is really {a}", "very {a}", "so {a}!")

