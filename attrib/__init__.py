@@ -20,6 +20,7 @@ from attrib.errors import (
     UnsupportedModel,
 )
 from attrib.explain import compare, explain
+from attrib.generation import explain_generation
 from attrib.methods import METHODS
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
 from attrib.methods.cam import GradCAM, GradCAMPlusPlus, LayerCAM
@@ -80,6 +81,7 @@ __all__ = [
     "class_sensitivity",
     "compare",
     "explain",
+    "explain_generation",
     "load",
     "models",
     "wrap",

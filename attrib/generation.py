@@ -1,0 +1,92 @@
+"""Why a language model wrote what it wrote: every generated token explained by all tokens before it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from attrib.attribution import Attribution
+from attrib.errors import InputError, NotApplicable
+from attrib.explain import explain
+from attrib.methods.base import Method
+from attrib.rules.shadow import shadow
+
+if TYPE_CHECKING:
+    from attrib.models.text import TextModel
+
+
+def explain_generation(
+    model: TextModel,
+    prompt: str | Sequence[int],
+    method: Method | str = "lrp",
+    continuation: str | Sequence[int] | None = None,
+    *,
+    max_new_tokens: int = 16,
+    target: Callable[[int], Any] | None = None,
+    **options: Any,
+) -> Attribution:
+    """Every token of a continuation attributed to all tokens before it: one triangular map.
+
+    continuation: text (with its leading space) or token ids; None: what the model writes greedily, at most
+        `max_new_tokens`, until its end of text.
+    target: from a generated token's id to what is explained of it; default: its logit. `attrib.LogProb`, or
+        `lambda token: attrib.LogitDiff(token, " Rome")`.
+    options: those of `attrib.explain`.
+
+    The result has a row per generated token, in order. Row i reads the prompt and the i tokens generated before it:
+    `values[i]` is 0 past them, `token_texts[i]` ends there, `target[i]` is the generated token. Rows are computed
+    together, as many at once as fit into memory, each with one backward of its own.
+    """
+    if getattr(model, "task", None) != "next_token":
+        raise NotApplicable(f"{model.name} does not generate text; explain_generation needs a causal language model")
+    before = list(_prompt_ids(model, prompt))
+    new = _continued(model, before, max_new_tokens) if continuation is None else _continuation_ids(model, continuation)
+    if not new:
+        raise InputError("no generated token to explain: the model ended the text, or the continuation is empty")
+    rows = [[*before, *new[:i]] for i in range(len(new))]
+    targets = [token if target is None else target(token) for token in new]
+    return explain(model, rows, method, targets, **options)
+
+
+def _prompt_ids(model: TextModel, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    encoded = model.encode(prompt)
+    if len(encoded.token_ids) != 1:
+        raise InputError(f"{len(encoded.token_ids)} prompts were given; explain_generation takes one")
+    return encoded.token_ids[0]
+
+
+def _continuation_ids(model: TextModel, continuation: str | Sequence[int]) -> list[int]:
+    if isinstance(continuation, str):
+        return list(model.tokenizer.encode(continuation, add_special_tokens=False))
+    try:
+        return [operator.index(token) for token in continuation]
+    except TypeError:
+        raise InputError("a continuation is a text, or token ids (a list of ints)") from None
+
+
+def _continued(model: TextModel, before: list[int], most: int) -> list[int]:
+    """What the model writes when it always takes the likeliest token."""
+    if most < 1:
+        raise InputError(f"max_new_tokens = {most}: use at least 1")
+    twin, new = shadow(model.module), list[int]()
+    ends = _ends(model)
+    while len(new) < most:
+        encoded = model.encode([*before, *new])
+        with torch.no_grad():
+            token = int(model.forward(twin, encoded.x, encoded.extra)[0].argmax())
+        if token in ends:
+            break
+        new.append(token)
+    return new
+
+
+def _ends(model: TextModel) -> set[int]:
+    """The ids that end a text."""
+    found: set[int] = set()
+    for holder in (model.tokenizer, getattr(model.module, "generation_config", None)):
+        end = getattr(holder, "eos_token_id", None)
+        found.update(end if isinstance(end, (list, tuple)) else [] if end is None else [end])
+    return found
