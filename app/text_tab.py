@@ -123,7 +123,7 @@ def _connect_text(parts: Parts, catalogue: Catalogue) -> None:
 def _predicted(catalogue: Catalogue, text: str | None, model: str) -> tuple[Any, ...]:
     """Updates of: predicted, predictions, target, versus, status, fetch."""
     missing = catalogue.missing(model)
-    none = ([], markup.bars([], None, EMPTY), gr.update(value=None), gr.skip())
+    none: tuple[Any, ...] = ([], markup.bars([], None, EMPTY), gr.update(value=None), gr.skip())
     if missing:
         return *none, markup.status(_how_to_get(model), "error"), gr.update(visible=True)
     hidden = gr.update(visible=False)

@@ -39,7 +39,8 @@ def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
     share = (kept / score.where(score != 0, torch.ones_like(score))).abs().min().item()
     if share > 0.5 or len(ledger) == 1:
         return []
-    taken = max((name for name in ledger if name not in ("input", "position")), key=lambda name: ledger[name].abs().sum().item())
+    others = [name for name in ledger if name not in ("input", "position")]
+    taken = max(others, key=lambda name: ledger[name].abs().sum().item())
     return [f"only {share:.2g} of the score reached the input; most was absorbed by {taken} (see the ledger)"]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attrib.attribution import Coverage
 from attrib.errors import UnsupportedModel
+from attrib.rules.affine import packed
 from attrib.rules.engine import Engine, Rules
 from attrib.targets import BoundTarget
 
@@ -138,7 +139,7 @@ class Question:
         """(scores, modified gradient at x, coverage) with `rules` in force."""
         engine = Engine(rules, self.twin, self.x.shape, self.model.weight_cache, self.strict)
         with engine:
-            score, gradient = self.gradient(self.x)
+            score, gradient = self.gradient(packed(self.x))
         return score, gradient, Coverage(**engine.counts)
 
 

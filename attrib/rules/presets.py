@@ -11,18 +11,23 @@ from attrib.rules import attention as attend
 from attrib.rules import elementwise as e
 from attrib.rules.engine import Rule, Rules
 from attrib.rules.first import Flat, ZBox
-from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, LinearRule, ZPlus, fold_batch_norm
+from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, LinearRule, ZPlus, fold_batch_norm, in_layout
 from attrib.rules.pooling import ExcitationPool
 from attrib.rules.rectifiers import ExcitationGate, deconv, guided, passed
 
-GUIDED = Rules({"relu": guided, "hardtanh": guided})
-DECONV = Rules({"relu": deconv, "hardtanh": deconv})
+
+def _rectifying(table: dict[str, Rule]) -> Rules:
+    return Rules(table | {"conv": in_layout}, harmless=frozenset({in_layout}))
+
+
+GUIDED = _rectifying({"relu": guided, "hardtanh": guided})
+DECONV = _rectifying({"relu": deconv, "hardtanh": deconv})
 
 
 def excitation(temperature: float) -> Rules:
     """The gates of excitation pullbacks, τ = temperature for ReLUs and max-pools alike."""
     gate = ExcitationGate(temperature)
-    return Rules({"relu": gate, "hardtanh": gate, "max_pool": ExcitationPool(temperature)})
+    return _rectifying({"relu": gate, "hardtanh": gate, "max_pool": ExcitationPool(temperature)})
 
 
 def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None = None) -> Rules:

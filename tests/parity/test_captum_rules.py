@@ -62,7 +62,9 @@ def worst(ours: Tensor, theirs: Tensor) -> float:
 def test_one_backward(name, theirs, pool, norm):
     x, module = pictures(2), net(pool, norm=norm)
     ours = attrib.explain(attrib.wrap(module), x, name, [1, 2]).values
-    assert torch.equal(ours, captum_of(theirs, module, x))
+    reference = captum_of(theirs, module, x)
+    # ours runs convolutions in channels_last, whose kernels sum in another order
+    assert torch.equal(ours, reference) if name in ("saliency", "input_x_gradient") else worst(ours, reference) < 1e-12
 
 
 @pytest.mark.parametrize("norm", [False, True])
