@@ -40,7 +40,9 @@ class LRP(Method):
         reference="Bach et al. 2015, doi:10.1371/journal.pone.0130140; Montavon et al. 2019 (presets)",
         assumptions="Every operation has a rule; the ledger shows what biases and stabilisers absorbed.",
         misleads="z⁺ rules look alike for every class: compare two targets before reading a map as evidence for one. "
-        "Flat and box presets share relevance among the pixels of a receptive field.",
+        "Flat and box presets share relevance among the pixels of a receptive field. On transformers AttnLRP "
+        "never adds up to the logit: the softmax keeps a remainder, which the ledger shows; CP-LRP gives none to "
+        "queries and keys.",
         cost="1 F + 1 B, and one more forward per z⁺ or γ layer",
     )
 

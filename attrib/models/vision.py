@@ -117,9 +117,9 @@ def _hashes(x: Tensor) -> tuple[str, ...]:
 
 
 def _input_channels(module: nn.Module) -> int | None:
-    """What the first convolution takes; None where there is none."""
-    first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
-    return None if first is None else first.in_channels
+    """What the first layer with weights takes, if it is a convolution; else nobody knows."""
+    first = next((m for m in module.modules() if next(m.parameters(recurse=False), None) is not None), None)
+    return first.in_channels if isinstance(first, nn.Conv2d) else None
 
 
 def _check_tensor(x: Tensor, channels: int | None) -> None:
