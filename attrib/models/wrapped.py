@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -46,12 +48,12 @@ class Wrapped(ABC):
     @property
     def device(self) -> torch.device:
         """Where the first parameter or buffer lives."""
-        return next((t.device for t in tensors_of(self.module).values()), torch.device("cpu"))
+        return next((t.device for t in _each_tensor(self.module)), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the first floating-point parameter or buffer."""
-        floats = (t.dtype for t in tensors_of(self.module).values() if t.is_floating_point())
+        floats = (t.dtype for t in _each_tensor(self.module) if t.is_floating_point())
         return next(floats, torch.get_default_dtype())
 
     @property
@@ -125,6 +127,11 @@ class Wrapped(ABC):
     def label_of(self, index: int) -> str:
         """The class's name, or its index as text where it has none."""
         return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
+
+
+def _each_tensor(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, then buffers, found one by one: most callers need the first alone."""
+    return chain(module.parameters(), module.buffers())
 
 
 def refuse_unusable(module: nn.Module) -> None:
