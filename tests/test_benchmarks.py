@@ -46,7 +46,7 @@ def test_time_and_memory_ratios() -> None:
 
     calls = {"dearer": dearer}
     for cost in (compare(reference, calls, 3, CPU)["dearer"], once(reference, calls, CPU)["dearer"]):
-        assert 1.8 < cost.time_ratio < 4
+        assert 1.8 < cost.time_ratio < 8  # three times the work; a busy machine stretches short times
         assert 2.7 < cost.memory_ratio < 3.3
 
 
