@@ -79,7 +79,6 @@ class BoundTarget:
     positive: Tensor | None = None  # (batch,) long
     negative: Tensor | None = None  # (batch,) long
     function: Callable[[Any], Tensor] | None = field(default=None, compare=False)
-    n_classes: int | None = None
 
     def settled(self, outputs: Any) -> BoundTarget:
         """The same target with "predicted" replaced by the top class of `outputs`."""
