@@ -86,13 +86,13 @@ class Question:
         mask = self.extra.get("attention_mask") if self.is_text else None
         return None if mask is None else mask.bool()[:, :, None]
 
-    def scores(self, x: Tensor, rows: Tensor | None = None, module: nn.Module | None = None) -> Tensor:
+    def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """The explained number of every row of x, (rows,), with its graph when x requires gradients.
 
         rows[i] is the sample that row i is a variant of (None: row i is sample i).
         The first call settles a "predicted" target and so must be on the inputs themselves.
         """
-        outputs = self.outputs(x, rows, module)
+        outputs = self.outputs(x, rows)
         if self.target.kind == "predicted":
             self.target = self.target.settled(outputs)
         scores = self.target.scores(outputs, rows)
@@ -103,10 +103,10 @@ class Question:
             )
         return scores
 
-    def outputs(self, x: Tensor, rows: Tensor | None = None, module: nn.Module | None = None) -> Any:
-        """What the twin (or `module`) returns for rows of x; for text, logits at the position that is explained."""
+    def outputs(self, x: Tensor, rows: Tensor | None = None) -> Any:
+        """What the twin returns for rows of x; for text, logits at the position that is explained."""
         extra = self.extra if rows is None else {name: value[rows] for name, value in self.extra.items()}
-        return self.model.forward(module or self.twin, x, extra)
+        return self.model.forward(self.twin, x, extra)
 
     def settle(self) -> Tensor:
         """f(x), (batch,), without a graph, in pieces of max_rows; afterwards the target is settled."""
