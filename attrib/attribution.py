@@ -109,16 +109,10 @@ class Attribution:
         """
         if self.kind not in ("input", "layer"):
             raise InputError(f"a {self.kind} attribution has no heatmap; read .values or .tokens()")
-        maps = self.values.detach().float().cpu()
-        if maps.dim() == 4:
-            maps = _REDUCTIONS[self.reduction](maps)
         wanted = (size, size) if isinstance(size, int) else size
         if wanted is None and self.kind == "layer" and self.pictures is not None:
             wanted = (self.pictures.shape[1], self.pictures.shape[2])
-        if wanted is not None and tuple(maps.shape[1:]) != tuple(wanted):
-            resized = torch.nn.functional.interpolate(maps[:, None], wanted, mode="bilinear", align_corners=False)
-            maps = resized[:, 0]
-        return maps.numpy()
+        return heatmaps(self.values.detach().float().cpu(), self.reduction, wanted).numpy()
 
     def tokens(self, index: int = 0) -> list[tuple[str, float]]:
         """(token, relevance) pairs of one sample of a text attribution."""
@@ -251,6 +245,14 @@ _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max_abs": _largest,
     "norm": _length,
 }
+
+
+def heatmaps(values: Tensor, reduction: str, size: tuple[int, int] | None) -> Tensor:
+    """(batch, height, width): channels of `values` reduced, if it has any, and resized bilinearly to `size`."""
+    maps = _REDUCTIONS[reduction](values) if values.dim() == 4 else values
+    if size is None or tuple(maps.shape[1:]) == tuple(size):
+        return maps
+    return torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def labels_of(targets: Sequence[dict[str, Any]]) -> list[str]:

@@ -49,16 +49,12 @@ def explain(
     Nothing is left on the model, whatever happens. Raises the errors of `attrib.errors`.
     """
     method = method_named(method)
-    _check_applies(model, method)
+    check_applies(model, method)
     started = time.perf_counter()
     encoded = model.encode(inputs)
     reset_peak(model.device)
     bound = bind(target, len(encoded.x), model.index_of)
-    plan = ChunkPlan.of(model, method, encoded, max_memory)
-    findings, bound = _answer_in_chunks(model, method, encoded, bound, strict, plan, on_progress)
-    finding = merged(findings)
-    if model.kind == "text":
-        finding = per_token(finding)
+    finding, bound, planned = answered(model, method, encoded, bound, strict, max_memory, on_progress)
     return Attribution(
         kind=finding.kind,
         values=finding.values,
@@ -69,7 +65,7 @@ def explain(
         coverage=finding.coverage,
         ledger=finding.ledger,
         parts=finding.parts,
-        notes=(*encoded.notes, *plan.notes, *finding.notes, *doubts(finding)),
+        notes=(*encoded.notes, *planned, *finding.notes, *doubts(finding)),
         pictures=encoded.pictures,
         token_texts=encoded.token_texts,
         words=encoded.words,
@@ -90,6 +86,22 @@ def compare(
             name, number = f"{method.name}_{number}", number + 1
         results[name] = explain(model, inputs, method, target, **options)
     return results
+
+
+def answered(
+    model: VisionModel | TextModel,
+    method: Method,
+    encoded: Encoded,
+    target: BoundTarget,
+    strict: bool = False,
+    max_memory: int | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[Finding, BoundTarget, tuple[str, ...]]:
+    """What `method` finds for inputs that are encoded already, the target with its indices, and notes of the plan."""
+    plan = ChunkPlan.of(model, method, encoded, max_memory)
+    findings, target = _answer_in_chunks(model, method, encoded, target, strict, plan, on_progress)
+    finding = merged(findings)
+    return (per_token(finding) if model.kind == "text" else finding), target, plan.notes
 
 
 def _answer_in_chunks(
@@ -141,7 +153,8 @@ def _within(on_progress: Progress, low: float, high: float, message: str) -> Cal
     return lambda fraction: on_progress(low + fraction * (high - low), message)
 
 
-def _check_applies(model: VisionModel | TextModel, method: Method) -> None:
+def check_applies(model: VisionModel | TextModel, method: Method) -> None:
+    """Raise NotApplicable, with the methods that do apply, where `method` cannot explain this kind of model."""
     if model.kind not in method.applies_to:
         fitting = sorted(name for name, cls in METHODS.items() if model.kind in cls.applies_to)
         raise NotApplicable(f"{method.name} does not apply to {model.kind} models; these do: {', '.join(fitting)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 import torch
@@ -15,12 +15,20 @@ from attrib.failures import named_failures
 from attrib.rules.shadow import shadow
 
 if TYPE_CHECKING:
-    from attrib.methods.base import Method
     from attrib.models.text import TextModel
     from attrib.models.vision import Encoded, VisionModel
 
 # more rows at once gain nothing on a CPU and cost memory; a GPU needs many to be busy
 _MOST_ROWS = {"cpu": 16, "cuda": 256, "mps": 32}
+
+
+class Demand(Protocol):
+    """What a plan asks of a method, or of anything else that runs the model: see `Method`."""
+
+    @property
+    def single_pass(self) -> bool: ...
+    @property
+    def memory_factor(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class ChunkPlan:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(model: VisionModel | TextModel, method: Method, encoded: Encoded, max_memory: int | None) -> ChunkPlan:
+    def of(model: VisionModel | TextModel, method: Demand, encoded: Encoded, max_memory: int | None) -> ChunkPlan:
         """The plan for `method` on the inputs x; a single pass over a single input needs no measuring."""
         x = encoded.x
         most = _MOST_ROWS.get(x.device.type, 16)
