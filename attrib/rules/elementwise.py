@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.engine import Call, Ledger, ruled
+from attrib.rules.engine import Call, Ledger, carries_relevance, ruled
+from attrib.rules.homogeneous import is_marked, marked
 
 
 def as_gradient(call: Call) -> Any:
@@ -77,9 +78,7 @@ def gate(call: Call) -> Any:
 
     Signal takes all — Arras et al. 2017, for squeeze-and-excitation and hand-written x·σ(z); in CP-LRP for act(gate).
     """
-    output = identity(call)
-    output._attrib_gate = True
-    return output
+    return marked(identity(call))
 
 
 def product(call: Call) -> Any:
@@ -87,7 +86,7 @@ def product(call: Call) -> Any:
     factors = [a for a in (call.x, call.argument(1, "other")) if isinstance(a, Tensor) and a.requires_grad]
     if len(factors) < 2:
         return call.plain()
-    gates = [getattr(factor, "_attrib_gate", False) for factor in factors]
+    gates = [is_marked(factor) for factor in factors]
     if any(gates) and not all(gates):
         kept = [f.detach() if is_gate else f for f, is_gate in zip(factors, gates, strict=True)]
         return call.function(*kept, *call.args[2:])
@@ -100,8 +99,10 @@ def quotient(call: Call) -> Any:
     """The denominator counts as a constant scale: all relevance goes to the numerator."""
     denominator = call.argument(1, "other")
     if isinstance(denominator, Tensor) and denominator.requires_grad:
-        return call.function(call.x, denominator.detach(), *call.args[2:], **call.kwargs)
-    return call.plain()
+        output = call.function(call.x, denominator.detach(), *call.args[2:], **call.kwargs)
+    else:
+        output = call.plain()
+    return marked(output) if is_marked(call.x) else output
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ class SumWithConstant:
         reflected = getattr(call.function, "__name__", "") in ("__rsub__", "rsub")
         signs = (-1.0, 1.0) if reflected else (1.0, self.sign * call.kwargs.get("alpha", 1.0))
         output = call.plain()
+        if is_marked(first) and not carries_relevance((second,), {}):
+            marked(output)
         for value, sign in ((first, signs[0]), (second, signs[1])):
             constant = not (isinstance(value, Tensor) and value.requires_grad)
             if constant and not (isinstance(value, (int, float)) and value == 0):
@@ -155,16 +158,11 @@ def _finite(constant: Tensor) -> Tensor:
 
 def booking(ledger: Ledger, name: str, constant: Any) -> Any:
     """A hook on a sum's output that books what its constant summand carries."""
+
     def book(c: Tensor) -> None:
         ledger.absorb(name, (c * constant).flatten(1).sum(1))
 
     return book
-
-
-def power(call: Call) -> Any:
-    """x^n with n < 0 scales a norm and counts as a constant; other powers have no rule."""
-    exponent = call.argument(1, "exponent", 2)
-    return call.plain().detach() if isinstance(exponent, (int, float)) and exponent < 0 else NotImplemented
 
 
 def rms_norm(call: Call) -> Any:

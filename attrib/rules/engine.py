@@ -258,4 +258,3 @@ def carries_relevance(args: Any, kwargs: Mapping[str, Any]) -> bool:
         elif isinstance(value, (list, tuple)) and carries_relevance(value, {}):
             return True
     return False
-

@@ -9,11 +9,14 @@ from torch import Tensor
 from attrib.errors import UnknownName
 from attrib.rules import attention as attend
 from attrib.rules import elementwise as e
+from attrib.rules.composites import contraction, opened
 from attrib.rules.engine import Rule, Rules
 from attrib.rules.first import Flat, ZBox
+from attrib.rules.homogeneous import Homogeneous, power
 from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, LinearRule, ZPlus, fold_batch_norm, in_layout
 from attrib.rules.pooling import ExcitationPool
 from attrib.rules.rectifiers import ExcitationGate, deconv, guided, passed
+from attrib.rules.recurrent import recurrence
 
 
 def _rectifying(table: dict[str, Rule]) -> Rules:
@@ -52,8 +55,14 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "multi_head_attention": attend.multi_head,
         "softmax": attend.softmax,
         "rms_norm": e.rms_norm,
-        "root": attend.constant,
-        "power": e.power,
+        "reciprocal": attend.constant,
+        "root": Homogeneous(0.5),
+        "length": Homogeneous(1.0),
+        "variance": Homogeneous(2.0),
+        "power": power,
+        "contraction": contraction,
+        "composite": opened,
+        "recurrence": recurrence,
     }
     table |= dict.fromkeys(("relu", "leaky_relu", "max_pool", "maximum"), e.as_gradient)
     table |= dict.fromkeys(("activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)

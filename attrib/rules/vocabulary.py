@@ -42,7 +42,8 @@ RULED: dict[str, tuple[Function, ...]] = {
     "mish": (F.mish,),
     "elu": (F.elu, F.elu_, F.celu, F.selu),
     "tanh": (torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.tanh, F.softsign),
-    "softplus": (F.softplus,),
+    "softplus": (F.softplus, F.logsigmoid, torch.exp, Tensor.exp, torch.expm1, Tensor.expm1, torch.log1p,
+                 Tensor.log1p),
     "sigmoid": (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, F.hardsigmoid),
     "max_pool": (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
     "maximum": (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, torch.amax, Tensor.amax,
@@ -52,19 +53,29 @@ RULED: dict[str, tuple[Function, ...]] = {
     "attention": (F.scaled_dot_product_attention,),
     "multi_head_attention": (F.multi_head_attention_forward,),
     "sum_and_product": (torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm, torch.addbmm),
-    "root": (torch.rsqrt, Tensor.rsqrt, torch.sqrt, Tensor.sqrt, torch.std, Tensor.std, torch.var, Tensor.var,
-             torch.norm, Tensor.norm, torch.linalg.vector_norm, torch.linalg.norm),
+    "reciprocal": (torch.rsqrt, Tensor.rsqrt, torch.reciprocal, Tensor.reciprocal, Tensor.__rtruediv__,
+                   Tensor.__rdiv__),
+    "root": (torch.sqrt, Tensor.sqrt),
+    "length": (torch.std, Tensor.std, torch.norm, Tensor.norm, torch.linalg.vector_norm, torch.linalg.norm),
+    "variance": (torch.var, Tensor.var),
     "power": (torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square),
+    "contraction": (torch.einsum,),
+    "composite": (F.normalize, F.glu, F.instance_norm, torch.addcmul, Tensor.addcmul, torch.lerp, Tensor.lerp,
+                  torch.var_mean, torch.std_mean),
+    "recurrence": (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, torch.lstm_cell, torch.gru_cell,
+                   torch.rnn_tanh_cell, torch.rnn_relu_cell),
     "softmax": (F.softmax, torch.softmax, Tensor.softmax),
     "product": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.mul_, Tensor.__imul__, torch.multiply),
     "quotient": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, Tensor.__itruediv__, torch.true_divide),
-    "matrix_product": (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm),
+    "matrix_product": (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm,
+                       Tensor.__rmatmul__, torch.mv, Tensor.mv, torch.dot, Tensor.dot, torch.inner, Tensor.inner,
+                       torch.outer, Tensor.outer, torch.tensordot),
     "sum_of_two": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__),
     "concatenation": (torch.cat, torch.concat, torch.concatenate),
     "difference": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.sub_, Tensor.__isub__, Tensor.__rsub__, torch.rsub),
 }  # fmt: skip
 
-_PROPERTIES: tuple[Any, ...] = (Tensor.mT, Tensor.T, Tensor.H, Tensor.mH, Tensor.data)
+_PROPERTIES: tuple[Any, ...] = (Tensor.mT, Tensor.T, Tensor.H, Tensor.mH, Tensor.data, Tensor.real, Tensor.imag)
 
 LINEAR: tuple[Function, ...] = (
     torch.stack, torch.hstack, torch.vstack, torch.split, Tensor.split, torch.chunk,
@@ -83,7 +94,14 @@ LINEAR: tuple[Function, ...] = (
     Tensor.detach, Tensor.cpu, Tensor.cuda, torch.diagonal, Tensor.masked_fill, torch.masked_fill,
     torch.broadcast_to, Tensor.broadcast_to, torch.tile, Tensor.tile, *(getter.__get__ for getter in _PROPERTIES),
     Tensor.resolve_conj, Tensor.unfold, torch.where, Tensor.where, Tensor.repeat_interleave,
-    torch.repeat_interleave, Tensor.index_put, Tensor.take_along_dim, torch.take_along_dim,
+    torch.repeat_interleave, Tensor.index_put, Tensor.take_along_dim, torch.take_along_dim, torch.cumsum,
+    Tensor.cumsum, torch.tril, Tensor.tril, torch.triu, Tensor.triu, torch.rot90, torch.diag, torch.diag_embed,
+    torch.trace, torch.scatter_add, Tensor.scatter_add, Tensor.scatter_add_, Tensor.index_add, Tensor.index_add_,
+    torch.masked_select, Tensor.masked_select, torch.nan_to_num, Tensor.nan_to_num, torch.topk, Tensor.topk,
+    torch.sort, Tensor.sort, F.max_unpool1d, F.max_unpool2d, F.max_unpool3d, torch.real, torch.imag,
+    torch.view_as_real, torch.view_as_complex, torch.fft.fftshift, torch.fft.ifftshift,
+    *(getattr(torch.fft, inverse + kind) for inverse in ("", "i") for kind in ("fft", "fft2", "fftn")),
+    *(getattr(torch.fft, inverse + kind) for inverse in ("", "i") for kind in ("rfft", "rfft2", "rfftn")),
 )  # fmt: skip
 
 KIND: dict[Any, str] = {function: kind for kind, functions in RULED.items() for function in functions}
