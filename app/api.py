@@ -1,4 +1,4 @@
-"""Named endpoints for programs: /list_models, /list_methods, /predict_image, /explain_image."""
+"""What the endpoints for programs have in common, and those that list what is on offer."""
 
 from __future__ import annotations
 
@@ -10,59 +10,46 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import downloads, handlers
-from app.handlers import Answer, Ask, Catalogue
-from app.image_parts import path_of, photo_input
-from app.parts import RAW
-from app.running import HEAVY, Limits
-from app.runs import Runs
+from app import downloads, explaining, offers
+from app.answers import Answer
+from app.questions import Ask
+from app.running import HEAVY
+from app.server import Server
 from attrib.render import Display, has_parts, is_text
 from attrib.render.tokens import part_of
 
 
-def add(catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
-    """Call it inside gr.Blocks. The components are never shown: they type and check what programs send."""
-    with gr.Row(visible=False):
-        photo, trigger = photo_input("image"), gr.Button()
-        model = gr.Textbox((catalogue.of("image") or catalogue.names)[0], label="model")
-        target, versus = gr.Textbox("", label="target"), gr.Textbox("", label="versus")
-        methods = gr.JSON(handlers.preselected(), label="methods")
-        settings = gr.JSON({}, label="settings")
-        k = gr.Number(5, precision=0, minimum=1, maximum=1000, label="k")
-        answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
-
-    def predict_image(photo: Any, model: str, k: Any) -> Any:
-        if not isinstance(k, (int, float)) or not 1 <= k <= 1000:
-            raise attrib.InputError(f"k = {k!r}: give a whole number from 1 to 1000")
-        return handlers.predict(catalogue, path_of(photo), model, int(k))
-
-    def explain_image(
-        photo: Any, model: str, methods: Any, target: Any, versus: Any, settings: Any, request: gr.Request
-    ) -> Any:
-        session = f"api:{request.session_hash}"
-        run = runs.begin(session)
-        found = Answer()
-        try:
-            ask = Ask(path_of(photo), model, methods_asked(methods, settings), name_asked(target), name_asked(versus))
-            for step in handlers.explain(ask, catalogue, run):
-                found = step.answer
-        finally:
-            runs.end(session, run)
-        return document(found), downloads.write(found, Display(), limits.folder) if found.results else []
-
-    trigger.click(clear(lambda: list(catalogue.names)), None, answer, api_name="list_models",
+def add_lists(server: Server) -> None:
+    """/list_models and /list_methods; call it inside gr.Blocks."""
+    trigger, answer = gr.Button(visible=False), gr.JSON(visible=False)
+    trigger.click(clear(lambda: list(server.catalogue.names)), None, answer, api_name="list_models",
                   api_description="The models on offer.")  # fmt: skip
-    trigger.click(clear(handlers.list_methods), None, answer, api_name="list_methods",
+    trigger.click(clear(offers.list_methods), None, answer, api_name="list_methods",
                   api_description="The methods with their cards and settings.")  # fmt: skip
-    trigger.click(clear(predict_image), [photo, model, k], answer, api_name="predict_image", **RAW,
-                  api_description="The k most probable classes of an image.")  # fmt: skip
-    trigger.click(
-        clear(explain_image), [photo, model, methods, target, versus, settings], [answer, files],
-        api_name="explain_image", concurrency_id=HEAVY, concurrency_limit=limits.concurrency, **RAW,
-        api_description="Explain an image. methods: list of names; target, versus: label or index as text, empty "
-        "for the top prediction and for none; settings: {method: {setting: value}}. Returns numbers and provenance, "
-        "and files: a zip, a page, and each method's PNG, safetensors and JSON.",
-    )  # fmt: skip
+
+
+def heavy(server: Server) -> dict[str, Any]:
+    """Options of an endpoint that explains: it waits in one queue with the page's buttons."""
+    return {"concurrency_id": HEAVY, "concurrency_limit": server.concurrency}
+
+
+def explained(server: Server, ask: Ask, display: Display, request: gr.Request) -> tuple[dict[str, Any], list[str]]:
+    """The numbers of an answer, and its files."""
+    session, found = f"api:{request.session_hash}", Answer()
+    run = server.runs.begin(session)
+    try:
+        for step in explaining.explain(ask, server.catalogue, run):
+            found = step.answer
+    finally:
+        server.runs.end(session, run)
+    return document(found), downloads.write(found, display, server.folder) if found.results else []
+
+
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number that a program gave. Raises attrib.InputError."""
+    if not isinstance(value, (int, float)) or value != value or not low <= value <= high:
+        raise attrib.InputError(f"{name} = {value!r}: give a whole number from {low} to {high}")
+    return int(value)
 
 
 def methods_asked(names: Any, settings: Any) -> tuple[tuple[str, Any], ...]:

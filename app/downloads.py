@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from app import handlers
+from app import answers
 from attrib.render import (
     Display,
     Entry,
@@ -22,13 +22,13 @@ from attrib.render import (
 )
 
 
-def write(answer: handlers.Answer, display: Display, folder: str | Path) -> list[str]:
+def write(answer: answers.Answer, display: Display, folder: str | Path) -> list[str]:
     """Write everything into a new folder inside `folder`; returns the zip, the page, each method's."""
     place = Path(tempfile.mkdtemp(dir=folder))
     stem = "text" if answer.text is not None else _safe(answer.photo_name) or "photo"
-    entries = handlers.titled(answer)
+    entries = answers.titled(answer)
     page = place / f"{stem}.html"
-    target = handlers.target_name(answer)
+    target = answers.target_name(answer)
     given = {"photo": answer.photo_name} if answer.text is None else {"text": answer.text}
     facts, title = {**given, "target": target}, f"Why {target}?"
     page.write_text(standalone(entries, display, title=title, facts=facts), encoding="utf-8")

@@ -6,9 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from app import handlers, markup
-from app.handlers import VERSUS, VIEWS, Catalogue
+from app import displays, markup
+from app.catalogue import Catalogue
+from app.displays import VIEWS
 from app.parts import CHOOSE, Parts, draw_keep, listed
+from app.questions import VERSUS
 from attrib.render import HOW, PALETTES
 
 SHOWN = ("opacity", "palette", "how", "percentile", "view", "blur")
@@ -46,7 +48,7 @@ def draw_target(parts: Parts, catalogue: Catalogue) -> None:
 
 def draw_display(parts: Parts) -> None:
     n = parts.named
-    usual = handlers.USUAL
+    usual = displays.USUAL
     with gr.Accordion("Display: changes nothing that was computed", visible=False, elem_id="at-display") as box:
         with gr.Row():
             n["opacity"] = _slider("Opacity", 0, 1, usual.opacity, 0.05, "at-opacity")

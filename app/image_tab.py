@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
 import attrib
-from app import controls, handlers, links, markup
-from app.handlers import VIEWS, Ask, Catalogue
+from app import controls, displays, links, markup, offers, predictions
+from app.catalogue import Catalogue
+from app.displays import VIEWS
 from app.image_parts import ASKED, SHOWN, draw_display, draw_photo, draw_results, draw_target, path_of
-from app.parts import RAW, Parts, draw_methods
-from app.running import PRIVATE, Limits, Reading, connect_display, connect_groups, connect_run, guarded, methods_of
-from app.runs import Runs
+from app.parts import RAW, SHOW_LINK, Parts, draw_methods
+from app.questions import Ask
+from app.running import PRIVATE, Reading, connect_display, connect_groups, connect_run, guarded, methods_of
+from app.server import Server
 from attrib.render import Display
 
-SHOW_LINK = """(query) => {
-  history.replaceState(null, '', query ? '?' + query : location.pathname);
-  return location.href;
-}"""
 
-
-def build(page: gr.Blocks, catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
+def build(server: Server) -> None:
     """Draw the tab and connect its events; call it inside a gr.Tab."""
-    parts = Parts(SHOWN, ASKED)
+    parts, catalogue = Parts(SHOWN, ASKED), server.catalogue
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             draw_photo(parts, catalogue)
@@ -36,10 +33,10 @@ def build(page: gr.Blocks, catalogue: Catalogue, runs: Runs, limits: Limits) -> 
             draw_results(parts)
     _connect_photo(parts, catalogue)
     connect_groups(parts)
-    reading = Reading(partial(_ask, parts), handlers.display_of)
-    connect_run(parts, reading, catalogue, runs, limits, parts.slider)
-    connect_display(parts, reading, limits)
-    _connect_link(page, parts, catalogue)
+    reading = Reading(partial(_ask, parts), displays.image_display)
+    connect_run(server, parts, reading, parts.slider)
+    connect_display(server, parts, reading)
+    _connect_link(server.page, parts, catalogue)
 
 
 def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
@@ -50,10 +47,10 @@ def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
         if not photo:
             return [], markup.bars([], None), gr.skip(), gr.skip(), markup.status("Choose a photo to begin.")
         try:
-            found = handlers.predict(catalogue, photo, model)
+            found = predictions.predict(catalogue, photo, model)
         except attrib.AttribError as error:
             return [], markup.bars([], None), gr.update(value=None), gr.skip(), markup.status(str(error), "error")
-        classes = handlers.class_choices(catalogue, model)
+        classes = predictions.class_choices(catalogue, model)
         top = found[0]["index"]
         return (
             found,
@@ -68,7 +65,7 @@ def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
     parts.model.input(guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
 
     def take_example(event: gr.EventData) -> Any:
-        return list(handlers.example_photos().values())[int(event.index)]
+        return list(offers.example_photos().values())[int(event.index)]
 
     taken = parts.examples.click(take_example, None, parts.photo, **PRIVATE)
     taken.then(guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
@@ -83,7 +80,7 @@ def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
 def _connect_link(page: gr.Blocks, parts: Parts, catalogue: Catalogue) -> None:
     def query(*values: Any) -> str:
         ask = _ask(parts, values[len(parts.display) :])
-        return links.to_query(_view(ask, handlers.display_of(*values[: len(parts.display)])))
+        return links.to_query(_view(ask, displays.image_display(*values[: len(parts.display)])))
 
     parts.share.click(query, [*parts.display, *parts.question], parts.query, **RAW, **PRIVATE).then(
         None, parts.query, parts.link, js=SHOW_LINK, **PRIVATE
@@ -97,7 +94,7 @@ def _connect_link(page: gr.Blocks, parts: Parts, catalogue: Catalogue) -> None:
 
     def restore(request: gr.Request) -> list[Any]:
         query = dict(request.query_params)
-        if query.get("tab") == "text":  # not ours
+        if query.get("tab", "image") != "image":  # not ours
             return [gr.skip()] * len(outputs)
         view, problems = links.from_query(query, catalogue.of("image"))
         if view == links.View() and not problems:  # a visitor may have been quicker than this event
@@ -109,17 +106,17 @@ def _connect_link(page: gr.Blocks, parts: Parts, catalogue: Catalogue) -> None:
 
 def _restored(parts: Parts, catalogue: Catalogue, view: links.View, problems: list[str]) -> list[Any]:
     model = view.model or catalogue.of("image")[0]
-    photo = handlers.example_photos().get(view.photo or "")
+    photo = offers.example_photos().get(view.photo or "")
     found: list[dict[str, Any]] = []
     classes: list[tuple[str, int]] = []
     try:
-        classes = handlers.class_choices(catalogue, model)
-        found = handlers.predict(catalogue, photo, model) if photo else []
+        classes = predictions.class_choices(catalogue, model)
+        found = predictions.predict(catalogue, photo, model) if photo else []
     except attrib.AttribError as error:
         problems = [*problems, str(error)]
     target, versus = (_offered(index, classes, problems) for index in (view.target, view.versus))
     target = target if target is not None else (found[0]["index"] if found else None)
-    methods = list(view.methods) or handlers.preselected()
+    methods = list(view.methods) or offers.preselected()
     hint = "Press Explain." if photo else "Choose a photo to begin."
     status = markup.status(" ".join(problems), "error") if problems else markup.status(hint)
     display = view.display
@@ -144,15 +141,6 @@ def _offered(index: int | None, classes: list[tuple[str, int]], problems: list[s
     return None
 
 
-def stop_when_closed(runs: Runs) -> Callable[..., None]:
-    """A tab of the browser that is closed stops its run."""
-
-    def stop(request: gr.Request) -> None:
-        runs.cancel(request.session_hash or "")
-
-    return stop
-
-
 def _ask(parts: Parts, values: Sequence[Any]) -> Ask:
     photo, model, chosen, target, versus, versus_by, *flat = values
     return Ask(
@@ -166,7 +154,7 @@ def _ask(parts: Parts, values: Sequence[Any]) -> Ask:
 
 
 def _view(ask: Ask, display: Display) -> links.View:
-    stem = {value.rsplit("/", 1)[-1]: name for name, value in handlers.example_photos().items()}
+    stem = {value.rsplit("/", 1)[-1]: name for name, value in offers.example_photos().items()}
     return links.View(
         photo=stem.get(ask.photo.rsplit("/", 1)[-1]),
         model=ask.model,

@@ -1,13 +1,16 @@
-"""The page: a header and one tab for each kind of input."""
+"""The page: a header, one tab for each kind of input, and the endpoints for programs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import gradio as gr
 
-from app import api, image_tab, text_api, text_tab
-from app.handlers import Catalogue
-from app.running import Limits
+from app import api, image_api, image_tab, text_api, text_tab
+from app.catalogue import Catalogue
 from app.runs import Runs
+from app.server import Server
 from app.settings import Settings
 
 TITLE = "attrib: why did the network see that?"
@@ -19,23 +22,47 @@ _SAYS = {
 }
 
 
+@dataclass(frozen=True)
+class Tab:
+    """name: in links, `?tab=name`. kind: of the models it needs. build: draws it. endpoints: those for programs."""
+
+    name: str
+    title: str
+    kind: str
+    build: Callable[[Server], None]
+    endpoints: Callable[[Server], None]
+
+
+TABS = (
+    Tab("image", "Image", "image", image_tab.build, image_api.add),
+    Tab("text", "Text", "text", text_tab.build, text_api.add),
+)
+
+
 def build(settings: Settings, folder: str) -> gr.Blocks:
     """The whole app; `folder` is where files to download are written."""
     catalogue, runs = Catalogue(settings.models), Runs(settings.timeout)
-    limits = Limits(folder, settings.concurrency)
     kinds = tuple(kind for kind in ("image", "text") if catalogue.of(kind))
+    shown = [tab for tab in TABS if tab.kind in kinds]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# attrib\n{_SAYS[kinds]}", elem_id="at-header")
         with gr.Tabs() as tabs:
-            if "image" in kinds:
-                with gr.Tab("Image", id="image"):
-                    image_tab.build(page, catalogue, runs, limits)
-            if "text" in kinds:
-                with gr.Tab("Text", id="text"):
-                    text_tab.build(page, tabs, catalogue, runs, limits)
-        api.add(catalogue, runs, limits)
-        if "text" in kinds:
-            text_api.add(catalogue, runs, limits)
-        page.unload(image_tab.stop_when_closed(runs))
+            server = Server(page, tabs, catalogue, runs, folder, settings.concurrency)
+            for tab in shown:
+                with gr.Tab(tab.title, id=tab.name):
+                    tab.build(server)
+        api.add_lists(server)
+        for tab in shown:
+            tab.endpoints(server)
+        page.unload(_stop_when_closed(runs))
         page.queue(max_size=settings.queue, default_concurrency_limit=settings.concurrency + 3, api_open=False)
     return page
+
+
+def _stop_when_closed(runs: Runs) -> Callable[..., None]:
+    """A tab of the browser that is closed stops its run."""
+
+    def stop(request: gr.Request) -> None:
+        runs.cancel(request.session_hash or "")
+
+    return stop

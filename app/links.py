@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import attrib
-from app import controls, handlers
+from app import controls, displays, offers, questions
 from attrib.render import HOW, PALETTES, Display
 
 
@@ -25,13 +25,13 @@ class View:
     target: int | None = None
     versus: int | None = None
     versus_by: str = "logits"
-    display: Display = handlers.USUAL
+    display: Display = displays.USUAL
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def to_query(view: View) -> str:
     """The part after "?", with defaults left out."""
-    usual = handlers.USUAL
+    usual = displays.USUAL
     pairs: dict[str, Any] = {
         "photo": view.photo, "model": view.model, "methods": ",".join(view.methods) or None,
         "target": view.target, "versus": view.versus,
@@ -61,25 +61,25 @@ def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[View,
         problems.append(f"The link asks for {name} {value[:60]!r}, which is not on offer here.")
         return default
 
-    titles = handlers.method_titles()
+    titles = offers.method_titles()
     wanted = [m for m in query.get("methods", "").split(",") if m][:50]
     unknown = [m[:60] for m in wanted if m not in titles]
     if unknown:
         problems.append(f"The link asks for methods that are not on offer here: {', '.join(unknown)}.")
     return View(
-        photo=known("photo", handlers.example_photos(), None),
+        photo=known("photo", offers.example_photos(), None),
         model=known("model", models, None),
         methods=tuple(dict.fromkeys(m for m in wanted if m in titles)),
         target=_index(query, "target", problems),
         versus=_index(query, "versus", problems),
-        versus_by=known("by", handlers.VERSUS, "logits"),
+        versus_by=known("by", questions.VERSUS, "logits"),
         display=Display(
-            opacity=_within(query, "opacity", 0, 1, handlers.USUAL.opacity, problems),
-            palette=known("palette", PALETTES, handlers.USUAL.palette),
-            how=known("scale", HOW, handlers.USUAL.how),
-            percentile=_within(query, "clip", 50, 100, handlers.USUAL.percentile, problems),
+            opacity=_within(query, "opacity", 0, 1, displays.USUAL.opacity, problems),
+            palette=known("palette", PALETTES, displays.USUAL.palette),
+            how=known("scale", HOW, displays.USUAL.how),
+            percentile=_within(query, "clip", 50, 100, displays.USUAL.percentile, problems),
             raw=query.get("view") == "map",
-            blur=_within(query, "smooth", 0, 8, handlers.USUAL.blur, problems),
+            blur=_within(query, "smooth", 0, 8, displays.USUAL.blur, problems),
         ),
         settings=settings_of(query, titles, problems),
     ), problems

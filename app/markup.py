@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image, ImageOps
 
 import attrib
-from app import handlers
-from app.handlers import Answer
+from app import answers, offers
+from app.answers import Answer
 from attrib.render import Display, cards, readable
 from attrib.render.html import embedded
 
@@ -43,7 +43,7 @@ def bars(found: list[dict[str, Any]], chosen: Any, empty: str = "The five most p
 
 def examples() -> str:
     rows = []
-    for index, (name, path) in enumerate(handlers.example_photos().items()):
+    for index, (name, path) in enumerate(offers.example_photos().items()):
         with Image.open(path) as photo:
             small = embedded(ImageOps.fit(photo.convert("RGB"), (96, 96)))
         title = html.escape(name.replace("_", " "))
@@ -57,7 +57,7 @@ def examples() -> str:
 def example_texts() -> str:
     rows = [
         f'<button type="button" data-index="{index}">{html.escape(text)}</button>'
-        for index, (text, _) in enumerate(handlers.EXAMPLE_TEXTS)
+        for index, (text, _) in enumerate(offers.EXAMPLE_TEXTS)
     ]
     return inert(f'<div class="at-lines" role="group" aria-label="Example texts">{"".join(rows)}</div>')
 
@@ -68,5 +68,5 @@ def gallery(answer: Answer, display: Display) -> str:
         f"{html.escape(message)}</p>"
         for name, message in answer.failures.items()
     )
-    heading = f"<h2>Why {html.escape(handlers.target_name(answer))}?</h2>" if answer.results else ""
-    return inert(heading + failures + (cards(handlers.titled(answer), display) if answer.results else ""))
+    heading = f"<h2>Why {html.escape(answers.target_name(answer))}?</h2>" if answer.results else ""
+    return inert(heading + failures + (cards(answers.titled(answer), display) if answer.results else ""))

@@ -12,13 +12,17 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import controls, handlers, markup
+from app import drawing, markup, offers
 
 CHOOSE = """element.addEventListener('click', event => {
   const button = event.target.closest('button[data-index]');
   if (button) trigger('click', {index: Number(button.dataset.index)});
 });"""
 
+SHOW_LINK = """(query) => {
+  history.replaceState(null, '', query ? '?' + query : location.pathname);
+  return location.href;
+}"""
 # Events that take a photo get the values as the page sent them: attrib decodes the file, within its limits, and says
 # what is wrong with it. gradio would open it first, and answer "Error" to what is not an image.
 RAW: dict[str, Any] = {"preprocess": False}
@@ -58,8 +62,8 @@ class Parts:
 
 def draw_methods(parts: Parts, kind: str, prefix: str, hint: str) -> None:
     n = parts.named
-    titles = handlers.method_titles(kind)
-    chosen = handlers.preselected(kind)
+    titles = offers.method_titles(kind)
+    chosen = offers.preselected(kind)
     n["methods"] = gr.CheckboxGroup(
         [(title, name) for name, title in titles.items()], value=chosen, label="Methods", elem_id=f"{prefix}-methods"
     )
@@ -68,8 +72,8 @@ def draw_methods(parts: Parts, kind: str, prefix: str, hint: str) -> None:
             with gr.Accordion(title, open=False, visible=name in chosen) as parts.groups[name]:
                 gr.Markdown(html.escape(f"{attrib.METHODS[name].card.idea} Cost: {attrib.METHODS[name].card.cost}."))
                 with gr.Row():
-                    usual = handlers.usual_settings(kind, name)
-                    parts.settings[name] = controls.draw(attrib.METHODS[name], usual)
+                    usual = offers.usual_settings(kind, name)
+                    parts.settings[name] = drawing.draw(attrib.METHODS[name], usual)
     n["settings_box"] = box
     with gr.Row():
         n["explain"] = gr.Button("Explain", variant="primary", elem_id=f"{prefix}-explain", scale=3)

@@ -12,10 +12,11 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import controls, downloads, handlers, markup
-from app.handlers import Answer, Ask, Catalogue
+from app import answers, controls, displays, downloads, explaining, markup
+from app.answers import Answer
 from app.parts import RAW, Parts
-from app.runs import Runs
+from app.questions import Ask
+from app.server import Server
 from attrib.render import Display
 
 log = logging.getLogger("attrib.app")
@@ -29,14 +30,6 @@ Updates = dict[Any, Any]  # component -> its new value
 
 
 @dataclass(frozen=True)
-class Limits:
-    """folder: where files to download are written. concurrency: explanations at the same time."""
-
-    folder: str
-    concurrency: int
-
-
-@dataclass(frozen=True)
 class Reading:
     """How a tab's components become a question and a display."""
 
@@ -44,24 +37,23 @@ class Reading:
     display: Callable[..., Display]
 
 
-def connect_run(
-    parts: Parts, reading: Reading, catalogue: Catalogue, runs: Runs, limits: Limits, slider: Any = None
-) -> None:
+def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = None) -> None:
     """The Explain and Cancel buttons of a tab. slider: shows the photo before and after an ascent."""
+    runs = server.runs
     hidden = [parts.display_box, parts.keep, parts.files, *([slider] if slider is not None else [])]
     outputs = [parts.answer, parts.gallery, parts.status, parts.explain, parts.cancel, *hidden]
 
     def explain(request: gr.Request, *values: Any) -> Iterator[Updates]:
         session = request.session_hash or ""
         run = runs.begin(session)
-        shown, display, drawn = Answer(), handlers.USUAL, 0.0
+        shown, display, drawn = Answer(), displays.USUAL, 0.0
         try:
             waiting = markup.status("Waiting for the model …", "busy")
             yield {parts.answer: None, parts.gallery: "", parts.status: waiting, **_running(parts, True),
                    **{component: gr.update(visible=False) for component in hidden}}  # fmt: skip
             display = reading.display(*values[: len(parts.display)])
             ask = reading.ask(values[len(parts.display) :])
-            for step in handlers.explain(ask, catalogue, run):
+            for step in explaining.explain(ask, server.catalogue, run):
                 shown = step.answer
                 # drawing the whole gallery costs as much as a quick method: not for each one of many
                 draw = step.done or (step.fresh and time.monotonic() - drawn > REDRAW)
@@ -77,7 +69,7 @@ def connect_run(
 
     parts.explain.click(
         explain, [*parts.display, *parts.question], outputs, concurrency_id=HEAVY,
-        concurrency_limit=limits.concurrency, trigger_mode="once", show_progress="minimal",
+        concurrency_limit=server.concurrency, trigger_mode="once", show_progress="minimal",
         show_progress_on=parts.status, api_visibility="private", **RAW,
     )  # fmt: skip
 
@@ -88,7 +80,7 @@ def connect_run(
     parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
 
 
-def connect_display(parts: Parts, reading: Reading, limits: Limits) -> None:
+def connect_display(server: Server, parts: Parts, reading: Reading) -> None:
     """The display's controls redraw without computing; the button writes the files."""
 
     def redraw(answer: Answer | None, *display: Any) -> Any:
@@ -104,7 +96,7 @@ def connect_display(parts: Parts, reading: Reading, limits: Limits) -> None:
     def prepare(answer: Answer | None, *display: Any) -> Any:
         if answer is None or not answer.results:
             raise gr.Error("There is nothing to download yet; press Explain first.", print_exception=False)
-        return gr.update(value=downloads.write(answer, reading.display(*display), limits.folder), visible=True)
+        return gr.update(value=downloads.write(answer, reading.display(*display), server.folder), visible=True)
 
     parts.prepare.click(prepare, inputs, parts.files, api_visibility="private", show_progress="minimal")
 
@@ -144,7 +136,7 @@ def guarded(handler: Callable[..., Any], outputs: list[Any], status: int) -> Cal
     return guarded_handler
 
 
-def _progressed(parts: Parts, step: handlers.Step, display: Display | None, slider: Any) -> Updates:
+def _progressed(parts: Parts, step: answers.Step, display: Display | None, slider: Any) -> Updates:
     """What the page shows after a step; the gallery is drawn again where a display is given."""
     told = markup.status(step.message, "done") if step.done else markup.status(step.message, "busy", step.fraction)
     answer = step.answer

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from app import handlers, links
-from app.handlers import USUAL_TEXT
+from app import displays, links, offers
+from app.displays import USUAL_TEXT
 from attrib.render import PALETTES, PARTS, Display
 
 LONGEST = 1500  # characters; longer links are cut by browsers and chat programs
@@ -58,7 +58,7 @@ def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[TextV
         problems.append(f"The link asks for {name} {value[:60]!r}, which is not on offer here.")
         return default
 
-    titles = handlers.method_titles("text")
+    titles = offers.method_titles("text")
     wanted = [m for m in query.get("methods", "").split(",") if m][:50]
     unknown = [m[:60] for m in wanted if m not in titles]
     if unknown:
@@ -72,7 +72,7 @@ def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[TextV
         versus=_read(query.get("versus")),
         display=Display(
             palette=known("palette", PALETTES, USUAL_TEXT.palette),
-            how=known("scale", handlers.TEXT_SCALES, USUAL_TEXT.how),
+            how=known("scale", displays.TEXT_SCALES, USUAL_TEXT.how),
             part=known("part", PARTS, USUAL_TEXT.part),
             whole_words=words == "true",
         ),

@@ -9,90 +9,40 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import controls, handlers, links, markup, text_links
-from app.handlers import EXAMPLE_TEXTS, TEXT_SCALES, USUAL_TEXT, Ask, Catalogue
-from app.image_tab import SHOW_LINK
-from app.parts import CHOOSE, Parts, draw_keep, draw_methods, listed
-from app.running import PRIVATE, Limits, Reading, connect_display, connect_groups, connect_run, guarded, methods_of
+from app import controls, fetching, links, markup, offers, predictions, text_links
+from app.catalogue import Catalogue
+from app.displays import text_display
+from app.offers import EXAMPLE_TEXTS
+from app.parts import SHOW_LINK, Parts, draw_keep, draw_methods
+from app.questions import Ask
+from app.running import PRIVATE, Reading, connect_display, connect_groups, connect_run, guarded, methods_of
 from app.runs import Runs
+from app.server import Server
+from app.text_parts import ASKED, BEGIN, EMPTY, NOTHING, SHOWN, draw_display, draw_target, draw_text
 from attrib.models import MODELS
-from attrib.render import PALETTES, Display
-
-SHOWN = ("part", "whole_words", "how", "palette")
-ASKED = ("text", "model", "methods", "target", "versus")
-NOTHING = ("nothing", -1)
-EMPTY = "The most probable classes, or the ten likeliest next tokens, will be here."
-BEGIN = "Write or paste a text, or take an example."
+from attrib.render import Display
 
 
-def build(page: gr.Blocks, tabs: gr.Tabs, catalogue: Catalogue, runs: Runs, limits: Limits) -> None:
+def build(server: Server) -> None:
     """Draw the tab and connect its events; call it inside a gr.Tab."""
-    parts = Parts(SHOWN, ASKED)
+    parts, catalogue = Parts(SHOWN, ASKED), server.catalogue
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            _draw_text(parts, catalogue)
-            _draw_target(parts)
+            draw_text(parts, catalogue)
+            draw_target(parts)
         with gr.Column(scale=7, min_width=320):
             draw_methods(parts, "text", "tx", BEGIN)
-            _draw_display(parts)
+            draw_display(parts)
             parts.named["answer"] = gr.State(None, time_to_live=3600)
             parts.named["gallery"] = gr.HTML("", elem_id="tx-gallery")
             draw_keep(parts, "tx", f"Link (your text is part of it, up to {text_links.LONGEST} characters)")
     _connect_text(parts, catalogue)
-    _connect_fetch(parts, catalogue, runs)
+    _connect_fetch(parts, catalogue, server.runs)
     connect_groups(parts)
-    reading = Reading(partial(_ask, parts), display_of)
-    connect_run(parts, reading, catalogue, runs, limits)
-    connect_display(parts, reading, limits)
-    _connect_link(page, tabs, parts, catalogue)
-
-
-def display_of(part: str, whole_words: bool, how: str, palette: str) -> Display:
-    """From the values of the tab's display controls."""
-    return Display(palette=palette, how=how, part=part, whole_words=bool(whole_words))
-
-
-def _draw_text(parts: Parts, catalogue: Catalogue) -> None:
-    n, names = parts.named, list(catalogue.of("text"))
-    n["text"] = gr.Textbox(
-        label="Text: write or paste", lines=4, max_lines=14, elem_id="tx-text", placeholder="Not bad at all …"
-    )
-    with gr.Accordion("Examples", open=True, elem_id="tx-examples-box"):
-        n["examples"] = gr.HTML(markup.example_texts(), js_on_load=CHOOSE, elem_id="tx-examples")
-    n["model"] = gr.Dropdown(names, value=names[0], label="Model", elem_id="tx-model", filterable=False)
-    n["fetch"] = gr.Button("Fetch this model", elem_id="tx-fetch", visible=catalogue.missing(names[0]))
-
-
-def _draw_target(parts: Parts) -> None:
-    n = parts.named
-    n["predictions"] = gr.HTML(markup.bars([], None, EMPTY), js_on_load=CHOOSE, elem_id="tx-predictions")
-    n["predicted"] = gr.State([])
-    n["target"] = gr.Dropdown(
-        [], label="Target: what shall be explained?", elem_id="tx-target", allow_custom_value=True,
-        info="Click a prediction, or write a class or a token of the model.",
-    )  # fmt: skip
-    n["versus"] = gr.Dropdown(
-        [NOTHING], value=-1, label="Why this rather than …", elem_id="tx-versus", allow_custom_value=True,
-        info="The colours become signed differences: for the target, or for this.",
-    )  # fmt: skip
-
-
-def _draw_display(parts: Parts) -> None:
-    n = parts.named
-    with gr.Group(visible=False, elem_id="tx-display") as n["display_box"]:
-        with gr.Row():
-            n["part"] = gr.Radio(
-                [("Both", "both"), ("Content", "content"), ("Position", "position")], value=USUAL_TEXT.part,
-                label="Relevance of", elem_id="tx-part", min_width=220,
-            )  # fmt: skip
-            n["whole_words"] = gr.Checkbox(
-                USUAL_TEXT.whole_words, label="Merge pieces into words", elem_id="tx-words", min_width=160
-            )
-        with gr.Row():
-            n["how"] = listed(
-                "Colour scale", [(text, key) for key, text in TEXT_SCALES.items()], USUAL_TEXT.how, "tx-how"
-            )
-            n["palette"] = listed("Colours", list(PALETTES), USUAL_TEXT.palette, "tx-palette")
+    reading = Reading(partial(_ask, parts), text_display)
+    connect_run(server, parts, reading)
+    connect_display(server, parts, reading)
+    _connect_link(server.page, server.tabs, parts, catalogue)
 
 
 def _connect_text(parts: Parts, catalogue: Catalogue) -> None:
@@ -130,8 +80,8 @@ def _predicted(catalogue: Catalogue, text: str | None, model: str) -> tuple[Any,
     if not (text or "").strip():
         return *none, markup.status(BEGIN), hidden
     try:
-        found = handlers.predict_text(catalogue, text or "", model)
-        choices = handlers.text_choices(catalogue, model, found)
+        found = predictions.predict_text(catalogue, text or "", model)
+        choices = predictions.text_choices(catalogue, model, found)
     except attrib.ModelUnavailable as error:
         return *none, markup.status(str(error), "error"), gr.update(visible=True)
     except attrib.AttribError as error:
@@ -159,7 +109,7 @@ def _connect_fetch(parts: Parts, catalogue: Catalogue, runs: Runs) -> None:
         session = f"fetch:{request.session_hash}"
         run = runs.begin(session)
         try:
-            for fraction, message in handlers.fetch(catalogue, name, run):
+            for fraction, message in fetching.fetch(catalogue, name, run):
                 yield markup.status(message, "busy", fraction), gr.update(interactive=False)
             yield markup.status(f"{name} is ready.", "done"), gr.update(visible=False, interactive=True)
         except attrib.AttribError as error:
@@ -178,7 +128,7 @@ def _after_fetch(catalogue: Catalogue, text: str | None, model: str) -> tuple[An
 
 def _connect_link(page: gr.Blocks, tabs: gr.Tabs, parts: Parts, catalogue: Catalogue) -> None:
     def query(*values: Any) -> str:
-        shown = display_of(*values[: len(parts.display)])
+        shown = text_display(*values[: len(parts.display)])
         ask = _ask(parts, values[len(parts.display) :])
         return text_links.to_query(_view(ask, shown))
 
@@ -204,7 +154,7 @@ def _connect_link(page: gr.Blocks, tabs: gr.Tabs, parts: Parts, catalogue: Catal
 
 def _restored(parts: Parts, catalogue: Catalogue, view: text_links.TextView, problems: list[str]) -> list[Any]:
     model = view.model or catalogue.of("text")[0]
-    methods = list(view.methods) or handlers.preselected("text")
+    methods = list(view.methods) or offers.preselected("text")
     found, bars, target, versus, status, fetch = _predicted(catalogue, view.text, model)
     if found and view.target is not None:
         target = gr.update(choices=target["choices"], value=view.target)
@@ -216,7 +166,7 @@ def _restored(parts: Parts, catalogue: Catalogue, view: text_links.TextView, pro
     values = [
         view.settings.get(name, {}).get(control.name, control.shown)
         for name in parts.settings
-        for control in controls.beginning(attrib.METHODS[name], handlers.usual_settings("text", name))
+        for control in controls.beginning(attrib.METHODS[name], offers.usual_settings("text", name))
     ]
     shown = view.display
     groups = [gr.update(visible=name in methods, open=bool(view.settings.get(name))) for name in parts.groups]
@@ -247,7 +197,7 @@ def _view(ask: Ask, display: Display) -> text_links.TextView:
         versus=ask.versus,
         display=display,
         settings={
-            name: links.changed(attrib.METHODS[name], values, handlers.usual_settings("text", name))
+            name: links.changed(attrib.METHODS[name], values, offers.usual_settings("text", name))
             for name, values in ask.methods
         },
     )

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import pytest
 
 import attrib
-from app import controls
+from app import controls, drawing
 from attrib.methods.base import Method, setting
 
 
@@ -73,7 +73,7 @@ def test_a_bad_value_is_named(values: Mapping[str, Any], words: str) -> None:
 def test_the_controls_of_every_method_can_be_drawn_and_read_back(name: str) -> None:
     method = attrib.METHODS[name]
     described = controls.describe(method)
-    drawn = controls.draw(method, {})
+    drawn = drawing.draw(method, {})
     assert [component.label for component in drawn] == [control.title for control in described]
     assert all(component.info for component in drawn)
     values = {control.name: component.value for control, component in zip(described, drawn, strict=True)}

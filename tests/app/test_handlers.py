@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import attrib
-from app import downloads, handlers
-from app.handlers import Answer, Ask, Catalogue, Step
+from app import answers, contrasts, downloads, explaining, offers, predictions
+from app.answers import Answer, Step
+from app.catalogue import Catalogue
+from app.questions import Ask
 from app.runs import Run, Runs
 from attrib.render import Display
 
@@ -21,7 +23,7 @@ def catalogue() -> Catalogue:
 
 
 def steps(ask: Ask, catalogue: Catalogue, timeout: float = 100) -> list[Step]:
-    return list(handlers.explain(ask, catalogue, Run(timeout)))
+    return list(explaining.explain(ask, catalogue, Run(timeout)))
 
 
 def asked(cheetah: Path, /, **changes: Any) -> Ask:
@@ -46,10 +48,10 @@ def test_results_arrive_one_by_one_and_equal_the_library_s(cheetah: Path, catalo
 
 
 def test_predictions_are_plain_values(cheetah: Path, catalogue: Catalogue) -> None:
-    found = handlers.predict(catalogue, str(cheetah), NAME)
+    found = predictions.predict(catalogue, str(cheetah), NAME)
     assert found[0]["label"] == "cheetah"
     assert len(found) == 5
-    assert handlers.class_choices(catalogue, NAME)[293] == ("cheetah (293)", 293)
+    assert predictions.class_choices(catalogue, NAME)[293] == ("cheetah (293)", 293)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_two_targets_explain_the_difference_of_their_logits(cheetah: Path, catal
     answer = steps(asked(cheetah, target=293, versus=281), catalogue)[-1].answer
     expected = attrib.explain(catalogue[NAME], cheetah, "input_x_gradient", attrib.LogitDiff(293, 281))
     assert torch.equal(answer.results["input_x_gradient"].values, expected.values)
-    assert handlers.target_name(answer) == "cheetah rather than tabby"
+    assert answers.target_name(answer) == "cheetah rather than tabby"
 
 
 def test_two_maps_are_subtracted_in_shares_of_their_totals(cheetah: Path, catalogue: Catalogue, tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_a_method_that_fails_does_not_stop_the_others(
 def test_cancel_stops_between_chunks(cheetah: Path, catalogue: Catalogue) -> None:
     runs = Runs(100)
     run = runs.begin("tab")
-    work = handlers.explain(asked(cheetah, methods=(("occlusion", {"stride": 2}),)), catalogue, run)
+    work = explaining.explain(asked(cheetah, methods=(("occlusion", {"stride": 2}),)), catalogue, run)
     next(work)
     started = time.monotonic()
     assert runs.cancel("tab")
@@ -137,12 +139,12 @@ def test_a_second_run_of_a_tab_replaces_the_first() -> None:
 
 def test_an_ascent_shows_before_and_after(cheetah: Path, catalogue: Catalogue) -> None:
     settings = {"steps": 2}
-    answer = steps(asked(cheetah, methods=((handlers.ASCENT, settings),)), catalogue)[-1].answer
+    answer = steps(asked(cheetah, methods=((contrasts.ASCENT, settings),)), catalogue)[-1].answer
     assert answer.slider is not None
     before, after = answer.slider
     assert before.shape == after.shape
     assert 0.5 < np.abs(before.astype(int) - after.astype(int)).mean() < 80
-    plain = steps(asked(cheetah, methods=((handlers.ASCENT, {}),)), catalogue)[-1].answer
+    plain = steps(asked(cheetah, methods=((contrasts.ASCENT, {}),)), catalogue)[-1].answer
     assert plain.slider is None
 
 
@@ -177,8 +179,8 @@ def test_names_of_files_cannot_leave_their_folder(cheetah: Path, catalogue: Cata
 
 
 def test_every_method_has_a_card_to_show() -> None:
-    listed = handlers.list_methods()
-    assert {row["name"] for row in listed} == set(handlers.method_titles())
+    listed = offers.list_methods()
+    assert {row["name"] for row in listed} == set(offers.method_titles())
     assert all(row["misleads"] and row["title"] and row["cost"] for row in listed)
-    assert set(handlers.preselected()) <= {row["name"] for row in listed}
-    assert len(handlers.preselected()) >= 4
+    assert set(offers.preselected()) <= {row["name"] for row in listed}
+    assert len(offers.preselected()) >= 4

@@ -3,7 +3,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from app import links
-from app.handlers import USUAL
+from app.displays import USUAL
 from app.links import View
 from attrib.render import Display
 

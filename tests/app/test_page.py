@@ -98,9 +98,7 @@ def test_the_display_changes_without_computing_again(page: Page, server: Any) ->
     explain(page)
     before, told, old = pictures(page), status(page).inner_text(), _first(page)
     page.locator("#at-view").get_by_label("map alone").check()
-    page.wait_for_function(
-        "old => document.querySelector('#at-gallery img').src !== old", arg=old, timeout=LONG
-    )
+    page.wait_for_function("old => document.querySelector('#at-gallery img').src !== old", arg=old, timeout=LONG)
     assert not np.array_equal(pictures(page)[0], before[0])
     assert status(page).inner_text() == told
 

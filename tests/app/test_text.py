@@ -18,8 +18,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import attrib
-from app import downloads, handlers, text_links
-from app.handlers import Answer, Ask, Catalogue
+from app import answers, downloads, explaining, predictions, text_links
+from app.answers import Answer
+from app.catalogue import Catalogue, kinds_of
+from app.questions import Ask
 from app.runs import Run
 from app.text_links import TextView
 from attrib.models import MODELS
@@ -42,7 +44,7 @@ def catalogue(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
 
 def run(catalogue: Catalogue, **changes: Any) -> Answer:
     fields: dict[str, Any] = {"photo": "", "model": CLASSIFIER, "methods": (("lrp", {}),), "text": TEXT}
-    return list(handlers.explain(Ask(**{**fields, **changes}), catalogue, Run(100)))[-1].answer
+    return list(explaining.explain(Ask(**{**fields, **changes}), catalogue, Run(100)))[-1].answer
 
 
 def test_each_tab_has_its_models(catalogue: Catalogue) -> None:
@@ -52,18 +54,18 @@ def test_each_tab_has_its_models(catalogue: Catalogue) -> None:
 
 def test_a_local_folder_is_offered_where_its_head_belongs(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
-    assert handlers.kinds_of(f"hf:{tmp_path}") == ("image",)
+    assert kinds_of(f"hf:{tmp_path}") == ("image",)
     (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
-    assert handlers.kinds_of(f"hf:{tmp_path}") == ("text",)
-    assert handlers.kinds_of("hf:some/thing") == ("image", "text")
-    assert handlers.kinds_of("timm:resnet50") == ("image",)
+    assert kinds_of(f"hf:{tmp_path}") == ("text",)
+    assert kinds_of("hf:some/thing") == ("image", "text")
+    assert kinds_of("timm:resnet50") == ("image",)
 
 
 def test_classes_and_next_tokens_are_predicted(catalogue: Catalogue) -> None:
-    assert len(handlers.predict_text(catalogue, TEXT, CLASSIFIER)) == 3
-    tokens = handlers.predict_text(catalogue, TEXT, LANGUAGE)
+    assert len(predictions.predict_text(catalogue, TEXT, CLASSIFIER)) == 3
+    tokens = predictions.predict_text(catalogue, TEXT, LANGUAGE)
     assert len(tokens) == 10
-    assert len(handlers.text_choices(catalogue, LANGUAGE, tokens)) == 10
+    assert len(predictions.text_choices(catalogue, LANGUAGE, tokens)) == 10
 
 
 def test_lrp_tells_content_and_position_apart_by_itself(catalogue: Catalogue) -> None:
@@ -75,13 +77,13 @@ def test_lrp_tells_content_and_position_apart_by_itself(catalogue: Catalogue) ->
 
 def test_a_contrast_is_the_difference_of_logits(catalogue: Catalogue) -> None:
     answer = run(catalogue, target="good", versus="bad")
-    assert handlers.target_name(answer) == "good rather than bad"
+    assert answers.target_name(answer) == "good rather than bad"
     first, second = (run(catalogue, target=t).results["lrp"] for t in ("good", "bad"))
     assert float(answer.results["lrp"].score[0]) == pytest.approx(float(first.score[0] - second.score[0]), abs=1e-5)
 
 
 def test_a_token_is_called_as_it_reads(catalogue: Catalogue) -> None:
-    assert handlers.target_name(run(catalogue, model=LANGUAGE, target="paris", versus="london")) == (
+    assert answers.target_name(run(catalogue, model=LANGUAGE, target="paris", versus="london")) == (
         "paris rather than london"
     )
 

@@ -1,0 +1,53 @@
+"""What is known of a question so far, and how it is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import attrib
+from attrib.attribution import labels_of
+from attrib.render import Entry, readable
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known so far. slider: (before, after) pictures of an ascent. text: what was explained, if a text."""
+
+    results: dict[str, attrib.Attribution] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    slider: tuple[Any, Any] | None = None
+    photo_name: str = ""
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a run is; `answer` has grown when `fresh`."""
+
+    fraction: float
+    message: str
+    answer: Answer
+    fresh: bool = False
+    done: bool = False
+
+
+def titled(answer: Answer) -> list[Entry]:
+    """Cards for the gallery: each result with what its method's card says."""
+    entries = []
+    for name, attribution in answer.results.items():
+        card = attrib.METHODS[name].card
+        entries.append(Entry(attribution, card.title, card.misleads, card.formula, card.reference))
+    return entries
+
+
+def target_name(answer: Answer) -> str:
+    """What is explained, in words."""
+    first = next(iter(answer.results.values()), None)
+    return "" if first is None else readable(labels_of(first.target)[0])
+
+
+def summary(answer: Answer) -> str:
+    seconds = sum(a.provenance.seconds for a in answer.results.values())
+    failed = f", {len(answer.failures)} failed" if answer.failures else ""
+    return f"{len(answer.results)} methods in {seconds:.1f} s{failed}"

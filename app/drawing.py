@@ -1,0 +1,52 @@
+"""Controls as gradio components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from app.controls import Control, beginning
+
+
+def draw(method: type, usual: Mapping[str, Any]) -> list[Any]:
+    """One gradio component per control, in the order of `describe`; call it inside a layout.
+
+    usual: values to begin with where they are not the defaults.
+    """
+    return [_DRAWN[control.kind](control) for control in beginning(method, usual)]
+
+
+def _choice(control: Control) -> Any:
+    empty = [("automatic", "")] if control.optional or control.default is None else []
+    choices = empty + [(choice, choice) for choice in control.choices]
+    return gr.Dropdown(choices, value=control.shown, label=control.title, info=control.help)
+
+
+def _switch_drawn(control: Control) -> Any:
+    return gr.Checkbox(bool(control.default), label=control.title, info=control.help)
+
+
+def _number(control: Control) -> Any:
+    step = 1 if control.kind == "whole" else None
+    bounded = control.low is not None and control.high is not None and control.default is not None
+    if bounded and control.kind == "whole" and control.high - control.low <= 500:  # type: ignore[operator]
+        return gr.Slider(control.low, control.high, control.default, step=1, label=control.title, info=control.help)
+    return gr.Number(
+        control.default, label=control.title, info=control.help, minimum=control.low, maximum=control.high,
+        precision=0 if step else None, step=step or 0.01, placeholder="automatic" if control.default is None else None,
+    )  # fmt: skip
+
+
+def _text(control: Control) -> Any:
+    empty = "automatic" if control.default is None else ""
+    hint = "names, separated by commas" if control.kind == "list" else ""
+    return gr.Textbox(
+        control.shown, label=control.title, info=control.help, placeholder=empty or hint, max_lines=1, max_length=500
+    )
+
+
+_DRAWN: dict[str, Any] = {
+    "choice": _choice, "switch": _switch_drawn, "whole": _number, "real": _number, "text": _text, "list": _text,
+}  # fmt: skip

@@ -1,0 +1,71 @@
+"""What a visitor is offered: methods with their usual settings, and examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrib
+from app import controls
+from attrib.models import photos
+
+DEFAULT_METHODS = {
+    "image": ("lrp", "integrated_gradients", "excitation_pullback", "normgrad", "grad_cam", "guided_backprop"),
+    "text": ("lrp", "integrated_gradients", "input_x_gradient", "occlusion"),
+}
+# kind -> method -> values of its controls that suit this kind of input better than the method's defaults
+USUAL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "image": {},
+    "text": {"lrp": {"preset": "attn_lrp", "positions": True}},
+}
+# text, and the model it is for where that is on offer
+EXAMPLE_TEXTS: tuple[tuple[str, str], ...] = (
+    ("The plot is thin, but the acting is wonderful and I left the cinema smiling.", "minilm-sentiment"),
+    ("The food was not good at all, and nobody seemed to care.", "minilm-sentiment"),
+    ("I expected to hate this phone. I was wrong.", "minilm-sentiment"),
+    ("The capital of France is", "smollm2-135m"),
+    ("When Mary and John went to the store, John gave a drink to", "smollm2-135m"),
+    ("Roses are red, violets are", "smollm2-135m"),
+)
+
+
+def method_titles(kind: str = "image") -> dict[str, str]:
+    """Methods for a kind of input: name to title."""
+    return {name: cls.card.title for name, cls in attrib.METHODS.items() if kind in cls.applies_to}
+
+
+def preselected(kind: str = "image") -> list[str]:
+    known = method_titles(kind)
+    return [name for name in DEFAULT_METHODS[kind] if name in known] or list(known)[:4]
+
+
+def usual_settings(kind: str, name: str) -> dict[str, Any]:
+    """The values of a method's controls that differ from its defaults for this kind of input."""
+    known = {control.name for control in controls.describe(attrib.METHODS[name])}
+    return {key: value for key, value in USUAL_SETTINGS[kind].get(name, {}).items() if key in known}
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """Every method with its card and its settings, as JSON can hold them."""
+    return [
+        {
+            "name": name,
+            "title": title,
+            "idea": attrib.METHODS[name].card.idea,
+            "formula": attrib.METHODS[name].card.formula,
+            "reference": attrib.METHODS[name].card.reference,
+            "misleads": attrib.METHODS[name].card.misleads,
+            "cost": attrib.METHODS[name].card.cost,
+            "inputs": sorted(attrib.METHODS[name].applies_to),
+            "settings": [
+                {"name": c.name, "kind": c.kind, "default": c.shown, "help": c.help, "choices": list(c.choices),
+                 "low": c.low, "high": c.high}
+                for c in controls.describe(attrib.METHODS[name])
+            ],
+        }
+        for name, title in (method_titles("image") | method_titles("text")).items()
+    ]  # fmt: skip
+
+
+def example_photos() -> dict[str, str]:
+    """Example photos by name."""
+    return {name: str(path) for name, path in photos().items()}
