@@ -18,6 +18,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return words or isinstance(error, torch.OutOfMemoryError)
 
 
+def _raised_in_backward(error: BaseException) -> bool:
+    """Whether autograd's backward was running: an in-place change of what it needs, a custom function that fails."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is torch.autograd.graph._engine_run_backward.__code__:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _first_sentence(error: BaseException) -> str:
+    return str(error).split(". Hint", 1)[0]
+
+
 @contextmanager
 def named_failures(name: str, twin: nn.Module, x: Tensor) -> Iterator[None]:
     """What `twin` raises on x becomes UnsupportedModel; attrib's own errors and running out of memory stay."""
@@ -27,8 +41,15 @@ def named_failures(name: str, twin: nn.Module, x: Tensor) -> Iterator[None]:
         raise
     except Exception as error:  # the module is anybody's code
         path = failing_module(error, twin)
-        if path is None or is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
+        if path is None:
+            if not _raised_in_backward(error):
+                raise
+            raise UnsupportedModel(
+                f"{name} has no gradient that autograd can compute: {type(error).__name__}: {_first_sentence(error)}; "
+                "occlusion and kernel_shap need none"
+            ) from error
         where = f" in its module {path!r}" if path else ""
         raise UnsupportedModel(
             f"{name} failed{where} on an input of shape {tuple(x.shape)} with {type(error).__name__}: {error}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from attrib.attribution import Coverage
 from attrib.methods.base import Card, Finding, Method, Question
+from attrib.rules.engine import Rules
 from attrib.rules.presets import DECONV, GUIDED
 
 _MISLEADS = (
@@ -30,8 +32,7 @@ class GuidedBackprop(Method):
     )
 
     def explain(self, question: Question) -> Finding:
-        score, gradient, coverage = question.gradient_under(GUIDED)
-        return Finding(gradient, score, coverage=coverage)
+        return _explained(question, GUIDED)
 
 
 @dataclass(frozen=True)
@@ -50,5 +51,14 @@ class DeconvNet(Method):
     )
 
     def explain(self, question: Question) -> Finding:
-        score, gradient, coverage = question.gradient_under(DECONV)
-        return Finding(gradient, score, coverage=coverage)
+        return _explained(question, DECONV)
+
+
+def _explained(question: Question, rules: Rules) -> Finding:
+    score, gradient, coverage = question.gradient_under(rules)
+    return Finding(gradient, score, coverage=coverage, notes=without_relu(coverage))
+
+
+def without_relu(coverage: Coverage) -> tuple[str, ...]:
+    """The note on a network in which the rule met nothing to change."""
+    return () if coverage.ruled else ("the network has no ReLU on this path: the map is the plain gradient",)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attrib.errors import InputError
+from attrib.methods.backprop import without_relu
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.rules.presets import excitation
 
@@ -44,7 +45,7 @@ class ExcitationPullback(Method):
             raise InputError(f"temperature must be above 0 and steps at least 0, got {self.temperature}, {self.steps}")
         score, gradient, coverage = question.gradient_under(excitation(self.temperature))
         if self.steps == 0:
-            return Finding(gradient, score, coverage=coverage)
+            return Finding(gradient, score, coverage=coverage, notes=without_relu(coverage))
         ascended, difference = self._ascend(question, gradient)
         with torch.no_grad():
             after = question.scores(ascended)

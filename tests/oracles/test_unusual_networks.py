@@ -144,3 +144,32 @@ def test_einsum_is_matmul() -> None:
         first = attrib.explain(attrib.wrap(net), x, attrib.LRP(preset=preset), target=2)
         second = attrib.explain(attrib.wrap(Spelled()), x, attrib.LRP(preset=preset), target=2)
         torch.testing.assert_close(first.values, second.values, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvnet", "excitation_pullback"])
+def test_a_rule_that_met_no_relu_says_so(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8)
+    without = attrib.explain(attrib.wrap(EinsumAttention()), x, name, target=0)
+    assert any("plain gradient" in note for note in without.notes)
+    with_one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    assert not any("plain gradient" in note for note in attrib.explain(attrib.wrap(with_one), x, name, target=0).notes)
+
+
+def test_a_model_that_autograd_cannot_differentiate_is_named() -> None:
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(192, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.relu(x.flatten(1))
+            y += 1  # the backward of ReLU needs what it put out
+            answer: Tensor = self.head(y)
+            return answer
+
+    model = attrib.wrap(Overwriting())
+    x = torch.randn(1, 3, 8, 8)
+    with pytest.raises(attrib.UnsupportedModel, match=r"no gradient that autograd can compute.*inplace"):
+        attrib.explain(model, x, "saliency", target=0)
+    assert attrib.explain(model, x, attrib.Occlusion(window=4, stride=4), target=0).values.abs().max() > 0
