@@ -61,3 +61,7 @@ class MissingExtra(AttribError, ImportError):
 
 class Cancelled(AttribError):
     """The caller stopped the explanation between two chunks."""
+
+
+class ReportError(AttribError):
+    """A report that cannot be written, read or gone on with: another report's folder, a full or read-only disk."""
