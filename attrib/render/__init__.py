@@ -1,6 +1,6 @@
 """Relevance to pictures: colour scales, overlays, figures and HTML. Knows `Attribution` and nothing else of attrib."""
 
-from attrib.render.html import Entry, cards, fragment, is_text, legend, standalone
+from attrib.render.html import Entry, Pictures, cards, embedded, fragment, is_text, legend, standalone
 from attrib.render.overlay import annotated, over, verdict
 from attrib.render.scale import HOW, PALETTES, Display, Scale, drawn_maps, scales
 from attrib.render.token_picture import captioned
@@ -12,11 +12,13 @@ __all__ = [
     "PARTS",
     "Display",
     "Entry",
+    "Pictures",
     "Scale",
     "annotated",
     "captioned",
     "cards",
     "drawn_maps",
+    "embedded",
     "fragment",
     "has_parts",
     "is_text",

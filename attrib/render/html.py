@@ -51,7 +51,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")  # no file and no browser takes them
 
 @dataclass(frozen=True)
 class Entry:
-    """One card: a result, the sample of its batch to show, and what its method's card says."""
+    """One card: a result, the sample of its batch to show, what its method's card says, and what was measured of it.
+
+    evidence: (what, value) pairs: how far the map can be trusted, as far as somebody has measured it.
+    """
 
     attribution: Attribution
     title: str = ""
@@ -59,10 +62,22 @@ class Entry:
     formula: str = ""
     reference: str = ""
     sample: int = 0
+    evidence: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         return self.title or self.attribution.method
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures are embedded. size: their longer side. format: "PNG" keeps every pixel, "JPEG" takes a tenth."""
+
+    size: int = 448
+    format: str = "PNG"
+
+
+LARGE = Pictures()
 
 
 def fragment(attribution: Attribution, display: Display = OWN) -> str:
@@ -72,9 +87,9 @@ def fragment(attribution: Attribution, display: Display = OWN) -> str:
     return _rendered("fragment.html", cards=_shown(entries, display), left_out=left_out)
 
 
-def cards(entries: Sequence[Entry], display: Display = SHARED) -> str:
+def cards(entries: Sequence[Entry], display: Display = SHARED, pictures: Pictures = LARGE) -> str:
     """A gallery: one card per entry, all under one legend where the scale is shared."""
-    return _rendered("gallery.html", cards=_shown(entries, display), **_legend_of(entries, display))
+    return _rendered("gallery.html", cards=_shown(entries, display, pictures), **_legend_of(entries, display))
 
 
 def legend(entries: Sequence[Entry], display: Display = SHARED) -> str:
@@ -112,11 +127,12 @@ def entries_of(results: Mapping[str, Attribution] | Sequence[Entry] | Attributio
     return list(results)
 
 
-def embedded(picture: Image.Image) -> str:
-    """A PNG data URI."""
+def embedded(picture: Image.Image, format: str = "PNG") -> str:
+    """A data URI of the picture as PNG, or as JPEG with colours at full resolution."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    options: dict[str, Any] = {"quality": 88, "subsampling": 0} if format == "JPEG" else {}
+    picture.save(buffer, format, **options)
+    return f"data:image/{format.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def where(values: np.ndarray) -> str:
@@ -132,7 +148,7 @@ def where(values: np.ndarray) -> str:
     return f"most in the {place} ({shares[row, column] / shares.sum():.0%} of the total)"
 
 
-def _shown(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]:
+def _shown(entries: Sequence[Entry], display: Display, pictures: Pictures = LARGE) -> list[dict[str, Any]]:
     drawable = [e for e in entries if e.attribution.kind in ("input", "layer")]
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
     found = scales(maps, [e.attribution.signed for e in drawable], display)
@@ -142,7 +158,7 @@ def _shown(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]:
     cards_of = []
     for entry in entries:
         values, scale = pairs.get(id(entry), (None, None))
-        card = _card(entry, values, scale, display)
+        card = _card(entry, values, scale, display, pictures)
         if id(entry) in token_scale:
             card |= _token_card(entry, token_scale[id(entry)], display)
         cards_of.append(card)
@@ -177,7 +193,9 @@ def _token_card(entry: Entry, scale: Scale, display: Display) -> dict[str, Any]:
     }
 
 
-def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display: Display) -> dict[str, Any]:
+def _card(
+    entry: Entry, values: np.ndarray | None, scale: Scale | None, display: Display, pictures: Pictures
+) -> dict[str, Any]:
     a, i = entry.attribution, entry.sample
     target = readable(labels_of(a.target)[i])
     card: dict[str, Any] = {
@@ -186,6 +204,7 @@ def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display:
         "misleads": entry.misleads,
         "formula": entry.formula,
         "reference": entry.reference,
+        "evidence": list(entry.evidence),
         "score": number(float(a.score[i])),
         "completeness": _completeness(a, i),
         "ledger": [(name, number(float(amounts[i]))) for name, amounts in (a.ledger or {}).items()],
@@ -204,7 +223,7 @@ def _card(entry: Entry, values: np.ndarray | None, scale: Scale | None, display:
     }
     if values is not None and scale is not None:
         photo = None if a.pictures is None else a.pictures[i]
-        card["picture"] = embedded(over(values, scale, photo, display))
+        card["picture"] = embedded(over(values, scale, photo, display, pictures.size), pictures.format)
         card["alt"] = f"{entry.name} for {target}: relevance {where(values)}"
         card["words"] = verdict(values)
         card["bar"] = _bar(scale)
