@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attrib.errors import AttribError
+from attrib.patching.command import sites
 
 if TYPE_CHECKING:
     from attrib.attribution import Attribution
@@ -24,6 +25,7 @@ DEFAULT_METHOD = "integrated_gradients"
 commands = typer.Typer(no_args_is_help=True, add_completion=False, help="See why a neural network decided what it did.")
 model_commands = typer.Typer(no_args_is_help=True, help="The models that can be explained.")
 commands.add_typer(model_commands, name="models")
+commands.command()(sites)
 _out = Console()
 
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "taps": {"sites"},
     "render": {"attribution"},
     "models": {"rules", "targets", "failures"},
+    "patching": {"rules", "sites", "failures"},
     "methods": {"rules", "targets", "sites", "taps", "readouts", "attribution", "failures", "models"},
     "doubts": {"methods"},
     "findings": {"methods", "attribution", "targets"},

@@ -1,0 +1,1 @@
+"""Patching: which components of a transformer carry the difference between two prompts."""

@@ -1,0 +1,102 @@
+"""Reading and writing places of a twin while it runs: hooks that come off in the same `with`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from attrib.errors import UnsupportedModel
+from attrib.patching.structure import Place
+from attrib.sites import first_tensor
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What was noted. values: the very tensors of the model, no copies unless it changes them later.
+
+    edges: where their gradients can be asked for (`torch.autograd.grad(score, edges)`), of those that have any.
+    """
+
+    values: dict[Place, Tensor] = field(default_factory=dict)
+    edges: dict[Place, GradientEdge] = field(default_factory=dict)
+
+
+@contextmanager
+def reading(twin: nn.Module, places: Iterable[Place]) -> Iterator[Readings]:
+    """Inside, each place's tensor is noted whenever the twin runs; the last run counts."""
+    found = Readings()
+
+    def note(place: Place, tensor: Tensor) -> None:
+        found.values[place] = tensor.detach().clone() if place.changed else tensor.detach()
+        if tensor.requires_grad:
+            found.edges[place] = get_gradient_edge(tensor)
+
+    with ExitStack() as stack:
+        for place in dict.fromkeys(places):
+            _hook(stack, twin, place, partial(note, place))
+        yield found
+
+
+@contextmanager
+def writing(twin: nn.Module, changes: Mapping[Place, Change]) -> Iterator[None]:
+    """Inside, the twin runs with each place's tensor replaced by `change(tensor)`, of the same shape.
+
+    A shared tensor is overwritten in place, so that all its readers see it; with gradients too.
+    """
+    with ExitStack() as stack:
+        for place, change in changes.items():
+            _hook(stack, twin, place, _overwriting(change) if place.shared else change)
+        yield
+
+
+def _overwriting(change: Change) -> Change:
+    def overwrite(tensor: Tensor) -> Tensor:
+        return tensor.copy_(change(tensor.clone()))
+
+    return overwrite
+
+
+def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tensor], Tensor | None]) -> None:
+    """Call `visit` with the place's tensor; what it returns, if anything, takes the tensor's place."""
+    module = twin.get_submodule(place.path)
+
+    def behind(module: nn.Module, args: Any, output: Any) -> Any:
+        tensor = first_tensor(output)
+        if tensor is None:
+            raise UnsupportedModel(f"module {place.path!r} puts out {type(output).__name__} without a tensor")
+        new = visit(tensor)
+        return None if new is None else replaced(output, tensor, new)
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        tensor = first_tensor((*args, *kwargs.values()))
+        if tensor is None:
+            raise UnsupportedModel(f"module {place.path!r} is given no tensor")
+        new = visit(tensor)
+        return None if new is None else (replaced(args, tensor, new), replaced(kwargs, tensor, new))
+
+    if place.reads == "output":
+        stack.callback(module.register_forward_hook(behind).remove)
+    else:
+        stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+
+
+def replaced(value: Any, old: Tensor, new: Tensor) -> Any:
+    """`value`, a tensor, tuple, list or dict, with the tensor `old` replaced by `new`."""
+    if isinstance(value, Tensor):
+        return new if value is old else value
+    if isinstance(value, dict):
+        copy = value.copy() if type(value) is dict else type(value)(value)
+        for key, part in value.items():
+            if part is old:
+                copy[key] = new
+        return copy
+    items = [new if part is old else part for part in value]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -1,0 +1,198 @@
+"""A transformer's structure, found by watching one forward: no model family is known by name.
+
+A block adds to the residual stream what its attention and its MLP put out. Walking back from a block's output through
+its sums to its input gives those contributions, whatever the modules are called, one after the other or in parallel,
+with norms before or after. The projections are the last weight matrices before attention, and the columns of each head
+are read off the gradient of that head's output.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from attrib.errors import UnsupportedModel
+from attrib.failures import named_failures
+from attrib.patching.columns import with_projections
+from attrib.patching.stream import Branch, Stream, stream_of
+from attrib.patching.structure import Layer, Place, Structure
+from attrib.patching.trace import Trace, Visit
+from attrib.rules.shadow import shadow
+
+if TYPE_CHECKING:
+    from attrib.models.text import TextModel
+
+_PROBE_TOKENS = 5
+
+_known: weakref.WeakKeyDictionary[nn.Module, Structure] = weakref.WeakKeyDictionary()
+
+
+def structure_of(model: TextModel) -> Structure:
+    """The structure of a wrapped transformer, probed once per module. UnsupportedModel says what was not found."""
+    if model.kind != "text":
+        raise UnsupportedModel(f"{model.name} is no transformer of texts, so it has no sites to patch")
+    if model.module not in _known:
+        _known[model.module] = _probed(model)
+    return _known[model.module]
+
+
+def _probed(model: TextModel) -> Structure:
+    twin = shadow(model.module)
+    x = _probe_input(model)
+    with named_failures(model.name, twin, x), torch.enable_grad():
+        trace = Trace(twin).run(x.requires_grad_(), lambda twin, x: model.forward(twin, x, {}))
+    return _Reading(model.name, twin, trace).structure(_path_of(model))
+
+
+def _probe_input(model: TextModel) -> Tensor:
+    """Embeddings of a few different tokens, (1, tokens, width)."""
+    table: Tensor = model.embeddings.weight  # type: ignore[assignment]
+    tokens = torch.linspace(len(table) // 7, len(table) - 1, _PROBE_TOKENS, device=table.device).long()
+    with torch.no_grad():
+        return model.embeddings(tokens[None]).detach().clone()  # type: ignore[no-any-return]
+
+
+def _path_of(model: TextModel) -> str:
+    paths = (path for path, module in model.module.named_modules() if module is model.embeddings)
+    return str(next(paths))
+
+
+class _Reading:
+    """One trace, read."""
+
+    def __init__(self, name: str, twin: nn.Module, trace: Trace) -> None:
+        self.name, self.twin, self.trace = name, twin, trace
+        self.missing: dict[str, None] = {}
+
+    def structure(self, embedding: str) -> Structure:
+        blocks = self._blocks()
+        streams = [self._stream(visit) for visit in blocks]
+        layers = [self._layer(visit, stream) for visit, stream in zip(blocks, streams, strict=True)]
+        heads, head_dim = self._heads(streams)
+        layers, kv_heads, why = with_projections(self.trace, layers, streams, heads, head_dim)
+        if why is not None:
+            self.missing[f"head.*.*.q, k, v: {why}"] = None
+        behind = self._behind(blocks[-1])
+        return Structure(
+            model=self.name,
+            embedding=embedding,
+            layers=tuple(layers),
+            width=int(self.trace.tensors[blocks[0].output].shape[-1]),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            neurons=self._width([s.mlp.read if s.mlp else None for s in streams]),
+            parallel=all(stream.mid is None for stream in streams),
+            final_norm=next(
+                (v.path for v in behind if v.inputs[:1] == (blocks[-1].output,) and self._is_norm(v)), None
+            ),
+            head=self._head(behind),
+            missing=tuple(self.missing),
+        )
+
+    def _blocks(self) -> list[Visit]:
+        """The calls of the largest list of like modules that run one after the other, each once."""
+        best: list[Visit] = []
+        for path, module in self.twin.named_modules():
+            if not isinstance(module, nn.ModuleList) or len({type(m) for m in module}) != 1:
+                continue
+            inside = {f"{path}.{i}" if path else str(i) for i in range(len(module))}
+            visits = [visit for visit in self.trace.visits if visit.path in inside]
+            if len({v.path for v in visits}) == len(visits) > len(best) and all(v.inputs for v in visits):
+                best = visits
+        if not best:
+            raise UnsupportedModel(
+                f"{self.name} has no list of blocks that run one after the other, each once: its layers have no sites"
+            )
+        return best
+
+    def _stream(self, visit: Visit) -> Stream:
+        stream = stream_of(self.trace, visit)
+        if stream is None:
+            raise UnsupportedModel(
+                f"{self.name}: the output of block {visit.path!r} is not its input with one attention and at most one "
+                "MLP added, so attention and MLP have no sites of their own"
+            )
+        return stream
+
+    def _layer(self, visit: Visit, stream: Stream) -> Layer:
+        contributions = [self._maker(branch, visit.path) for branch in (stream.attention, stream.mlp)]
+        if contributions[0] is None:
+            raise UnsupportedModel(f"{self.name}: no module of block {visit.path!r} puts out what attention adds")
+        mid = None if stream.mid is None else self._place(stream.mid, visit.path)
+        if stream.mid is not None and mid is None:
+            self.missing["resid_mid: no module reads or makes the stream between attention and MLP"] = None
+        return Layer(
+            block=visit.path,
+            pre=Place(visit.path, "input", changed=visit.inputs[0] in self.trace.changed),
+            post=Place(visit.path, "output", changed=visit.output in self.trace.changed),
+            attention=contributions[0],
+            mlp=contributions[1],
+            mid=mid,
+            z=self._read_by(stream.attention, "head"),
+            neurons=self._read_by(stream.mlp, "neuron"),
+        )
+
+    def _maker(self, branch: Branch | None, block: str) -> Place | None:
+        """The outermost module whose output is the contribution."""
+        if branch is None:
+            return None
+        makers = [v for v in self.trace.visits if v.output in branch.names and v.path.startswith(f"{block}.")]
+        if not makers:
+            return None
+        return self._output(makers)
+
+    def _place(self, node: int, block: str) -> Place | None:
+        """A module that makes the tensor, or else one that is given it."""
+        inside = [v for v in self.trace.visits if v.path.startswith(f"{block}.")]
+        made = [v for v in inside if v.output == node]
+        if made:
+            return self._output(made)
+        given = [v for v in inside if v.inputs[:1] == (node,)]
+        return Place(given[0].path, "input", shared=True, changed=node in self.trace.changed) if given else None
+
+    def _output(self, makers: list[Visit]) -> Place:
+        outermost = min(makers, key=lambda v: v.path.count("."))
+        return Place(outermost.path, "output", changed=outermost.output in self.trace.changed)
+
+    def _read_by(self, branch: Branch | None, kind: str) -> Place | None:
+        if branch is None:
+            return None
+        if branch.matrix is None or branch.read is None:
+            self.missing[f"{kind}: no single weight matrix makes the contribution"] = None
+            return None
+        return Place(branch.matrix, "input", changed=branch.read in self.trace.changed)
+
+    def _heads(self, streams: list[Stream]) -> tuple[int, int]:
+        counts = {stream.heads for stream in streams}
+        width = self._width([stream.attention.read for stream in streams])
+        if len(counts) != 1 or not width or width % next(iter(counts)):
+            self.missing["head: layers have different numbers of heads"] = None
+            return 0, 0
+        heads = next(iter(counts))
+        return heads, width // heads
+
+    def _width(self, nodes: list[int | None]) -> int:
+        """The common width of these tensors; 0 where they have none."""
+        widths = {0 if node is None else int(self.trace.tensors[node].shape[-1]) for node in nodes}
+        return next(iter(widths)) if len(widths) == 1 else 0
+
+    def _behind(self, last: Visit) -> list[Visit]:
+        """Leaf modules that run after the last block."""
+        place = self.trace.visits.index(last)
+        leaf = {path for path, module in self.twin.named_modules() if next(module.children(), None) is None}
+        return [visit for visit in self.trace.visits[place + 1 :] if visit.path in leaf]
+
+    def _is_norm(self, visit: Visit) -> bool:
+        return self.trace.nodes[visit.output].kind == "pointwise" and bool(
+            self.twin.get_submodule(visit.path)._parameters
+        )
+
+    def _head(self, behind: list[Visit]) -> str:
+        matrices = [visit.path for visit in behind if self.trace.nodes[visit.output].kind == "matrix"]
+        if not matrices:
+            raise UnsupportedModel(f"{self.name} has no head behind its last block: no weight matrix makes its logits")
+        return matrices[-1]

@@ -1,0 +1,160 @@
+"""Sites: the named tensors of a transformer that patching looks at and writes to.
+
+embed                the word embeddings, without positions
+resid_pre.L          the residual stream before block L; resid_mid.L between its attention and its MLP (not where they
+                     run in parallel); resid_post.L behind the block
+attn_out.L           what attention adds to the stream; mlp_out.L what the MLP adds
+head.L.H             head H's output z, before the output projection
+head.L.H.q           its queries, as the projection puts them out: before rotary positions and norms. In head.L.H.k and
+                     head.L.H.v, H counts key-value heads, of which grouped attention has fewer
+neuron.L             all neurons of block L's MLP together; neuron.L.N one of them, neuron.L.A:B neurons A to B−1
+
+Patterns are matched part by part: `head.*.3` is z of head 3 in every block, `head.*.*.q` all queries, `neuron.2.*` each
+neuron of block 2 by itself, `resid_*.*` the whole stream.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from attrib.errors import InputError, UnknownName, UnsupportedModel
+from attrib.patching.structure import Columns, Layer, Place, Projection, Structure
+
+KINDS = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", "q", "k", "v", "neuron")
+_PROJECTIONS = (("q", "queries"), ("k", "keys"), ("v", "values"))
+
+
+@dataclass(frozen=True)
+class PatchSite:
+    """A site: the tensor at `place`, or `columns` of its last axis. head: also a key-value head's number."""
+
+    name: str
+    kind: str  # one of KINDS
+    layer: int | None
+    head: int | None
+    place: Place
+    columns: Columns | None = None
+
+    @property
+    def path(self) -> str:
+        return self.place.path
+
+    @property
+    def reads(self) -> str:
+        return self.place.reads
+
+    @property
+    def part(self) -> slice:
+        """Its columns, to index the last axis with."""
+        return slice(None) if self.columns is None else slice(*self.columns)
+
+
+def all_sites(structure: Structure) -> list[PatchSite]:
+    """Every site in the order the model computes them, single neurons left out."""
+    found = [PatchSite("embed", "embed", None, None, Place(structure.embedding, "output"))]
+    for number, layer in enumerate(structure.layers):
+        found += _of_layer(structure, number, layer)
+    return found
+
+
+def select(structure: Structure, patterns: str | Iterable[str]) -> tuple[PatchSite, ...]:
+    """The sites that any of the patterns matches, in the order of the patterns and of the model, each once.
+
+    Raises UnknownName (with the nearest names) for a pattern that no model has, UnsupportedModel for sites that this
+    model has not, InputError where no pattern is given.
+    """
+    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not wanted:
+        raise InputError("no site was asked for; give patterns such as 'resid_post.*' or 'head.*.*'")
+    known = all_sites(structure)
+    found: dict[str, PatchSite] = {}
+    for pattern in wanted:
+        matching = _matching(structure, pattern, known)
+        if not matching:
+            _refuse(structure, pattern, known)
+        found |= {site.name: site for site in matching}
+    return tuple(found.values())
+
+
+def kind_of(name: str) -> str:
+    """The kind of the site of that name."""
+    parts = name.split(".")
+    return parts[3] if parts[0] == "head" and len(parts) == 4 else parts[0]
+
+
+def layer_of(name: str) -> int | None:
+    """The block of the site of that name; None for the embeddings."""
+    parts = name.split(".")
+    return int(parts[1]) if len(parts) > 1 else None
+
+
+def _of_layer(structure: Structure, number: int, layer: Layer) -> Iterator[PatchSite]:
+    yield PatchSite(f"resid_pre.{number}", "resid_pre", number, None, layer.pre)
+    yield from _heads(structure, number, layer)
+    yield PatchSite(f"attn_out.{number}", "attn_out", number, None, layer.attention)
+    for kind, place in (("resid_mid", layer.mid), ("neuron", layer.neurons), ("mlp_out", layer.mlp)):
+        if place is not None and (kind != "neuron" or structure.neurons):
+            yield PatchSite(f"{kind}.{number}", kind, number, None, place)
+    yield PatchSite(f"resid_post.{number}", "resid_post", number, None, layer.post)
+
+
+def _heads(structure: Structure, number: int, layer: Layer) -> Iterator[PatchSite]:
+    for kind, field in _PROJECTIONS:
+        projection: Projection | None = getattr(layer, field)
+        for head, columns in enumerate(projection.columns if projection else ()):
+            assert projection is not None
+            yield PatchSite(f"head.{number}.{head}.{kind}", kind, number, head, projection.place, columns)
+    if layer.z is not None:
+        width = structure.head_dim
+        for head in range(structure.heads):
+            columns = (head * width, (head + 1) * width)
+            yield PatchSite(f"head.{number}.{head}", "head", number, head, layer.z, columns)
+
+
+def _matching(structure: Structure, pattern: str, known: Sequence[PatchSite]) -> list[PatchSite]:
+    parts = pattern.split(".")
+    if parts[0] == "neuron" and len(parts) == 3:
+        return _neurons(structure, parts[1], parts[2])
+    return [site for site in known if _fits(site.name.split("."), parts)]
+
+
+def _fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    return len(name) == len(pattern) and all(map(fnmatchcase, name, pattern))
+
+
+def _neurons(structure: Structure, layers: str, wanted: str) -> list[PatchSite]:
+    """Single neurons, or a group of them."""
+    group = re.fullmatch(r"(\d+):(\d+)", wanted)
+    found = []
+    for number, layer in enumerate(structure.layers):
+        if layer.neurons is None or not fnmatchcase(str(number), layers):
+            continue
+        if group is not None:
+            spans = [(int(group[1]), int(group[2]))]
+        elif wanted.isdecimal():
+            spans = [(int(wanted), int(wanted) + 1)]
+        else:
+            spans = [(i, i + 1) for i in range(structure.neurons) if fnmatchcase(str(i), wanted)]
+        for start, stop in spans:
+            if start < stop <= structure.neurons:
+                name = f"neuron.{number}.{start}" + (f":{stop}" if group is not None else "")
+                found.append(PatchSite(name, "neuron", number, None, layer.neurons, (start, stop)))
+    return found
+
+
+def _refuse(structure: Structure, pattern: str, known: Sequence[PatchSite]) -> None:
+    names = [site.name for site in known]
+    kind = kind_of(pattern)
+    if kind in KINDS and kind not in {site.kind for site in known}:
+        parallel = "attention and MLP run in parallel, so nothing lies between them"
+        why = parallel if kind == "resid_mid" and structure.parallel else "; ".join(structure.missing)
+        raise UnsupportedModel(f"{structure.model} has no {kind} sites{': ' if why else ''}{why}")
+    raise UnknownName("site", pattern, [*names, *dict.fromkeys(_pattern_of(site) for site in known)])
+
+
+def _pattern_of(site: PatchSite) -> str:
+    """ "resid_post.*" for resid_post.3."""
+    return ".".join("*" if part.isdecimal() else part for part in site.name.split("."))

@@ -1,0 +1,77 @@
+"""Where a transformer keeps what patching looks at, by module path; `probing.structure_of` finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Columns = tuple[int, int]  # first, and behind the last
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of the model, (batch, tokens, width): the first tensor that the module at `path` puts out or is given.
+
+    shared: others read the very same tensor too (the residual stream going past a norm): what is written there has to
+    be written in place, so that they see it. changed: the model changes the tensor in place later on.
+    """
+
+    path: str
+    reads: Literal["input", "output"]
+    shared: bool = False
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Queries, keys or values before positions and norms are applied. columns: of each head; keys and values have
+    one entry for every key-value head."""
+
+    place: Place
+    columns: tuple[Columns, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block. What a model does not have, or not in a form that can be read, is None.
+
+    pre, post: the residual stream before and after. mid: between attention and MLP; None where they run in parallel.
+    attention, mlp: what each adds to the stream. z: the input of attention's output projection, heads side by side.
+    queries, keys, values: their projections. neurons: the input of the MLP's last projection.
+    """
+
+    block: str
+    pre: Place
+    post: Place
+    attention: Place
+    mlp: Place | None
+    mid: Place | None
+    z: Place | None
+    neurons: Place | None
+    queries: Projection | None = None
+    keys: Projection | None = None
+    values: Projection | None = None
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A transformer's parts by module path.
+
+    heads, kv_heads, head_dim: of attention; 0 where z was not found. width: of the residual stream.
+    neurons: of one MLP, 0 where they were not found.
+    parallel: attention and MLP both read the block's input. final_norm: the norm behind the last block, None without.
+    head: the last weight matrix, which makes the logits. missing: what was not found, and why.
+    """
+
+    model: str
+    embedding: str
+    layers: tuple[Layer, ...]
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    neurons: int
+    parallel: bool
+    final_norm: str | None
+    head: str
+    missing: tuple[str, ...] = ()

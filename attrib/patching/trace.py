@@ -1,0 +1,174 @@
+"""One forward of a twin as a graph of tensors: what was added to what, and which modules made and read it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from attrib.rules.vocabulary import KIND
+
+Kind = Literal["source", "sum", "alias", "scaled", "matrix", "pointwise", "attention", "module", "other"]
+
+_SAME_NUMBERS = frozenset({
+    "view", "reshape", "view_as", "contiguous", "clone", "to", "float", "type", "type_as", "dropout", "flatten",
+    "unflatten", "squeeze", "unsqueeze", "alias",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Node:
+    """One tensor. matrix: made by a leaf module with a weight matrix; pointwise: by one that works position by
+    position without one (a norm, an activation, dropout); attention: by a softmax between tokens, or fused."""
+
+    kind: Kind
+    inputs: tuple[int, ...]
+    path: str  # of the leaf module that made it, or of the module whose own code did
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One call of one module: its tensor arguments and the first tensor of its output, as numbers of nodes."""
+
+    path: str
+    inputs: tuple[int, ...]
+    output: int
+    bare: bool  # the output is that tensor itself, no tuple around it
+
+
+class Trace(TorchFunctionMode):
+    """In force (with `watch`), it records. Leaf modules are single operations; tensors are kept while this lives."""
+
+    def __init__(self, twin: nn.Module) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.tensors: list[Tensor] = []
+        self.visits: list[Visit] = []  # in the order of their returns
+        self.changed: set[int] = set()  # nodes whose tensor was changed in place later on
+        self.heads: dict[int, int] = {}  # attention node → how many heads it has
+        self._twin = twin
+        self._paths: dict[int, str] = {}
+        for path, module in twin.named_modules():
+            self._paths.setdefault(id(module), path)
+        self._known: dict[int, int] = {}
+        self._inside: list[tuple[str, bool, tuple[int, ...]]] = []
+
+    def run(self, x: Tensor, forward: Any) -> Trace:
+        """Record `forward(twin, x)`; x: (1, tokens, width)."""
+        self.node_of(x)
+        with ExitStack() as stack:
+            for module in self._twin.modules():
+                stack.callback(module.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(self._leave, with_kwargs=True).remove)
+            stack.enter_context(self)
+            forward(self._twin, x)
+        return self
+
+    def node_of(self, tensor: Tensor) -> int:
+        """The tensor's node; a tensor that nothing recorded has made is a source."""
+        known = self._known.get(id(tensor))
+        return self._add(tensor, Node("source", (), "")) if known is None else known
+
+    def visits_of(self, path: str) -> list[Visit]:
+        return [visit for visit in self.visits if visit.path == path]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._inside and self._inside[-1][1]:
+            return func(*args, **kwargs)
+        given = _tensors((args, kwargs))
+        inputs = tuple(self.node_of(tensor) for tensor in given)
+        output = func(*args, **kwargs)
+        made = _tensors(output)
+        in_place = any(tensor is one for tensor in made for one in given) and _changes(func)
+        if in_place:
+            self.changed.update(inputs[:1])
+        for tensor in made:
+            if id(tensor) not in self._known or in_place:
+                self._note(func, tensor, given, inputs)
+        return output
+
+    def _note(self, func: Any, tensor: Tensor, given: list[Tensor], inputs: tuple[int, ...]) -> None:
+        path = self._inside[-1][0] if self._inside else ""
+        kind: Kind = "other"
+        operation = KIND.get(func)
+        if getattr(func, "__name__", "") in _SAME_NUMBERS and tensor.numel() == given[0].numel():
+            kind, inputs = "alias", inputs[:1]
+        elif operation == "sum_of_two":
+            kind = "sum"
+        elif operation in ("product", "quotient"):
+            carrying = [i for i in inputs if self.nodes[i].kind != "source"]
+            if len(carrying) == 1:
+                kind, inputs = "scaled", tuple(carrying)
+        node = self._add(tensor, Node(kind, inputs, path))
+        heads = _heads(operation, tensor, given)
+        if heads:
+            self.nodes[node] = Node("attention", inputs, path)
+            self.heads[node] = heads
+
+    def _add(self, tensor: Tensor, node: Node) -> int:
+        self.nodes.append(node)
+        self.tensors.append(tensor)
+        self._known[id(tensor)] = len(self.nodes) - 1
+        return len(self.nodes) - 1
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            self._entered(module, args, kwargs)
+
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            self._left(module, output)
+
+    def _entered(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        inputs = tuple(self.node_of(tensor) for tensor in _tensors((args, kwargs)))
+        # a leaf that joins tensors without weights of its own (attention as a module) is seen from inside
+        atomic = next(module.children(), None) is None and (len(inputs) == 1 or bool(module._parameters))
+        self._inside.append((self._paths[id(module)], atomic, inputs))
+
+    def _left(self, module: nn.Module, output: Any) -> None:
+        path, atomic, inputs = self._inside.pop()
+        made = _tensors(output)
+        if not made:
+            return
+        first = next((tensor for tensor in made if tensor.is_floating_point()), made[0])
+        if atomic and id(first) not in self._known:
+            self._add(first, Node(_kind_of(module, self.tensors[inputs[0]] if inputs else None, first), inputs, path))
+        self.visits.append(Visit(path, inputs, self.node_of(first), output is first))
+
+
+def _kind_of(module: nn.Module, x: Tensor | None, output: Tensor) -> Kind:
+    parameters = [*module._parameters.values(), *module._buffers.values()]
+    if any(isinstance(p, Tensor) and p.dim() >= 2 for p in parameters):
+        weight = getattr(module, "weight", None)
+        plain = isinstance(weight, Tensor) and weight.dim() == 2
+        return "matrix" if plain and x is not None and x.is_floating_point() else "module"
+    return "pointwise" if x is not None and x.shape == output.shape else "module"
+
+
+def _heads(operation: str | None, tensor: Tensor, given: list[Tensor]) -> int:
+    """How many heads the operation attends with; 0 where it is no attention."""
+    if operation == "attention":
+        return int(given[0].shape[-3])
+    square = operation == "softmax" and tensor.dim() in (3, 4) and tensor.shape[-1] == tensor.shape[-2] > 1
+    return tensor.numel() // tensor.shape[-1] ** 2 if square else 0  # the batch is one
+
+
+def _changes(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name != "__init__")
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Every tensor in nested tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return []
