@@ -47,19 +47,22 @@ class Control:
         return "" if self.default is None and self.kind in ("text", "choice") else self.default
 
 
-def describe(method: type) -> list[Control]:
-    """The controls of a method class; fields that no control can hold (a tensor, another method) are left out."""
+def describe(method: type, kind: str) -> list[Control]:
+    """The controls of a method class for one kind of input, "image" or "text".
+
+    Left out are the fields that mean nothing for it, and those that no control can hold (a tensor, another method).
+    """
     hints = typing.get_type_hints(method)
-    found = (_control(field, hints[field.name]) for field in dataclasses.fields(method))
+    found = (_control(field, hints[field.name], kind) for field in dataclasses.fields(method))
     return [control for control in found if control is not None]
 
 
-def build(method: type, values: Mapping[str, Any]) -> Any:
+def build(method: type, kind: str, values: Mapping[str, Any]) -> Any:
     """A method with the given values of its controls; what is not given keeps its default.
 
     Raises attrib.InputError naming the field and what it may be.
     """
-    known = {control.name: control for control in describe(method)}
+    known = {control.name: control for control in describe(method, kind)}
     for name in values:
         if name not in known:
             raise attrib.UnknownName(f"setting of {_called(method)}", name, known)
@@ -72,24 +75,21 @@ def build(method: type, values: Mapping[str, Any]) -> Any:
         raise attrib.InputError(f"{_called(method)}: {error}") from error
 
 
-def beginning(method: type, usual: Mapping[str, Any]) -> list[Control]:
-    """The controls of a method with the values they have at first."""
-    return [dataclasses.replace(c, default=usual.get(c.name, c.default)) for c in describe(method)]
-
-
-def _control(field: dataclasses.Field[Any], hint: Any) -> Control | None:
+def _control(field: dataclasses.Field[Any], hint: Any, wanted: str) -> Control | None:
+    meta = field.metadata
+    own = meta["of_kind"].get(wanted)
+    if own is None:
+        return None
     kinds, optional = _alternatives(hint)
-    choices = tuple(field.metadata.get("choices") or ()) or _literals(kinds)
+    choices = tuple(own["choices"] or ()) or _literals(kinds)
     default = field.default if field.default is not dataclasses.MISSING else None
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     kind = "choice" if choices else _kind(kinds, default)
     if kind is None:
         return None
-    meta = field.metadata
     return Control(
-        field.name, kind, default, meta.get("help", ""), meta.get("low"), meta.get("high"), choices,
-        bool(meta.get("advanced")), optional,
+        field.name, kind, default, own["help"], meta["low"], meta["high"], choices, meta["advanced"], optional,
     )  # fmt: skip
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from app.controls import Control, beginning
+from app.controls import Control
 
 
-def draw(method: type, usual: Mapping[str, Any]) -> list[Any]:
-    """One gradio component per control, in the order of `describe`; call it inside a layout.
-
-    usual: values to begin with where they are not the defaults.
-    """
-    return [_DRAWN[control.kind](control) for control in beginning(method, usual)]
+def draw(controls: Sequence[Control]) -> list[Any]:
+    """One gradio component per control; call it inside a layout."""
+    return [_DRAWN[control.kind](control) for control in controls]
 
 
 def _choice(control: Control) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import controls, displays, links, markup, offers, predictions
+from app import displays, links, markup, offers, predictions
 from app.catalogue import Catalogue
 from app.displays import VIEWS
 from app.image_parts import ASKED, SHOWN, draw_display, draw_photo, draw_results, draw_target, path_of
@@ -22,14 +22,14 @@ from attrib.render import Display
 
 def build(server: Server) -> None:
     """Draw the tab and connect its events; call it inside a gr.Tab."""
-    parts, catalogue = Parts(SHOWN, ASKED), server.catalogue
+    parts, catalogue = Parts("image", SHOWN, ASKED), server.catalogue
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             draw_photo(parts, catalogue)
             draw_target(parts, catalogue)
             draw_display(parts)
         with gr.Column(scale=7, min_width=320):
-            draw_methods(parts, "image", "at", "Choose a photo to begin.")
+            draw_methods(parts, "at", "Choose a photo to begin.")
             draw_results(parts)
     _connect_photo(parts, catalogue)
     connect_groups(parts)
@@ -123,7 +123,7 @@ def _restored(parts: Parts, catalogue: Catalogue, view: links.View, problems: li
     values = [
         view.settings.get(name, {}).get(control.name, control.shown)
         for name in parts.settings
-        for control in controls.describe(attrib.METHODS[name])
+        for control in offers.controls_of("image", name)
     ]
     return [
         photo, model, methods, found, markup.bars(found, target), gr.update(choices=classes, value=target),
@@ -163,5 +163,5 @@ def _view(ask: Ask, display: Display) -> links.View:
         versus=ask.versus,  # type: ignore[arg-type]
         versus_by=ask.versus_by,
         display=display,
-        settings={name: links.changed(attrib.METHODS[name], values) for name, values in ask.methods},
+        settings={name: links.changed("image", name, values) for name, values in ask.methods},
     )

@@ -81,31 +81,31 @@ def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[View,
             raw=query.get("view") == "map",
             blur=_within(query, "smooth", 0, 8, displays.USUAL.blur, problems),
         ),
-        settings=settings_of(query, titles, problems),
+        settings=settings_of(query, "image", problems),
     ), problems
 
 
-def changed(method: type, values: Mapping[str, Any], beginning: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The values that differ from what the controls show at first; beginning: where that is not the default."""
-    usual = {control.name: control.shown for control in controls.beginning(method, beginning or {})}
-    return {name: value for name, value in values.items() if value != usual[name]}
+def changed(kind: str, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a method's controls that differ from what these show at first."""
+    usual = {control.name: control.shown for control in offers.controls_of(kind, name)}
+    return {key: value for key, value in values.items() if value != usual[key]}
 
 
-def settings_of(query: Mapping[str, str], titles: Mapping[str, str], problems: list[str]) -> dict[str, dict[str, Any]]:
+def settings_of(query: Mapping[str, str], kind: str, problems: list[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
+    titles = offers.method_titles(kind)
     for key, value in query.items():
         method, dot, name = key.partition(".")
         if not dot or method not in titles:
             continue
         try:
-            built = controls.build(attrib.METHODS[method], {name: value})
+            built = controls.build(attrib.METHODS[method], kind, {name: value})
         except attrib.AttribError as error:
             problems.append(f"The link's setting {key[:60]} was left out: {error}")
             continue
-        control = next(c for c in controls.describe(attrib.METHODS[method]) if c.name == name)
-        read = getattr(built, name)
+        control = next(c for c in offers.controls_of(kind, method) if c.name == name)
         is_number = control.kind in ("whole", "real", "switch")
-        found.setdefault(method, {})[name] = read if is_number else value
+        found.setdefault(method, {})[name] = getattr(built, name) if is_number else value
     return found
 
 

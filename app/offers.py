@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import attrib
 from app import controls
+from app.controls import Control
 from attrib.models import photos
 
 DEFAULT_METHODS = {
@@ -38,14 +40,14 @@ def preselected(kind: str = "image") -> list[str]:
     return [name for name in DEFAULT_METHODS[kind] if name in known] or list(known)[:4]
 
 
-def usual_settings(kind: str, name: str) -> dict[str, Any]:
-    """The values of a method's controls that differ from its defaults for this kind of input."""
-    known = {control.name for control in controls.describe(attrib.METHODS[name])}
-    return {key: value for key, value in USUAL_SETTINGS[kind].get(name, {}).items() if key in known}
+def controls_of(kind: str, name: str) -> list[Control]:
+    """A method's controls with what they show at first: its defaults, or what suits this kind of input better."""
+    usual = USUAL_SETTINGS[kind].get(name, {})
+    return [replace(c, default=usual.get(c.name, c.default)) for c in controls.describe(attrib.METHODS[name], kind)]
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every method with its card and its settings, as JSON can hold them."""
+    """Every method with its card and its settings for each kind of input, as JSON can hold them."""
     return [
         {
             "name": name,
@@ -55,14 +57,17 @@ def list_methods() -> list[dict[str, Any]]:
             "reference": attrib.METHODS[name].card.reference,
             "misleads": attrib.METHODS[name].card.misleads,
             "cost": attrib.METHODS[name].card.cost,
-            "inputs": sorted(attrib.METHODS[name].applies_to),
-            "settings": [
-                {"name": c.name, "kind": c.kind, "default": c.shown, "help": c.help, "choices": list(c.choices),
-                 "low": c.low, "high": c.high}
-                for c in controls.describe(attrib.METHODS[name])
-            ],
+            "settings": {kind: _settings(kind, name) for kind in sorted(attrib.METHODS[name].applies_to)},
         }
         for name, title in (method_titles("image") | method_titles("text")).items()
+    ]  # fmt: skip
+
+
+def _settings(kind: str, name: str) -> list[dict[str, Any]]:
+    return [
+        {"name": c.name, "kind": c.kind, "default": c.shown, "help": c.help, "choices": list(c.choices),
+         "low": c.low, "high": c.high}
+        for c in controls_of(kind, name)
     ]  # fmt: skip
 
 

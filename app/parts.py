@@ -32,9 +32,11 @@ RAW: dict[str, Any] = {"preprocess": False}
 class Parts:
     """The components of a tab, by name, and the controls of each method.
 
-    shown: the names of the display's components; asked: those of the question, before the methods' settings.
+    kind: "image" or "text". shown: the names of the display's components; asked: those of the question, before the
+    methods' settings.
     """
 
+    kind: str
     shown: tuple[str, ...]
     asked: tuple[str, ...]
     named: dict[str, Any] = field(default_factory=dict)
@@ -60,8 +62,8 @@ class Parts:
         return [component for components in self.settings.values() for component in components]
 
 
-def draw_methods(parts: Parts, kind: str, prefix: str, hint: str) -> None:
-    n = parts.named
+def draw_methods(parts: Parts, prefix: str, hint: str) -> None:
+    n, kind = parts.named, parts.kind
     titles = offers.method_titles(kind)
     chosen = offers.preselected(kind)
     n["methods"] = gr.CheckboxGroup(
@@ -72,8 +74,7 @@ def draw_methods(parts: Parts, kind: str, prefix: str, hint: str) -> None:
             with gr.Accordion(title, open=False, visible=name in chosen) as parts.groups[name]:
                 gr.Markdown(html.escape(f"{attrib.METHODS[name].card.idea} Cost: {attrib.METHODS[name].card.cost}."))
                 with gr.Row():
-                    usual = offers.usual_settings(kind, name)
-                    parts.settings[name] = drawing.draw(attrib.METHODS[name], usual)
+                    parts.settings[name] = drawing.draw(offers.controls_of(kind, name))
     n["settings_box"] = box
     with gr.Row():
         n["explain"] = gr.Button("Explain", variant="primary", elem_id=f"{prefix}-explain", scale=3)

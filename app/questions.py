@@ -64,7 +64,7 @@ def method_of(name: str, values: Mapping[str, Any], kind: str) -> Any:
     known = offers.method_titles(kind)
     if name not in known:
         raise attrib.UnknownName("method", name, known)
-    return controls.build(attrib.METHODS[name], {**offers.usual_settings(kind, name), **values})
+    return controls.build(attrib.METHODS[name], kind, {**offers.USUAL_SETTINGS[kind].get(name, {}), **values})
 
 
 def check_target(model: Any, ask: Ask) -> None:

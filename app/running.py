@@ -117,7 +117,7 @@ def methods_of(parts: Parts, chosen: Sequence[str], flat: Sequence[Any]) -> tupl
         mine = flat[position : position + len(components)]
         position += len(components)
         if name in chosen:
-            known = controls.describe(attrib.METHODS[name])
+            known = controls.describe(attrib.METHODS[name], parts.kind)
             methods.append((name, {c.name: value for c, value in zip(known, mine, strict=True)}))
     return tuple(methods)
 

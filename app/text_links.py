@@ -76,7 +76,7 @@ def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[TextV
             part=known("part", PARTS, USUAL_TEXT.part),
             whole_words=words == "true",
         ),
-        settings=links.settings_of(query, titles, problems),
+        settings=links.settings_of(query, "text", problems),
     ), problems
 
 

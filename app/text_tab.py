@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import controls, fetching, links, markup, offers, predictions, text_links
+from app import fetching, links, markup, offers, predictions, text_links
 from app.catalogue import Catalogue
 from app.displays import text_display
 from app.offers import EXAMPLE_TEXTS
@@ -25,13 +25,13 @@ from attrib.render import Display
 
 def build(server: Server) -> None:
     """Draw the tab and connect its events; call it inside a gr.Tab."""
-    parts, catalogue = Parts(SHOWN, ASKED), server.catalogue
+    parts, catalogue = Parts("text", SHOWN, ASKED), server.catalogue
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             draw_text(parts, catalogue)
             draw_target(parts)
         with gr.Column(scale=7, min_width=320):
-            draw_methods(parts, "text", "tx", BEGIN)
+            draw_methods(parts, "tx", BEGIN)
             draw_display(parts)
             parts.named["answer"] = gr.State(None, time_to_live=3600)
             parts.named["gallery"] = gr.HTML("", elem_id="tx-gallery")
@@ -166,7 +166,7 @@ def _restored(parts: Parts, catalogue: Catalogue, view: text_links.TextView, pro
     values = [
         view.settings.get(name, {}).get(control.name, control.shown)
         for name in parts.settings
-        for control in controls.beginning(attrib.METHODS[name], offers.usual_settings("text", name))
+        for control in offers.controls_of("text", name)
     ]
     shown = view.display
     groups = [gr.update(visible=name in methods, open=bool(view.settings.get(name))) for name in parts.groups]
@@ -196,8 +196,5 @@ def _view(ask: Ask, display: Display) -> text_links.TextView:
         target=ask.target,
         versus=ask.versus,
         display=display,
-        settings={
-            name: links.changed(attrib.METHODS[name], values, offers.usual_settings("text", name))
-            for name, values in ask.methods
-        },
+        settings={name: links.changed("text", name, values) for name, values in ask.methods},
     )

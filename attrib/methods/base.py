@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -58,6 +58,7 @@ class Question:
 
     twin: the model's shadow; hooks and changed parameters on it are nobody else's business.
     x: (batch, channel, height, width), preprocessed, or embeddings (batch, tokens, width); without gradients.
+    target: one per row of x; several for a single row where the method shares its forward among them.
     extra: what else the model is given, a row per sample: attention masks.
     words, token_ids: of texts, per sample and of its own tokens: the word of each (None: of none), and its id.
     max_rows: how many rows one forward (with its backward) may hold under the memory limit.
@@ -129,7 +130,7 @@ class Question:
         with torch.enable_grad():
             # a model may change its input in place, which a leaf forbids
             scores = self.scores(leaf.clone(), rows)
-            (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+            gradient = torch.cat([gradient for (gradient,) in gradients(scores, [leaf])])
         real = self.real
         if real is not None:
             gradient = gradient.masked_fill(~(real if rows is None else real[rows]), 0.0)
@@ -159,16 +160,50 @@ class Method:
     def explain(self, question: Question) -> Finding:
         raise NotImplementedError
 
+    @property
+    def shares_forward(self) -> bool:
+        """Whether `explain` can answer several targets of one input from one forward, with a backward each.
+
+        It is then asked with x of one row and a target of several, and finds a row for each of them.
+        """
+        return False
+
+
+def gradients(scores: Tensor, wanted: Sequence[Tensor], unused: bool = False) -> Iterator[tuple[Any, ...]]:
+    """∂ Σ scores/∂wanted; where one input has several scores, of each score alone, one after the other.
+
+    unused: None for tensors that a score does not depend on, instead of an error.
+    """
+    several = len(scores) > len(wanted[0]) == 1
+    for i, score in enumerate(scores if several else (scores.sum(),)):
+        kept = several and i + 1 < len(scores)
+        yield torch.autograd.grad(score, wanted, retain_graph=kept, allow_unused=unused)
+
 
 def setting(
     default: Any,
-    help: str,
+    help: str | Mapping[str, str],
     *,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None,
     advanced: bool = False,
+    for_kinds: tuple[str, ...] = ("image", "text"),
 ) -> Any:
-    """A dataclass field with what its control needs: one line of help, bounds or choices."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "advanced": advanced}
+    """A dataclass field with what its control needs: one line of help, bounds or choices.
+
+    for_kinds: the kinds of input that it means something for. help, choices: a mapping from these kinds, where they
+    differ. The metadata's "of_kind" holds those of each kind, its "help" and "choices" all of them.
+    """
+    of_kind = {kind: {"help": _of(help, kind), "choices": _of(choices, kind)} for kind in for_kinds}
+    every = {choice: None for own in of_kind.values() for choice in own["choices"] or ()}
+    metadata = {
+        "help": " ".join(dict.fromkeys(own["help"] for own in of_kind.values())),
+        "choices": tuple(every) or None,
+        "low": low, "high": high, "advanced": advanced, "of_kind": of_kind,
+    }  # fmt: skip
     return field(default=default, metadata=metadata)
+
+
+def _of(given: Any, kind: str) -> Any:
+    return given[kind] if isinstance(given, Mapping) else given

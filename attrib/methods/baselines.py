@@ -15,14 +15,15 @@ from attrib.methods.passes import generator
 PICTURE_BASELINES = ("zero", "mean", "blur", "noise", "white", "black")
 _TOKENS = ("pad", "mask", "unk")
 TEXT_BASELINES = ("zero", *_TOKENS, "noise")
-BASELINES = (*PICTURE_BASELINES, *_TOKENS)
-Baseline = str | Tensor
+BASELINES = {"image": PICTURE_BASELINES, "text": TEXT_BASELINES}
+Baseline = str | Tensor  # a name, or a tensor like one input or like all
 
-BASELINE_HELP = (
-    "What stands for 'nothing there'. Of a picture: zero (after preprocessing), mean (of each channel), blur, "
-    "noise, white, black; of a text, at every token that is no special one: zero, pad, mask, unk (that token's "
-    "embedding), noise (random tokens); or a tensor like one input, or like all."
-)
+BASELINE_HELP = {
+    "image": "What stands for 'nothing there': zero (after preprocessing), mean (of each channel), blur, noise, "
+    "white, black.",
+    "text": "What stands for 'nothing there' at every token that is no special one: zero, or the embedding of "
+    "pad, mask or unk, or noise (random tokens).",
+}
 
 
 def baseline_of(baseline: Baseline, question: Question, seed: int = 0) -> Tensor:
@@ -91,7 +92,7 @@ def _keeping(question: Question, baseline: Tensor) -> Tensor:
 
 def _check_name(baseline: str, question: Question) -> None:
     fitting = TEXT_BASELINES if question.is_text else PICTURE_BASELINES
-    if baseline not in BASELINES:
+    if baseline not in (*PICTURE_BASELINES, *TEXT_BASELINES):
         raise UnknownName("baseline", baseline, fitting)
     if baseline not in fitting:
         kind = "texts" if question.is_text else "pictures"

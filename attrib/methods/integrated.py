@@ -48,11 +48,11 @@ class IntegratedGradients(Method):
     memory_factor: ClassVar[float] = 1.1
     card: ClassVar[Card] = Card(
         title="Integrated gradients",
-        idea="What does each pixel add to the score on the way from a blank picture to this one?",
+        idea="What does each pixel or token add to the score on the way from a blank input to this one?",
         formula="(x − x′) ⊙ ∫₀¹ ∂f/∂x(x′ + α(x − x′)) dα",
         reference="Sundararajan, Taly, Yan 2017, arXiv:1703.01365",
-        assumptions="The baseline x′ means 'nothing there', and pictures halfway to it mean something to the network.",
-        misleads="Pixels that look like the baseline get nothing, whatever they do: black objects on a black "
+        assumptions="The baseline x′ means 'nothing there', and what lies halfway means something to the network.",
+        misleads="What looks like the baseline gets nothing, whatever it does: black objects on a black "
         "baseline. On ReLU networks 50 steps may leave percents of the difference unexplained: see the "
         "completeness error, and set a tolerance. Of a text, zero embeddings are where RMSNorm (LLaMA) jumps, "
         "which few steps miss: take unk or pad there.",

@@ -30,11 +30,23 @@ _MOST_ROWS = 8
 class KernelSHAP(Method):
     """argmin_φ Σ_S k(S) (f(x_S) − f(x_∅) − Σ_{i∈S} φ_i)² with Σφ = f(x) − f(x_∅). Lundberg & Lee 2017, theorem 2."""
 
-    segments: str = setting("grid", "Regions that come and go together: grid, or slic (superpixels).", choices=SEGMENTS)
-    n_segments: int = setting(49, "About how many regions; the grid takes the nearest square.", low=2, high=400)
-    n_samples: int = setting(500, "Random sets of regions; one forward each. All sets, if there are no more.", low=4)
+    segments: str = setting(
+        "grid", "Regions that come and go together: grid, or slic (superpixels).", choices=SEGMENTS,
+        for_kinds=("image",),
+    )  # fmt: skip
+    n_segments: int = setting(
+        49, "About how many regions; the grid takes the nearest square.", low=2, high=400, for_kinds=("image",)
+    )
+    n_samples: int = setting(
+        500,
+        {
+            "image": "Random sets of regions; one forward each. All sets, if there are no more.",
+            "text": "Random sets of words or tokens; one forward each. All sets, if there are no more.",
+        },
+        low=4,
+    )
     baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
-    unit: str = setting("word", UNIT_HELP, choices=UNITS)
+    unit: str = setting("word", UNIT_HELP, choices=UNITS, for_kinds=("text",))
     seed: int = setting(0, "The same seed gives the same sets on every device.", low=0, advanced=True)
 
     name: ClassVar[str] = "kernel_shap"
@@ -45,9 +57,10 @@ class KernelSHAP(Method):
         title="KernelSHAP",
         idea="Share the score out among the regions (of a text: the words) as a fair split of a joint gain: what "
         "each adds on average, whatever else is shown.",
-        formula="Shapley values φ of the regions by Shapley-kernel regression; a pixel gets φ / (region's size)",
+        formula="Shapley values φ of the regions by Shapley-kernel regression; a pixel or token gets φ / (the region's "
+        "size)",
         reference="Lundberg, Lee 2017, arXiv:1705.07874",
-        assumptions="A region replaced by the baseline counts as absent, and pictures with holes mean something.",
+        assumptions="A region replaced by the baseline counts as absent, and inputs with holes mean something.",
         misleads="The regions are chosen beforehand: what crosses their borders is blurred. With few samples "
         "the values are a noisy estimate although they always add up to the score difference.",
         cost="(n_samples + 2) F",

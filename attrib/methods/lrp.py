@@ -14,9 +14,13 @@ from attrib.methods.composite import explain_with_composite
 from attrib.methods.propagation import propagate
 from attrib.methods.with_positions import AGGREGATES, with_positions
 from attrib.rules.engine import Rules
+from attrib.rules.layer import Bias
 from attrib.rules.presets import PRESETS, preset_named
+from attrib.rules.stabiliser import Stabiliser
 
 _AUTO = {"image": "epsilon_plus_flat", "text": "attn_lrp"}
+# of texts: without those whose first rule is for pixels, or which look at the sign of weights alone
+_OFFERED = {"image": ("auto", *PRESETS), "text": ("auto", "attn_lrp", "cp_lrp", "epsilon", "gradient")}
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class LRP(Method):
     preset: a table of `attrib.rules.presets`; "auto": epsilon_plus_flat for images, attn_lrp for texts.
     rules: a table of your own that overrides the preset's. composite: a zennit composite to run instead.
     positions: transformers only: content and position relevance in `parts`, their sum in `values`.
+    stabiliser: ε of the preset's denominators, in units of a layer's output, or a Stabiliser.
+    bias: "absorbs": biases take their share, which the ledger shows; "excluded": zennit's zero_params=["bias"].
     low, high: bounds of the preprocessed input for z-box; None: from the model's preprocessing, else the
         input's own.
     """
@@ -46,7 +52,14 @@ class LRP(Method):
         cost="1 F + 1 B, and one more forward per z⁺ or γ layer",
     )
 
-    preset: str = setting("auto", "Which rule each layer gets; auto: by the kind of model", choices=("auto", *PRESETS))
+    preset: str = setting(
+        "auto",
+        {
+            "image": "Which rule each layer gets; auto: epsilon_plus_flat. The two for transformers: attn_lrp, cp_lrp",
+            "text": "Which rule each operation gets; auto: attn_lrp",
+        },
+        choices=_OFFERED,
+    )
     positions: bool = setting(False, "Give relevance to positions too (transformers)")
     position_aggregate: str = setting(
         "signed",
@@ -54,16 +67,22 @@ class LRP(Method):
         choices=AGGREGATES,
         advanced=True,
     )
+    stabiliser: float | Stabiliser = setting(1e-6, "ε that keeps denominators from zero", low=0.0, advanced=True)
+    bias: Bias = setting("absorbs", "Biases take their share, or all relevance goes to the input", advanced=True)
     low: Any = setting(None, "Lower bound of the preprocessed input (z-box)", advanced=True)
     high: Any = setting(None, "Upper bound of the preprocessed input (z-box)", advanced=True)
     rules: Rules | None = setting(None, "Rules that override the preset's", advanced=True)
     composite: Any = setting(None, "A zennit composite to run instead", advanced=True)
 
+    @property
+    def shares_forward(self) -> bool:
+        return self.composite is None
+
     def explain(self, question: Question) -> Finding:
         if self.composite is not None:
             return explain_with_composite(self.composite, question)
         preset = _AUTO[question.model.kind] if self.preset == "auto" else self.preset
-        rules = preset_named(preset, self._bounds(question))
+        rules = preset_named(preset, self._bounds(question), self.stabiliser, self.bias)
         if self.rules is not None:
             rules = rules | self.rules
         if self.positions:

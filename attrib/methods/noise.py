@@ -27,7 +27,8 @@ class Gradient(Method):
         return Finding(gradient, score, reduction="max_abs")
 
 
-_BASES = ("gradient", "saliency", "input_x_gradient", "guided_backprop", "deconvnet")
+_TEXT_BASES = ("gradient", "saliency", "input_x_gradient")
+_BASES = {"image": (*_TEXT_BASES, "guided_backprop", "deconvnet"), "text": _TEXT_BASES}
 # bases that ask nothing but a gradient, so that the twin's weights may be laid out anew
 _PLAIN = (Gradient, Saliency, InputXGradient)
 
@@ -48,12 +49,12 @@ class SmoothGrad(Method):
     single_pass: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         title="SmoothGrad",
-        idea="Which pixels matter to the score around this picture, not only exactly at it?",
-        formula="mean of base(x + σn), n ~ N(0, 1); base is the gradient; the heatmap shows the largest channel",
+        idea="What matters to the score around this input, not only exactly at it?",
+        formula="mean of base(x + σn), n ~ N(0, 1); base is the gradient",
         reference="Smilkov et al. 2017, arXiv:1706.03825",
-        assumptions="Nearby noisy pictures are scored for the same reasons.",
+        assumptions="Nearby noisy inputs are scored for the same reasons.",
         misleads="It looks cleaner, and is not thereby truer: the noise level decides how much is smoothed "
-        "away, and with much noise it explains pictures that the network was never trained on.",
+        "away, and with much noise it explains inputs that the network was never trained on.",
         cost="n_samples × (1 F + 1 B) + 1 F",
     )
 
@@ -80,12 +81,12 @@ class VarGrad(Method):
     single_pass: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         title="VarGrad",
-        idea="Where does the gradient change most when the picture is shaken a little?",
+        idea="Where does the gradient change most when the input is shaken a little?",
         formula="variance (divisor n) of base(x + σn), n ~ N(0, 1); base is the gradient",
         reference="Adebayo et al. 2018, arXiv:1810.03307",
-        assumptions="Pixels whose influence depends on the details are the ones the network looks at.",
+        assumptions="Where influence depends on the details, there the network looks.",
         misleads="It has no direction: evidence for and against look alike. A linear model has variance zero "
-        "everywhere although every pixel counts.",
+        "everywhere although everything counts.",
         cost="n_samples × (1 F + 1 B) + 1 F",
     )
 

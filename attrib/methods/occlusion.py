@@ -23,10 +23,14 @@ _MOST_ROWS = 8
 class Occlusion(Method):
     """Mean over the windows that cover a pixel of f(x) − f(x with the window ← baseline). Zeiler & Fergus 2013."""
 
-    window: int = setting(16, "Side of the covering square in pixels of the model's input.", low=1, high=224)
-    stride: int = setting(8, "Pixels from one window to the next; at most the window.", low=1, high=224)
+    window: int = setting(
+        16, "Side of the covering square in pixels of the model's input.", low=1, high=224, for_kinds=("image",)
+    )
+    stride: int = setting(
+        8, "Pixels from one window to the next; at most the window.", low=1, high=224, for_kinds=("image",)
+    )
     baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
-    unit: str = setting("word", UNIT_HELP, choices=UNITS)
+    unit: str = setting("word", UNIT_HELP, choices=UNITS, for_kinds=("text",))
 
     name: ClassVar[str] = "occlusion"
     applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
@@ -37,9 +41,9 @@ class Occlusion(Method):
         idea="Cover one square (of a text: one word) after the other: where does covering make the score fall?",
         formula="mean over windows W ∋ pixel of f(x) − f(x with W ← baseline)",
         reference="Zeiler, Fergus 2013, arXiv:1311.2901",
-        assumptions="What matters fits under one window, and a covered picture is still one the network knows.",
-        misleads="Redundant evidence is invisible: two eyes, one covered, and the score stays. The edges of "
-        "the window are new evidence by themselves, and the window's size decides what is seen.",
+        assumptions="What matters fits under one window or into one word, and the network still knows a covered input.",
+        misleads="Redundant evidence is invisible: two eyes, or two words of praise, one covered, and the score stays. "
+        "The cover is new evidence by itself (edges, a gap in a sentence), and its size decides what is seen.",
         cost="(number of windows or words + 1) F",
     )
 

@@ -24,13 +24,18 @@ Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class GradientSHAP(Method):
-    """E[(x̃ − x′) ⊙ ∂f/∂x(x′ + α (x̃ − x′))], x′ from the baselines, α ~ U(0, 1), x̃ = x + σn. Lundberg & Lee 2017."""
+    """E[(x̃ − x′) ⊙ ∂f/∂x(x′ + α (x̃ − x′))], x′ from the baselines, α ~ U(0, 1), x̃ = x + σn. Lundberg & Lee 2017.
+
+    baseline: a name, or a tensor (any number, channel, height, width) to draw from with replacement.
+    """
 
     n_samples: int = setting(32, "Random points; each costs a forward and a backward.", low=1, high=1000)
     baseline: Baseline = setting(
         "noise",
-        "Where baselines are drawn from: noise (a new one each time), a fixed one by name, or a tensor "
-        "(any number, channel, height, width) to draw from with replacement. Of a text, noise is random tokens.",
+        {
+            "image": "Where baselines are drawn from: noise (a new one each time), or one that stays.",
+            "text": "Where baselines are drawn from: noise (new random tokens each time), or one that stays.",
+        },
         choices=BASELINES,
     )
     noise_level: float = setting(0.0, "Noise on the input, as a share of its range.", low=0.0, high=1.0, advanced=True)
@@ -42,7 +47,7 @@ class GradientSHAP(Method):
     memory_factor: ClassVar[float] = 1.1
     card: ClassVar[Card] = Card(
         title="GradientSHAP",
-        idea="Integrated gradients without betting on one blank picture: average over many baselines.",
+        idea="Integrated gradients without betting on one blank input: average over many baselines.",
         formula="E[(x − x′) ⊙ ∂f/∂x(x′ + α(x − x′))] over baselines x′ and α ~ U(0, 1)",
         reference="Lundberg, Lee 2017, arXiv:1705.07874; Erion et al. 2019, arXiv:1906.10670",
         assumptions="The baselines are drawn from what 'nothing there' looks like; features are independent.",

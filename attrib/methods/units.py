@@ -10,7 +10,7 @@ from attrib.methods.base import Question
 from attrib.methods.baselines import special_tokens
 
 UNITS = ("word", "token")
-UNIT_HELP = "Of a text: what comes and goes together, the tokens of a word, or each token alone."
+UNIT_HELP = "What comes and goes together: the tokens of a word, or each token alone."
 
 
 def units(question: Question, unit: str) -> list[Tensor]:
