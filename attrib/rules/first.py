@@ -14,7 +14,8 @@ from torch import Tensor
 
 from attrib.rules.affine import Affine
 from attrib.rules.engine import Engine, ruled
-from attrib.rules.linear import Computed, LinearRule, wide_of
+from attrib.rules.layer import Bias, Computed, LinearRule, bias_within, book, book_added, wide_of
+from attrib.rules.stabiliser import Stabiliser
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ZBox(DepositRule):
 
     low: Tensor
     high: Tensor
-    epsilon: float = 1e-6
+    epsilon: float | Stabiliser = 1e-6
 
     def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
         low, high = (bound.to(x).expand(1, *x.shape[1:]) for bound in (self.low, self.high))
@@ -63,12 +64,13 @@ class ZBox(DepositRule):
         d = layer.apply(x, whole) - layer.apply(low - high, up) - layer.apply(high, whole)  # W⁻ = W − W⁺
         d = wide_of(d)
         sign = torch.ones_like(d).copysign_(d + 0.0)
-        ratio = wide_of(z) / (d + self.epsilon * sign)
+        added = Stabiliser.of(self.epsilon).added(d.abs())
+        ratio = wide_of(z) / (d + added * sign)
         within = bool(d.amin() >= 0)  # as it is where l ≤ x ≤ h
 
         def pull(c: Tensor, ratio: Tensor, x: Tensor, *sign: Tensor) -> Tensor:
             s = c * ratio
-            engine.ledger.absorb("stabiliser", self.epsilon * layer.per_channel(s * sign[0] if sign else s))
+            book_added(engine, layer, s * sign[0] if sign else s, added)
             s = s.to(c.dtype)
             pulled, positive = layer.transpose(s, whole, x.shape), layer.transpose(s, up, x.shape)
             return (x - high) * pulled - (low - high) * positive
@@ -78,22 +80,23 @@ class ZBox(DepositRule):
 
 @dataclass(frozen=True)
 class WSquare(DepositRule):
-    """R_x = (W²)ᵀ(R/s(Σ W² + b²)) — Montavon et al. 2017, eq. 12. b² takes its share."""
+    """R_x = (W²)ᵀ(R/s(Σ W² + b²)) — Montavon et al. 2017, eq. 12. b² takes its share, unless excluded."""
 
-    epsilon: float = 1e-6
+    epsilon: float | Stabiliser = 1e-6
+    bias: Bias = "absorbs"
 
     def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
-        squares, bias = layer.total_weight().square(), layer.total_bias()
+        squares, bias = layer.total_weight().square(), bias_within(layer, self.bias)
         own = None if bias is None else bias.square()
         d = wide_of(layer.apply(x.new_ones(()).expand(1, *x.shape[1:]).contiguous(), squares, own))
-        ratio = wide_of(z) / (d + self.epsilon)
+        added = Stabiliser.of(self.epsilon).added(d)
+        ratio = wide_of(z) / (d + added)
         shape = x.shape
 
         def pull(c: Tensor, ratio: Tensor) -> Tensor:
             s = c * ratio
-            engine.ledger.absorb("stabiliser", self.epsilon * layer.per_channel(s))
-            if own is not None:
-                engine.ledger.absorb("bias", layer.per_channel(s) @ own.to(s.dtype))
+            book_added(engine, layer, s, added)
+            book(engine, layer, s, own)
             return layer.transpose(s.to(c.dtype), squares, shape)
 
         return z, (ratio,), pull
@@ -103,17 +106,18 @@ class WSquare(DepositRule):
 class Flat(DepositRule):
     """R_x = 1ᵀ(R/s(Σ 1)): every input in the receptive field gets the same — Lapuschkin et al. 2019."""
 
-    epsilon: float = 1e-6
+    epsilon: float | Stabiliser = 1e-6
 
     def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
         ones = layer.weight.new_ones(()).expand(layer.weight.shape)
         count = wide_of(layer.apply(x.new_ones(()).expand(1, *x.shape[1:]), ones))
-        ratio = wide_of(z) / (count + self.epsilon)
+        added = Stabiliser.of(self.epsilon).added(count)
+        ratio = wide_of(z) / (count + added)
         shape = x.shape
 
         def pull(c: Tensor, ratio: Tensor) -> Tensor:
             s = c * ratio
-            engine.ledger.absorb("stabiliser", self.epsilon * layer.per_channel(s))
+            book_added(engine, layer, s, added)
             return layer.transpose(s.to(c.dtype), ones, shape)
 
         return z, (ratio,), pull

@@ -1,22 +1,25 @@
-"""Rule tables by name. The names of the CNN tables are zennit's."""
+"""Rule tables by name. The names of the CNN tables are those of zennit's composites."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 
-from attrib.errors import UnknownName
+from attrib.errors import InputError, UnknownName
 from attrib.rules import attention as attend
 from attrib.rules import elementwise as e
 from attrib.rules.composites import contraction, opened
 from attrib.rules.engine import Rule, Rules
 from attrib.rules.first import Flat, ZBox
 from attrib.rules.homogeneous import Homogeneous, power
-from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, LinearRule, ZPlus, fold_batch_norm, in_layout
+from attrib.rules.layer import Bias, LinearRule, fold_batch_norm, in_layout
+from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
 from attrib.rules.pooling import ExcitationPool
 from attrib.rules.rectifiers import ExcitationGate, deconv, guided, passed
 from attrib.rules.recurrent import recurrence
+from attrib.rules.stabiliser import Stabiliser
 
 
 def _rectifying(table: dict[str, Rule]) -> Rules:
@@ -31,6 +34,15 @@ def excitation(temperature: float) -> Rules:
     """The gates of excitation pullbacks, τ = temperature for ReLUs and max-pools alike."""
     gate = ExcitationGate(temperature)
     return _rectifying({"relu": gate, "hardtanh": gate, "max_pool": ExcitationPool(temperature)})
+
+
+def beta_smooth(beta: float = 10.0) -> Rules:
+    """ReLUs hand back u ⊙ σ(βz), the slope of softplus, all else its gradient — Dombrowski et al. 2019.
+
+    The gates of excitation pullbacks at τ = 1/β. Ceilings, as ReLU6's, are smoothed too, which zennit's are not.
+    """
+    gate = ExcitationGate(1 / beta)
+    return _rectifying({"relu": gate, "hardtanh": gate})
 
 
 def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None = None) -> Rules:
@@ -83,22 +95,44 @@ CP_LRP = _transformer(e.gate, attend.FusedAttention(0.0, 1.0), attend.constant)
 
 Bounds = tuple[Tensor, Tensor]
 
-PRESETS: dict[str, Callable[[Bounds], Rules]] = {
-    "gradient": lambda bounds: _conserving(Epsilon(0.0), Epsilon(0.0)),
-    "epsilon": lambda bounds: _conserving(Epsilon(), Epsilon()),
-    "epsilon_plus": lambda bounds: _conserving(ZPlus(), Epsilon()),
-    "epsilon_plus_flat": lambda bounds: _conserving(ZPlus(), Epsilon(), Flat()),
-    "epsilon_gamma_box": lambda bounds: _conserving(Gamma(), Epsilon(), ZBox(*bounds)),
-    "epsilon_alpha2_beta1": lambda bounds: _conserving(AlphaBeta(), Epsilon()),
-    "epsilon_plus_flat_no_bias": lambda bounds: _conserving(ZPlus(bias="excluded"), Epsilon(), Flat()),
-    "attn_lrp": lambda bounds: ATTN_LRP,
-    "cp_lrp": lambda bounds: CP_LRP,
-    "epsilon_alpha2_beta1_flat": lambda bounds: _conserving(AlphaBeta(), Epsilon(), Flat()),
+
+class Setup(NamedTuple):
+    """What the presets of rules for linear layers take; those named after the gradient and the transformers' do not.
+
+    bounds: (low, high) of the input, for z-box. epsilon: their stabiliser. bias: whether biases take their share.
+    """
+
+    bounds: Bounds
+    epsilon: float | Stabiliser = 1e-6
+    bias: Bias = "absorbs"
+
+    @property
+    def both(self) -> tuple[float | Stabiliser, Bias]:
+        return self.epsilon, self.bias
+
+
+PRESETS: dict[str, Callable[[Setup], Rules]] = {
+    "gradient": lambda s: _conserving(Epsilon(0.0), Epsilon(0.0)),
+    "epsilon": lambda s: _conserving(Epsilon(*s.both), Epsilon(*s.both)),
+    "epsilon_plus": lambda s: _conserving(ZPlus(*s.both), Epsilon(*s.both)),
+    "epsilon_plus_flat": lambda s: _conserving(ZPlus(*s.both), Epsilon(*s.both), Flat(s.epsilon)),
+    "epsilon_gamma_box": lambda s: _conserving(Gamma(0.25, *s.both), Epsilon(*s.both), ZBox(*s.bounds, s.epsilon)),
+    "epsilon_alpha2_beta1": lambda s: _conserving(AlphaBeta(2.0, 1.0, *s.both), Epsilon(*s.both)),
+    "epsilon_alpha2_beta1_flat": lambda s: _conserving(AlphaBeta(2.0, 1.0, *s.both), Epsilon(*s.both), Flat(s.epsilon)),
+    "excitation_backprop": lambda s: _conserving(ZPlus(*s.both), ZPlus(*s.both)),
+    "beta_smooth": lambda s: beta_smooth(),
+    "attn_lrp": lambda s: ATTN_LRP,
+    "cp_lrp": lambda s: CP_LRP,
 }
 
 
-def preset_named(name: str, bounds: Bounds) -> Rules:
-    """The rule table called `name`; bounds: (low, high) of the input, used by z-box."""
+def preset_named(name: str, bounds: Bounds, epsilon: float | Stabiliser = 1e-6, bias: Bias = "absorbs") -> Rules:
+    """The rule table called `name`; what else it takes: see Setup."""
     if name not in PRESETS:
         raise UnknownName("LRP preset", name, PRESETS)
-    return PRESETS[name](bounds)
+    if name in _OF_THE_GRADIENT and (epsilon, bias) != Setup(bounds).both:
+        raise InputError(f"preset {name} divides by nothing that a stabiliser or a bias is in; leave both as they are")
+    return PRESETS[name](Setup(bounds, epsilon, bias))
+
+
+_OF_THE_GRADIENT = ("gradient", "beta_smooth", "attn_lrp", "cp_lrp")

@@ -16,7 +16,7 @@ from attrib.rules.engine import Rules
 from attrib.rules.linear import Epsilon
 from attrib.rules.presets import PRESETS
 
-CONSERVING = [name for name in PRESETS if name != "epsilon_gamma_box"]
+CONSERVING = [name for name in PRESETS if name != "beta_smooth"]
 few = settings(max_examples=15, deadline=None, derandomize=True)
 
 
@@ -65,7 +65,7 @@ bias_free = st.builds(
 inputs = st.integers(0, 10_000).map(lambda seed: draw((2, 3, 6, 6), torch.Generator().manual_seed(seed)))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONSERVING)
 @few
 @given(net=bias_free, x=inputs)
 def test_relevance_is_conserved_without_biases(preset, net, x):
@@ -77,7 +77,7 @@ def test_relevance_is_conserved_without_biases(preset, net, x):
     assert ((result.values.sum((1, 2, 3)) + taken - result.score).abs() < 1e-9 * scale).all()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", CONSERVING)
 @few
 @given(net=nets, x=inputs)
 def test_the_ledger_accounts_for_all(preset, net, x):

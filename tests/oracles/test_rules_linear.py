@@ -13,6 +13,7 @@ import attrib
 from attrib.rules.engine import Rules
 from attrib.rules.first import Flat, WSquare, ZBox
 from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
+from attrib.rules.stabiliser import Stabiliser
 
 EPS = 1e-3  # large enough that forgetting it would show
 LOW, HIGH = -3.0, 3.5
@@ -214,6 +215,43 @@ def test_a_first_layer_behind_a_reshape(first):
     np.testing.assert_allclose(result.values.numpy().reshape(-1), np.where(flat_x == 0, 0, expected), rtol=1e-10)
     lost = result.ledger["zeros before the first layer"].item()
     assert lost == pytest.approx(expected[flat_x == 0].sum(), rel=1e-10) and lost != 0
+
+
+def test_gamma_behind_a_layer_that_nothing_rectifies():
+    """Outputs below zero whose coefficients all have one sign are not taken for rectified ones."""
+    net = seeded(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(64, 5)))
+    net[2].weight.data.abs_().neg_()
+    x = picture((3, 4, 4))
+    w1, b1, c1, _ = matrix_of(net[0], (3, 4, 4))
+    w2, b2, c2, _ = matrix_of(net[2], (64,))
+    x0 = x.numpy().reshape(-1)
+    x1 = w1 @ x0 + b1
+    top = np.zeros(5)
+    top[2] = (w2 @ x1 + b2)[2]
+    expected = gamma(x0, w1, b1, lrp_zero(x1, w2, b2, top, c2), c1).reshape(3, 4, 4)
+    table = Rules({"conv": Gamma(0.25, EPS), "linear": Epsilon(0.0)})
+    for sign in (1, -1):  # of the score, and so of every coefficient
+        seen = attrib.explain(
+            attrib.wrap(net), x, attrib.LRP("gradient", rules=table), lambda out, s=sign: s * out[:, 2]
+        )
+        np.testing.assert_allclose(
+            seen.values[0].numpy(), sign * expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max()
+        )
+
+
+@pytest.mark.parametrize("wrong", [{"epsilon": -1.0}, {"epsilon": float("nan")}, {"how": "add"}, {"unit": "norm"}])
+def test_a_stabiliser_that_makes_no_sense(wrong):
+    with pytest.raises(attrib.InputError):
+        Stabiliser(**wrong)
+
+
+def test_settings_that_a_preset_does_not_have_are_refused():
+    net, x = seeded(nn.Sequential(nn.Flatten(), nn.Linear(48, 5))), picture((3, 4, 4))
+    for method in (attrib.LRP("gradient", bias="excluded"), attrib.LRP("beta_smooth", stabiliser=1e-3)):
+        with pytest.raises(attrib.InputError, match="leave both"):
+            attrib.explain(attrib.wrap(net), x, method, 1)
+    with pytest.raises(attrib.InputError, match="absorbs, excluded"):
+        attrib.explain(attrib.wrap(net), x, attrib.LRP("epsilon", bias="kept"), 1)
 
 
 def test_residual_addition_shares_in_proportion():
