@@ -37,7 +37,7 @@ from attrib.methods.occlusion import Occlusion
 from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
 from attrib.methods.shap import GradientSHAP
 from attrib.models import load, wrap
-from attrib.targets import Logit, LogitDiff, LogProb, TokenLogit
+from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 
 __all__ = [
     "LRP",
@@ -46,6 +46,7 @@ __all__ = [
     "AttribError",
     "Attribution",
     "Cancelled",
+    "Candidates",
     "Coverage",
     "DeconvNet",
     "DeepLift",

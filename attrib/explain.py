@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,17 @@ from attrib.attribution import Attribution
 from attrib.doubts import doubts
 from attrib.errors import NotApplicable
 from attrib.failures import is_out_of_memory, named_failures
-from attrib.findings import joined, merged, per_token
+from attrib.findings import joined, per_token
 from attrib.memory import ChunkPlan
 from attrib.methods import METHODS, method_named
 from attrib.methods.base import Finding, Method, Question
+from attrib.methods.merging import merged
+from attrib.models.text import READ_AT
 from attrib.models.vision import Encoded, VisionModel
 from attrib.provenance import provenance_of, reset_peak
+from attrib.rows import encoded_for, rows_of
 from attrib.rules.shadow import shadow
-from attrib.targets import BoundTarget, Targets, bind
+from attrib.targets import BoundTarget, Targets, candidates
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel
@@ -40,8 +44,9 @@ def explain(
     inputs: an image path, PIL image, uint8 array, a list of those, or a preprocessed float tensor
         (batch, channel, height, width); for a text model a text, a list of texts, or token ids.
     method: a method object, or a name from `attrib.METHODS` for its default settings.
-    target: None (the top prediction), an index, a label, one per input, Logit, LogitDiff, LogProb, or a
-        callable outputs -> (batch,) numbers.
+    target: None (the top prediction), an index, a label, one per input, Logit, LogitDiff, LogProb, TokenLogit, or a
+        callable outputs -> (batch,) numbers. Candidates(…) of any of the others: a row of the result for each,
+        those of an input one after the other.
     strict: raise UncoveredOperation where a rule table has no rule, instead of noting it in the result.
     max_memory: bytes that the activations of one chunk may take; default: a share of what is free.
     on_progress: called with (finished fraction, message) between chunks; what it raises stops the run.
@@ -51,10 +56,12 @@ def explain(
     method = method_named(method)
     check_applies(model, method)
     started = time.perf_counter()
-    encoded = model.encode(inputs)
+    encoded = encoded_for(model, inputs, target)
     reset_peak(model.device)
-    bound = bind(target, len(encoded.x), model.index_of)
-    finding, bound, planned = answered(model, method, encoded, bound, strict, max_memory, on_progress)
+    encoded, bound = rows_of(model, encoded, target)
+    finding, bound, planned = answered(
+        model, method, encoded, bound, strict, max_memory, on_progress, candidates(target)
+    )
     return Attribution(
         kind=finding.kind,
         values=finding.values,
@@ -96,10 +103,16 @@ def answered(
     strict: bool = False,
     max_memory: int | None = None,
     on_progress: Progress | None = None,
+    alike: int = 1,
 ) -> tuple[Finding, BoundTarget, tuple[str, ...]]:
-    """What `method` finds for inputs that are encoded already, the target with its indices, and notes of the plan."""
-    plan = ChunkPlan.of(model, method, encoded, max_memory)
-    findings, target = _answer_in_chunks(model, method, encoded, target, strict, plan, on_progress)
+    """What `method` finds for inputs that are encoded already, the target with its indices, and notes of the plan.
+
+    alike: how many rows in a row hold the same input, with targets of their own.
+    """
+    shared = alike if method.shares_forward else 1
+    first = encoded if shared == 1 else dataclasses.replace(encoded, x=encoded.x[:1])
+    plan = ChunkPlan.of(model, method, first, max_memory)
+    findings, target = _answer_in_chunks(model, method, encoded, target, strict, plan, on_progress, shared)
     finding = merged(findings)
     return (per_token(finding) if model.kind == "text" else finding), target, plan.notes
 
@@ -112,19 +125,21 @@ def _answer_in_chunks(
     strict: bool,
     plan: ChunkPlan,
     on_progress: Progress | None,
+    shared: int,
 ) -> tuple[list[Finding], BoundTarget]:
     x = encoded.x
     findings: list[Finding] = []
     settled: list[BoundTarget] = []
     start = 0
     while start < len(x):
-        stop = min(len(x), start + plan.rows)
-        extra = {name: value[start:stop] for name, value in encoded.extra.items()}
+        stop = min(len(x), start + (plan.rows if shared == 1 else shared))
+        rows = slice(start, stop if shared == 1 else start + 1)  # of inputs; targets have start to stop
+        extra = {name: value[start:stop] if name == READ_AT else value[rows] for name, value in encoded.extra.items()}
         twin = shadow(model.module)
-        words = None if encoded.words is None else encoded.words[start:stop]
-        ids = getattr(encoded, "token_ids", ())[start:stop] or None
+        words = None if encoded.words is None else encoded.words[rows]
+        ids = getattr(encoded, "token_ids", ())[rows] or None
         part = target.part(start, stop)
-        question = Question(model, twin, x[start:stop], part, plan.rows, strict, extra, words, ids)
+        question = Question(model, twin, x[rows], part, plan.rows, strict, extra, words, ids)
         if on_progress is not None:
             question.on_progress = _within(on_progress, start / len(x), stop / len(x), method.name)
         question.on_progress(0.0)

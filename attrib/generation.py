@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ import torch
 from attrib.attribution import Attribution
 from attrib.errors import InputError, NotApplicable
 from attrib.explain import explain
+from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.rules.shadow import shadow
+from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel
@@ -33,12 +36,13 @@ def explain_generation(
     continuation: text (with its leading space) or token ids; None: what the model writes greedily, at most
         `max_new_tokens`, until its end of text.
     target: from a generated token's id to what is explained of it; default: its logit. `attrib.LogProb`, or
-        `lambda token: attrib.LogitDiff(token, " Rome")`.
+        `lambda token: attrib.LogitDiff(token, " Rome")`. It is read where the token was generated.
     options: those of `attrib.explain`.
 
     The result has a row per generated token, in order. Row i reads the prompt and the i tokens generated before it:
-    `values[i]` is 0 past them, `token_texts[i]` ends there, `target[i]` is the generated token. Rows are computed
-    together, as many at once as fit into memory, each with one backward of its own.
+    `values[i]` is 0 past them, `token_texts[i]` ends there, `target[i]` is the generated token. Every row takes one
+    backward. One forward serves all of them where the method allows (gradients and LRP); else rows are computed
+    together, as many at once as fit into memory.
     """
     if getattr(model, "task", None) != "next_token":
         raise NotApplicable(f"{model.name} does not generate text; explain_generation needs a causal language model")
@@ -46,9 +50,33 @@ def explain_generation(
     new = _continued(model, before, max_new_tokens) if continuation is None else _continuation_ids(model, continuation)
     if not new:
         raise InputError("no generated token to explain: the model ended the text, or the continuation is empty")
-    rows = [[*before, *new[:i]] for i in range(len(new))]
     targets = [token if target is None else target(token) for token in new]
-    return explain(model, rows, method, targets, **options)
+    method = method_named(method)
+    placed = [_read(target, len(before) - 1 + i) for i, target in enumerate(targets)]
+    if method.shares_forward and None not in placed:
+        whole = explain(model, [*before, *new[:-1]], method, Candidates(*placed), **options)
+        return _triangle(whole, len(before))
+    return explain(model, [[*before, *new[:i]] for i in range(len(new))], method, targets, **options)
+
+
+def _read(target: Any, position: int) -> Any:
+    """`target` read at `position`; None where it does not say what it reads."""
+    if isinstance(target, (int, str)):
+        return TokenLogit(target, position)
+    if isinstance(target, Logit):
+        return TokenLogit(target.index, position)
+    return (
+        dataclasses.replace(target, position=position) if isinstance(target, (TokenLogit, LogitDiff, LogProb)) else None
+    )
+
+
+def _triangle(whole: Attribution, before: int) -> Attribution:
+    """Row i without the tokens that it cannot see, as if it had been explained without them."""
+    lengths = [before + i for i in range(len(whole))]
+    texts = [row[:n] for row, n in zip(whole.token_texts or (), lengths, strict=True)]
+    words = [row[:n] for row, n in zip(whole.words or (), lengths, strict=True)]
+    targets = [{key: value for key, value in row.items() if key != "position"} for row in whole.target]
+    return dataclasses.replace(whole, token_texts=tuple(texts), words=tuple(words), target=targets)
 
 
 def _prompt_ids(model: TextModel, prompt: str | Sequence[int]) -> tuple[int, ...]:

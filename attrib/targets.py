@@ -27,28 +27,50 @@ class Logit:
 
 @dataclass(frozen=True)
 class LogitDiff:
-    """logit(positive) − logit(negative): why this rather than that."""
+    """logit(positive) − logit(negative): why this rather than that. position: as of TokenLogit."""
 
     positive: Name
     negative: Name
+    position: int = -1
 
 
 @dataclass(frozen=True)
 class LogProb:
-    """log softmax of one class."""
+    """log softmax of one class. position: as of TokenLogit."""
 
     index: Name
+    position: int = -1
 
 
 @dataclass(frozen=True)
 class TokenLogit:
-    """The logit of a token at a position of a language model's output (−1: the last)."""
+    """The logit of a token at a position of a language model's output.
+
+    position: of the input's tokens, where the output is read; negative ones count from its end. −1, the default, is
+        where the model is read anyway: behind the last token, or at the one mask of a masked language model. A causal
+        model at position p predicts token p + 1 from the tokens up to p; a masked one, token p.
+    """
 
     token: Name
     position: int = -1
 
 
-Target = None | int | str | Logit | LogitDiff | LogProb | TokenLogit | Callable[[Any], Tensor]
+@dataclass(frozen=True, init=False)
+class Candidates:
+    """Several targets of every input: a row of the result for each, in order, from one forward where that is possible.
+
+    Classes, tokens (" Paris", " London", …) or targets of one kind. The rows' values have one unit and one scale.
+    """
+
+    targets: tuple[Any, ...]
+
+    def __init__(self, *targets: Name | Logit | LogitDiff | LogProb | TokenLogit) -> None:
+        if not targets:
+            raise TargetError("Candidates needs at least one target, such as Candidates(' Paris', ' London')")
+        object.__setattr__(self, "targets", targets)
+
+
+Target = None | int | str | Logit | LogitDiff | LogProb | TokenLogit | Candidates | Callable[[Any], Tensor]
 Targets = Target | Sequence[Target] | Tensor
 
 
@@ -79,6 +101,7 @@ class BoundTarget:
     positive: Tensor | None = None  # (batch,) long
     negative: Tensor | None = None  # (batch,) long
     function: Callable[[Any], Tensor] | None = field(default=None, compare=False)
+    places: tuple[int | None, ...] | None = None  # where the output is read, as the caller said it; None: as usual
 
     def settled(self, outputs: Any) -> BoundTarget:
         """The same target with "predicted" replaced by the top class of `outputs`."""
@@ -103,6 +126,8 @@ class BoundTarget:
             raise TargetError("the target was read before it was settled")
         index = index.to(logits.device)
         index = index if rows is None else index[rows.to(logits.device)]
+        if len(index) > len(logits) == 1:  # several targets of one input
+            logits = logits.expand(len(index), -1)
         highest = int(index.max())
         if highest >= logits.shape[1]:
             raise TargetError(
@@ -113,10 +138,11 @@ class BoundTarget:
     def part(self, start: int, stop: int) -> BoundTarget:
         """The target of samples start to stop of the batch."""
         first, second = (None if i is None else i[start:stop] for i in (self.positive, self.negative))
-        return replace(self, positive=first, negative=second)
+        places = None if self.places is None else self.places[start:stop]
+        return replace(self, positive=first, negative=second, places=places)
 
     def describe(self, label_of: Callable[[int], str], batch: int) -> list[dict[str, Any]]:
-        """One plain dict per sample, fit for JSON: kind, index, label."""
+        """One plain dict per sample, fit for JSON: kind, index, label; position where it is read elsewhere."""
         rows: list[dict[str, Any]] = []
         for i in range(batch):
             row: dict[str, Any] = {"kind": self.kind}
@@ -128,12 +154,32 @@ class BoundTarget:
                         row["label" if name == "index" else "versus_label"] = label
             if self.function is not None:
                 row["function"] = getattr(self.function, "__name__", type(self.function).__name__)
+            if self.places is not None and self.places[i] is not None:
+                row["position"] = self.places[i]
             rows.append(row)
         return rows
 
 
+def candidates(target: Targets) -> int:
+    """How many rows of the result every input gets."""
+    return len(target.targets) if isinstance(target, Candidates) else 1
+
+
+def positions(target: Targets) -> list[int | None] | None:
+    """Where the output is read, one a candidate or input, None where the model is read anyway; None: nowhere else."""
+    several = target.targets if isinstance(target, Candidates) else target
+    each = list(several) if isinstance(several, (list, tuple)) else [several]
+    found = [getattr(t, "position", -1) if isinstance(t, _PLACED) else -1 for t in each]
+    return None if all(p == -1 for p in found) else [None if p == -1 else p for p in found]
+
+
 def bind(target: Targets, batch: int, index_of: Callable[[Name], int]) -> BoundTarget:
-    """Resolve `target` for a batch; `index_of` turns a label into an index or raises TargetError."""
+    """Resolve `target` for a batch; `index_of` turns a label into an index or raises TargetError.
+
+    Of candidates, the rows of an input follow each other: there are batch × candidates of them.
+    """
+    if isinstance(target, Candidates):
+        return _bind_each(list(target.targets) * batch, batch * len(target.targets), index_of)
     if target is None:
         return BoundTarget("predicted")
     if isinstance(target, Tensor):
@@ -145,6 +191,7 @@ def bind(target: Targets, batch: int, index_of: Callable[[Name], int]) -> BoundT
     return _bind_each([target] * batch, batch, index_of)
 
 
+_PLACED = (TokenLogit, LogitDiff, LogProb)
 _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
     Logit: ("logit", ("index",)),
     TokenLogit: ("logit", ("token",)),

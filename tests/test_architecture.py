@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "methods": {"rules", "targets", "sites", "taps", "readouts", "attribution", "failures", "models"},
     "doubts": {"methods"},
     "findings": {"methods", "attribution", "targets"},
+    "rows": {"models", "targets"},
     "provenance": {"methods", "attribution"},
 }
 # what stands on top of all and is imported by nothing below

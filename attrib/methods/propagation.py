@@ -3,52 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from attrib.attribution import Coverage
-from attrib.methods.base import Finding, Question
+from attrib.methods.base import Finding, Question, gradients
+from attrib.methods.merging import merged
 from attrib.rules.affine import packed
 from attrib.rules.engine import Engine, Rules
 from attrib.rules.spelled import unite_activations
 
 
 def propagate(question: Question, rules: Rules) -> Finding:
-    """Relevance of the input under `rules`, with the ledger."""
+    """Relevance of the input under `rules`; with a ledger, where the rules account for all relevance."""
     if rules.conserving:
         unite_activations(question.twin)
-    flow = Flow.through(question, rules, [])
-    values = flow.input_relevance()
-    ledger, delta = settled_ledger({"input": values}, flow)
-    return Finding(values, flow.score, delta=delta, ledger=ledger, coverage=Coverage(**flow.engine.counts))
+    return merged([_found(flow, rules) for flow in Flow.each(question, rules, [])])
+
+
+def _found(flow: Flow, rules: Rules) -> Finding:
+    found = Finding(flow.input_relevance(), flow.score, coverage=flow.coverage)
+    if not rules.conserving:
+        return found
+    ledger, delta = settled_ledger({"input": found.values}, flow)
+    return replace(found, delta=delta, ledger=ledger)
 
 
 @dataclass(frozen=True)
 class Flow:
-    """One backward pass under rules: gradients of the input, of the deposits, and of further sources."""
+    """One backward pass under rules: gradients of the input, of the deposits, and of further sources.
 
-    engine: Engine
+    absorbed: what did not reach them, by name. coverage: of the forward; empty but in the first of several flows.
+    """
+
     score: Tensor
     leaf: Tensor
     gradient: Tensor | None
     deposits: Sequence[Tensor | None]
     sources: Sequence[Tensor | None]
+    absorbed: dict[str, Tensor]
+    coverage: Coverage
 
     @staticmethod
     def through(question: Question, rules: Rules, sources: list[tuple[str, Tensor]]) -> Flow:
-        """`sources` is filled while the forward runs (positions), and read after it."""
+        """The flow of a question with one target a row. `sources`: see `each`."""
+        (flow,) = Flow.each(question, rules, sources)
+        return flow
+
+    @staticmethod
+    def each(question: Question, rules: Rules, sources: list[tuple[str, Tensor]]) -> list[Flow]:
+        """One flow for all rows; where one row has several targets, one for each, after one forward.
+
+        `sources` is filled while the forward runs (positions), and read after it.
+        """
         engine = Engine(rules, question.twin, question.x.shape, question.model.weight_cache, question.strict)
         leaf = packed(question.x).requires_grad_()
         with torch.enable_grad():
             with engine:
                 score = question.scores(leaf.clone())
             further = [tensor for _, tensor in sources]
-            wanted = [leaf, *engine.deposits, *further]
-            gradient, *rest = torch.autograd.grad(score.sum(), wanted, allow_unused=True)
-        n = len(engine.deposits)
-        return Flow(engine, score.detach(), leaf.detach(), gradient, rest[:n], rest[n:])
+            flows: list[Flow] = []
+            n = len(engine.deposits)
+            for gradient, *rest in gradients(score, [leaf, *engine.deposits, *further], unused=True):
+                own = score.detach() if len(score) == len(leaf) else score.detach()[len(flows), None]
+                absorbed, engine.ledger.amounts = engine.ledger.amounts, {}
+                coverage = Coverage({}, {}, {}) if flows else Coverage(**engine.counts)
+                flows.append(Flow(own, leaf.detach(), gradient, rest[:n], rest[n:], absorbed, coverage))
+        return flows
 
     def input_relevance(self) -> Tensor:
         """x ⊙ c and what first-layer rules put on the input, in the input's shape."""
@@ -62,7 +85,7 @@ class Flow:
 def settled_ledger(reached: dict[str, Tensor], flow: Flow) -> tuple[dict[str, Tensor], Tensor]:
     """(name → (batch,) amounts that add up to the score, what could not be accounted for)."""
     amounts = {name: values.double().flatten(1).sum(1) for name, values in reached.items()}
-    amounts |= flow.engine.ledger.amounts
+    amounts |= flow.absorbed
     missing = flow.score.double() - torch.stack(list(amounts.values())).sum(0)
     amounts["unaccounted"] = missing
     return {name: amount.to(flow.score.dtype) for name, amount in amounts.items()}, (-missing).to(flow.score.dtype)

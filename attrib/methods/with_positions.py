@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attrib.attribution import Coverage
 from attrib.errors import NotApplicable
 from attrib.methods.base import Finding, Question
+from attrib.methods.merging import merged
 from attrib.methods.propagation import Flow, settled_ledger
-from attrib.models.positions import position_sources
+from attrib.models.positions import PositionSources, position_sources
 from attrib.rules.engine import Rules
 from attrib.rules.spelled import unite_activations
 
@@ -29,7 +29,11 @@ def with_positions(question: Question, rules: Rules, aggregate: str = "signed") 
     """
     unite_activations(question.twin)
     with position_sources(question.twin, len(question.x)) as sources:
-        flow = Flow.through(question, rules, sources.leaves)
+        flows = Flow.each(question, rules, sources.leaves)
+    return merged([_found(question, flow, sources, aggregate) for flow in flows])
+
+
+def _found(question: Question, flow: Flow, sources: PositionSources, aggregate: str) -> Finding:
     text = question.model.kind == "text"
     tokens = question.x.shape[1] if text else sources.leaves[0][1].shape[1]
     reached = sources.relevance(flow.sources, tokens)
@@ -46,7 +50,7 @@ def with_positions(question: Question, rules: Rules, aggregate: str = "signed") 
         kind="tokens" if text else "input",
         delta=delta,
         ledger=ledger,
-        coverage=Coverage(**flow.engine.counts),
+        coverage=flow.coverage,
         parts={"content": content, "position": position, "position_by_layer": by_layer},
         notes=_notes(bool(reached), sources.experimental, aggregate),
     )

@@ -80,8 +80,11 @@ class TextModel(Wrapped):
     def _takes(self) -> frozenset[str]:
         return frozenset(inspect.signature(type(self.module).forward).parameters)
 
-    def encode(self, inputs: Any) -> EncodedText:
-        """A text, a list of texts, or token ids (a list or tensor, taken as they are)."""
+    def encode(self, inputs: Any, anywhere: bool = False) -> EncodedText:
+        """A text, a list of texts, or token ids (a list or tensor, taken as they are).
+
+        anywhere: the caller says where a masked model is read (`read_at`), so there need not be one mask.
+        """
         rows = tokens_of(self.tokenizer, inputs, self.window, len(self._weight), self.name)
         ids = _padded([row.ids for row in rows], self._padding).to(self.device)
         with torch.no_grad():
@@ -91,7 +94,7 @@ class TextModel(Wrapped):
             pictures=None,
             hashes=tuple(hash_of({"token ids": torch.tensor(row.ids)}) for row in rows),
             notes=(*self.notes, *dict.fromkeys(note for row in rows for note in row.notes)),
-            extra=self._extra(rows),
+            extra=self._extra(rows, anywhere),
             token_texts=tuple(row.reading.texts for row in rows),
             words=tuple(row.reading.words for row in rows),
             token_ids=tuple(row.ids for row in rows),
@@ -109,7 +112,7 @@ class TextModel(Wrapped):
         padding = getattr(self.tokenizer, "pad_token_id", None)
         return padding if padding is not None and padding < len(self._weight) else 0
 
-    def _extra(self, rows: Sequence[Tokens]) -> dict[str, Tensor]:
+    def _extra(self, rows: Sequence[Tokens], anywhere: bool) -> dict[str, Tensor]:
         lengths = torch.tensor([len(row.ids) for row in rows], device=self.device)
         longest = int(lengths.max())
         extra: dict[str, Tensor] = {}
@@ -120,7 +123,8 @@ class TextModel(Wrapped):
         if self.task == "next_token":
             extra[READ_AT] = lengths - 1
         if self.task == "masked":
-            extra[READ_AT] = torch.tensor([self._mask_in(i, row.ids) for i, row in enumerate(rows)], device=self.device)
+            places = [0 if anywhere else self._mask_in(i, row.ids) for i, row in enumerate(rows)]
+            extra[READ_AT] = torch.tensor(places, device=self.device)
         return extra
 
     def _mask_in(self, index: int, ids: Sequence[int]) -> int:
@@ -130,7 +134,7 @@ class TextModel(Wrapped):
             shown = getattr(self.tokenizer, "mask_token", None)
             raise InputError(
                 f"input {index} holds {len(found)} mask tokens where {self.name} needs exactly one: write {shown!r} "
-                "where the token to be explained is"
+                "where the token to be explained is, or say which position to explain: TokenLogit(token, position)"
             )
         return found[0]
 
@@ -161,6 +165,12 @@ class TextModel(Wrapped):
     def _forward_by_length(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """The same for a model that reads padding as text: rows of one length at a time, cut to it."""
         lengths = extra[_MASK].sum(1)
+        if len(x) == 1:  # which may be read at several positions
+            length = int(lengths[0])
+            own = {
+                name: value[:, :length] if value.dim() > 1 else value for name, value in extra.items() if name != _MASK
+            }
+            return self._forward_together(twin, x[:, :length], own)
         parts, order = [], []
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
