@@ -12,7 +12,9 @@ from attrib.attribution import Coverage
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
 from attrib.rules.affine import packed
-from attrib.rules.rescale import RESCALE, BaselineRecorder, RescaleEngine
+from attrib.rules.lifting import OPENING, RESCALE, TRACED
+from attrib.rules.spelled import unite_activations
+from attrib.rules.trace import BaselineRecorder, OtherPath, RescaleEngine
 from attrib.targets import logits_of
 
 
@@ -25,42 +27,49 @@ class DeepLift(Method):
     memory_factor: ClassVar[float] = 2.5
     card: ClassVar[Card] = Card(
         title="DeepLIFT",
-        idea="Which pixels explain the difference between this score and the baseline's?",
-        formula="(x − x₀) ⊙ m; at each nonlinearity m = Δy/Δz between input and baseline (rescale rule)",
+        idea="Which parts of the input explain the difference between this score and the baseline's?",
+        formula="(x − x₀) ⊙ m; at each nonlinearity m = Δy/Δz between input and baseline (rescale rule); "
+        "Δ(ab) = Δa (b + b₀)/2 + Δb (a + a₀)/2",
         reference="Shrikumar, Greenside, Kundaje 2017, arXiv:1704.02685",
-        assumptions="The baseline means 'nothing there'. Linear layers, activations and max-pools are covered; "
-        "products of two activations are not, and are reported.",
-        misleads="Like every method with a baseline it is blind to what looks like the baseline; where products "
-        "are not covered the completeness error shows how much is missing.",
+        assumptions="The baseline means 'nothing there'. Two factors share the change of their product equally "
+        "(beyond the paper: attention, gates and norms are covered so); what is not covered is reported.",
+        misleads="Like every method with a baseline it is blind to what looks like the baseline, and a multiplier "
+        "Δy/Δx says nothing of the path between the two.",
         cost="2 F + 1 B",
     )
 
     baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
 
     def explain(self, question: Question) -> Finding:
+        unite_activations(question.twin)
         x = packed(question.x)
         baseline = packed(baseline_of(self.baseline, question))
-        alike = question.target.function is None and not question.is_text
-        one_for_all = alike and bool((baseline == baseline[:1]).all())
-        shared = baseline[:1] if one_for_all else baseline
         if question.target.kind == "predicted":
             question.settle()
-        with torch.no_grad():
-            with BaselineRecorder(question.model.weight_cache) as recorder:
-                outputs = question.outputs(shared)
-            at_baseline = question.target.scores(_spread(outputs, len(x)) if one_for_all else outputs)
-        engine = RescaleEngine(
-            recorder.inputs, RESCALE, question.twin, x.shape, question.model.weight_cache, question.strict
-        )
-        with engine:
-            score, multipliers = question.gradient(x)
-        values = (x - baseline) * multipliers
-        delta = values.flatten(1).sum(1) - (score - at_baseline)
-        notes = equal_notes(question.x, baseline)
-        return Finding(values, score, delta=delta, coverage=Coverage(**engine.counts), notes=notes)
+        alike = question.target.function is None and not question.is_text
+        if alike and bool((baseline == baseline[:1]).all()):
+            try:  # one baseline serves all, unless the model mixes the batch into other axes
+                return _lifted(question, x, baseline[:1])
+            except OtherPath:
+                pass
+        return _lifted(question, x, baseline)
 
 
-def _spread(outputs: Any, batch: int) -> Tensor:
+def _lifted(question: Question, x: Tensor, baseline: Tensor) -> Finding:
+    cache = question.model.weight_cache
+    recorder = BaselineRecorder(cache, TRACED, OPENING)
+    with torch.no_grad():
+        at_baseline = question.target.scores(_spread(recorder.run(question.outputs, baseline), len(x)))
+    engine = RescaleEngine(recorder.entries, TRACED, RESCALE, question.twin, x.shape, cache, question.strict)
+    with engine:
+        score, multipliers = question.gradient(x)
+    values = (x - baseline) * multipliers
+    delta = values.flatten(1).sum(1) - (score - at_baseline)
+    notes = equal_notes(question.x, baseline.expand_as(x))
+    return Finding(values, score, delta=delta, coverage=Coverage(**engine.counts), notes=notes)
+
+
+def _spread(outputs: Any, batch: int) -> Any:
     """The logits, one row per sample also where one baseline serves all."""
     logits = logits_of(outputs)
-    return logits.expand(batch, *logits.shape[1:]) if len(logits) == 1 else logits
+    return logits.expand(batch, *logits.shape[1:]) if len(logits) == 1 != batch else outputs

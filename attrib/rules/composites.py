@@ -27,8 +27,7 @@ def contraction(call: Call) -> Any:
 
 def _normalize(call: Call) -> Tensor:
     p, axis, eps = call.argument(1, "p", 2.0), call.argument(2, "dim", 1), call.argument(3, "eps", 1e-12)
-    # the length scales: it counts as a constant
-    length = torch.linalg.vector_norm(call.x.detach(), p, axis, keepdim=True).clamp_min(eps)
+    length = torch.linalg.vector_norm(call.x, p, axis, keepdim=True).clamp_min(eps)
     normalized: Tensor = call.x / length
     return normalized
 

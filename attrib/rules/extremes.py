@@ -1,0 +1,57 @@
+"""DeepLIFT through maxima: of two, over axes, over whole pictures; and |x|."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrib.rules.engine import Call, ruled
+from attrib.rules.rescale import rescale
+from attrib.rules.trace import recorded
+
+
+def opened_extreme(call: Call) -> Any:
+    """max(a, b) = b + relu(a − b), min(a, b) = a − relu(a − b)."""
+    other, name = call.argument(1, "other"), call.function.__name__
+    if not isinstance(other, Tensor):
+        return NotImplemented
+    least = name == "minimum"
+    return call.engine.under(lambda: (call.x if least else other) + (-1 if least else 1) * torch.relu(call.x - other))
+
+
+def extreme(call: Call) -> Any:
+    """Maxima of two, over axes and over whole pictures, and |x|."""
+    name, axes, keep = call.function.__name__, call.argument(1, "dim"), call.argument(2, "keepdim", False)
+    if name == "abs":
+        return NotImplemented if call.x.is_complex() else rescale(call)
+    if name.startswith("adaptive_max_pool"):
+        n = int(name[-2])
+        if {axes} - {1} if isinstance(axes, int) else set(axes) - {1}:
+            return NotImplemented
+        return _largest(call, tuple(range(-n, 0)), True)
+    if name == "amax" and axes not in (None, ()):
+        return _largest(call, (axes,) if isinstance(axes, int) else tuple(axes), keep)
+    return opened_extreme(call)
+
+
+def _largest(call: Call, axes: tuple[int, ...], keep: bool) -> Any:
+    """Δy goes to the input's maximum where y ≥ y₀, else to the baseline's; over Δx there — the rule of max-pooling."""
+    reference = recorded(call)
+
+    def compute(x: Tensor) -> Any:
+        y, y0 = x.amax(axes, keepdim=True), reference.amax(axes, keepdim=True)
+        chosen = torch.where(y >= y0, x == y, reference == y0)
+        chosen = chosen / chosen.sum(axes, keepdim=True)
+        step = x - reference
+        multiplier = chosen * (y - y0) / step.masked_fill(step == 0, 1.0)
+        multiplier = torch.where(y == y0, (x == y) / (x == y).sum(axes, keepdim=True), multiplier)
+        shape = y.shape
+
+        def pull(c: Tensor, multiplier: Tensor) -> Tensor:
+            return c.reshape(shape) * multiplier
+
+        return (y if keep else y.squeeze(axes)), (multiplier,), pull
+
+    return ruled(compute, call.x)
