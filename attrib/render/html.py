@@ -53,6 +53,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")  # no file and no browser takes them
 class Entry:
     """One card: a result, the sample of its batch to show, what its method's card says, and what was measured of it.
 
+    actions: buttons under the card, (what a click tells the page, its label); who shows the page answers them.
     evidence: (what, value) pairs: how far the map can be trusted, as far as somebody has measured it.
     """
 
@@ -63,6 +64,7 @@ class Entry:
     reference: str = ""
     sample: int = 0
     evidence: tuple[tuple[str, str], ...] = ()
+    actions: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -187,7 +189,7 @@ def _token_card(entry: Entry, scale: Scale, display: Display) -> dict[str, Any]:
         "part": PARTS[display.part] if has_parts(a) else None,
         "no_parts": display.part != "both" and not has_parts(a),
         "words": verdict(values) if len(values) > 1 else None,
-        "bar": _bar(scale),
+        "bar": scale_bar(scale),
         "anchor": None if scale.anchor is None else (scale.anchor[0], number(scale.anchor[1])),
         "ledger_bar": ledger_bar(ledger) if len(ledger) > 1 else [],
     }
@@ -220,13 +222,14 @@ def _card(
         "words": None,
         "tokens": None,
         "ledger_bar": [],
+        "actions": entry.actions,
     }
     if values is not None and scale is not None:
         photo = None if a.pictures is None else a.pictures[i]
         card["picture"] = embedded(over(values, scale, photo, display, pictures.size), pictures.format)
         card["alt"] = f"{entry.name} for {target}: relevance {where(values)}"
         card["words"] = verdict(values)
-        card["bar"] = _bar(scale)
+        card["bar"] = scale_bar(scale)
         card["anchor"] = None if scale.anchor is None else (scale.anchor[0], number(scale.anchor[1]))
     return card
 
@@ -254,7 +257,8 @@ def _provenance(a: Attribution, i: int) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows.items() if value]
 
 
-def _bar(scale: Scale) -> dict[str, Any]:
+def scale_bar(scale: Scale) -> dict[str, Any]:
+    """What the template macro `bar` needs of a scale."""
     stops = [scale.table[k] for k in np.linspace(0, 255, 17).astype(int)]
     gradient = ", ".join(f"rgb({r},{g},{b})" for r, g, b in stops)
     low, high = scale.ends
@@ -278,7 +282,7 @@ def _legends(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
     found = scales(maps, [e.attribution.signed for e in drawable], display)
     kinds = {scale.signed: scale for scale in [*texts, *found]}
-    return [_bar(kinds[sign]) for sign in (True, False) if sign in kinds]
+    return [scale_bar(kinds[sign]) for sign in (True, False) if sign in kinds]
 
 
 @cache
