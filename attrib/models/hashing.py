@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +25,3 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer by name, tied ones under each of their names."""
     named: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
     return named | dict(module.named_buffers(remove_duplicate=False))
-
-
-def fingerprint(module: nn.Module) -> tuple[Any, ...]:
-    """Changes when a tensor was replaced or changed in place; costs no pass over the values."""
-    return tuple((id(t), t.data_ptr(), _version(t)) for t in tensors_of(module).values())
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

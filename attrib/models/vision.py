@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from attrib.errors import InputError, UnsupportedModel
+from attrib.models.first_layer import channels_taken
 from attrib.models.hashing import hash_of
 from attrib.models.images import pictures_of
 from attrib.models.preprocessing import Preprocessing
@@ -56,6 +57,7 @@ class VisionModel(Wrapped):
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
     weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
     _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
+    _channels: int | None = field(default=None, init=False, repr=False)
 
     def encode(self, inputs: Any) -> Encoded:
         """Image path, bytes, PIL image, uint8 array, a list of those, or a float tensor taken as preprocessed."""
@@ -73,11 +75,17 @@ class VisionModel(Wrapped):
         return Encoded(x.to(self.device, self.dtype), seen, _hashes(x), (*self.notes, *notes))
 
     def _encode_tensor(self, x: Tensor) -> Encoded:
-        channels = 3 if self.preprocessing is not None else _input_channels(self.module)
-        _check_tensor(x, channels)
+        _check_tensor(x, 3 if self.preprocessing is not None else self._channels_for(x))
         x = x.detach()
         pictures = None if self.preprocessing is None else self.preprocessing.inverse(x)
         return Encoded(x.to(self.device, self.dtype, copy=True), pictures, _hashes(x), self.notes)
+
+    def _channels_for(self, x: Tensor) -> int | None:
+        """How many channels the module takes; None when it does not say."""
+        if self._channels is None and x.dim() in (3, 4) and x.numel() and x.is_floating_point():
+            one = x[:1] if x.dim() == 4 else x[None]
+            self._channels = channels_taken(self.module, one.detach().to(self.device, self.dtype))
+        return self._channels
 
     def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Any:
         """What `twin`, a shadow of the module, returns for x; pictures come with nothing extra."""
@@ -114,12 +122,6 @@ def wrap(
 
 def _hashes(x: Tensor) -> tuple[str, ...]:
     return tuple(hash_of({"input": row}) for row in x)
-
-
-def _input_channels(module: nn.Module) -> int | None:
-    """What the first layer with weights takes, if it is a convolution; else nobody knows."""
-    first = next((m for m in module.modules() if next(m.parameters(recurse=False), None) is not None), None)
-    return first.in_channels if isinstance(first, nn.Conv2d) else None
 
 
 def _check_tensor(x: Tensor, channels: int | None) -> None:

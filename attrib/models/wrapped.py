@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
-from attrib.models.hashing import fingerprint, hash_of, tensors_of
+from attrib.models.hashing import hash_of, tensors_of
 from attrib.rules.shadow import refuse_opaque, shadow
+from attrib.rules.weights import fingerprint
 from attrib.targets import logits_of
 
 _PREDICTED_AT_ONCE = 8
@@ -58,11 +59,14 @@ class Wrapped(ABC):
 
     @property
     def weights_hash(self) -> str:
-        """sha256 over every parameter and buffer with its name; computed again when one was changed in place."""
-        state = fingerprint(self.module)
-        if self._hashed is None or self._hashed[0] != state:
-            self._hashed = (state, hash_of(tensors_of(self.module)))
-        return self._hashed[1]
+        """sha256 over every parameter and buffer with its name; computed again when their fingerprint is another."""
+        tensors = tensors_of(self.module)
+        own = {id(tensor): tensor for tensor in tensors.values()}  # tied ones once
+        state = (*((name, id(tensor)) for name, tensor in tensors.items()), *fingerprint(*own.values()))
+        hashed = self._hashed
+        if hashed is None or hashed[0] != state:
+            self._hashed = hashed = (state, hash_of(tensors))
+        return hashed[1]
 
     def index_of(self, name: int | str) -> int:
         """The index of a class given by index or label. TargetError names what would work."""

@@ -88,10 +88,9 @@ class Gamma(LinearRule):
         down = None if bias is None else bias + self.gamma * bias.clamp_max(0)
         d = d if up is None else d + layer.channels(up)
         wide, shape = wide_of(z), x.shape
-        added = self._added(d, wide, wide)
         # |d⁺| where z > 0 and |d⁻| = d⁺ − kz where z < 0, without a mask: masks are slow on a CPU
         size = d.sub(wide.clamp_max(0), alpha=k).abs_()
-        added = Stabiliser.of(self.epsilon).added(size) if added is None else added
+        added = self._added(size, d, wide, wide)
         ratio = wide / size.add_(added)  # positive: weight of P; negative: minus that of N
 
         def pull(c: Tensor, ratio: Tensor, *sign: Tensor) -> Tensor:
@@ -109,11 +108,11 @@ class Gamma(LinearRule):
 
         return z, (ratio, *signs), pull
 
-    def _added(self, d: Tensor, whole: Tensor, z: Tensor) -> Tensor | None:
-        """What s adds to |d⁺| where z > 0 and to |d⁻| elsewhere, if it depends on all of them; whole: (d⁺+d⁻)/(2+γ)."""
+    def _added(self, size: Tensor, d: Tensor, whole: Tensor, z: Tensor) -> float | Tensor:
+        """What s adds to size: |d⁺| where z > 0, |d⁻| elsewhere; whole: (d⁺ + d⁻)/(2+γ)."""
         stabiliser = Stabiliser.of(self.epsilon)
         if stabiliser.unit == "absolute":
-            return None
+            return stabiliser.added(size)
         above, below = (torch.as_tensor(stabiliser.added(part.abs())) for part in (d, (2 + self.gamma) * whole - d))
         return torch.where(z > 0, above, below)
 
@@ -131,8 +130,7 @@ class Gamma(LinearRule):
         wide, shape, own = wide_of(z), x.shape, layer.total_bias()
         whole = wide if own is None else wide - layer.channels(own)
         chosen = torch.where(wide > 0, d, (2 + self.gamma) * whole - d)
-        added = self._added(d, whole, wide)
-        added = Stabiliser.of(self.epsilon).added(chosen.abs()) if added is None else added
+        added = self._added(chosen.abs(), d, whole, wide)
         sign = torch.ones_like(chosen).copysign_(chosen + 0.0)
         ratio = wide / (chosen + sign * added)
 

@@ -7,19 +7,52 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_SAMPLES = 61
+_STRETCHES, _SHORT = 61, 4096
+_WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+Fingerprint = tuple[object, ...]
 
 
-def fingerprint(tensor: Tensor) -> tuple[object, ...]:
-    """Changes when the tensor changes: its version, and samples of its values for writes through `.data`."""
-    flat = tensor.detach().as_strided((tensor.numel(),), (1,)) if _is_dense(tensor) else tensor.detach().reshape(-1)
-    step = max(1, flat.numel() // _SAMPLES)
-    return (tensor.data_ptr(), tensor._version, tuple(tensor.shape), tensor.dtype, tuple(flat[::step].tolist()))
+def fingerprint(*tensors: Tensor) -> Fingerprint:
+    """Changes when a tensor is replaced or changed, also by writes that autograd does not count (`.data`, pointers).
+
+    All values are read, at the speed of memory. Besides address, shape and version, each tensor has its bits, or the
+    sums of its bits over 61 stretches, as wrapping whole numbers. What it does not see: uncounted writes to a tensor
+    of more than 4096 words of 8 bytes that only reorder such words within a stretch, or cancel in its sum to the bit.
+    """
+    places = tuple((t.data_ptr(), tuple(t.shape), t.stride(), t.dtype, _version(t)) for t in tensors)
+    sums = [part for tensor in tensors if tensor.numel() for part in _sums(tensor.detach())]
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for part in sums:
+        by_device.setdefault(part.device, []).append(part)
+    return places, *(torch.cat(parts).cpu().numpy().tobytes() for parts in by_device.values())
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether its elements fill its memory without gaps, in whatever order."""
-    return torch.ops.aten.is_non_overlapping_and_dense(tensor) is True
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _sums(tensor: Tensor) -> list[Tensor]:
+    """Sums of the tensor's bits over equal stretches of its memory, and over what is left; of a short one, its bits."""
+    flat = _as_it_lies(tensor)
+    words = flat.view(_widest(int(flat.storage_offset()) * flat.itemsize, flat.nbytes))
+    if len(words) <= _SHORT:
+        return [words]
+    length = len(words) // _STRETCHES
+    whole = length * _STRETCHES
+    sums = [words[:whole].view(_STRETCHES, length).sum(1, dtype=torch.int64)]
+    return sums if whole == len(words) else [*sums, words[whole:]]
+
+
+def _as_it_lies(tensor: Tensor) -> Tensor:
+    """Its elements in one row, in the order of its memory where they fill that without gaps."""
+    if tensor.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense(tensor) is not True:
+        return tensor.reshape(-1)
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _widest(*bytes_: int) -> torch.dtype:
+    """The widest word that all these numbers of bytes are multiples of."""
+    return next(word for word in _WORDS if all(count % word.itemsize == 0 for count in bytes_))
 
 
 class WeightCache:
@@ -27,7 +60,7 @@ class WeightCache:
 
     def __init__(self) -> None:
         self.followed_by_norm: set[int] = set()  # weights of layers whose output goes into a BatchNorm
-        self._entries: dict[tuple[object, ...], tuple[tuple[object, ...], tuple[Tensor, ...], Tensor]] = {}
+        self._entries: dict[tuple[object, ...], tuple[Fingerprint, tuple[Tensor, ...], Tensor]] = {}
 
     def derived(self, name: str, sources: tuple[Tensor, ...], compute: Callable[..., Tensor]) -> Tensor:
         """`compute(*sources)`, from memory when no source has changed since.
@@ -35,10 +68,10 @@ class WeightCache:
         The sources are kept alive with the entry, so that an address is never mistaken for its successor's.
         """
         key = (name, *(source.data_ptr() for source in sources))
-        marks = tuple(fingerprint(source) for source in sources)
+        mark = fingerprint(*sources)
         entry = self._entries.get(key)
-        if entry is None or entry[0] != marks:
+        if entry is None or entry[0] != mark:
             with torch.no_grad():
-                entry = (marks, sources, compute(*sources))
+                entry = (mark, sources, compute(*sources))
             self._entries[key] = entry
         return entry[2]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import attrib
 from attrib.errors import InputError, OpaqueModel, TargetError, UnsupportedModel
-from attrib.models import Preprocessing, VisionModel, vision
+from attrib.models import Preprocessing, VisionModel, wrapped
 
 
 def tiny(classes: int = 4, channels: int = 3) -> nn.Module:
@@ -117,6 +117,29 @@ def test_the_expected_channels_are_the_models() -> None:
     assert attrib.wrap(tiny(channels=1)).encode(torch.zeros(2, 1, 8, 8)).x.shape == (2, 1, 8, 8)
     with pytest.raises(InputError, match=r"\(batch, 1, height, width\)"):
         attrib.wrap(tiny(channels=1)).encode(torch.zeros(2, 3, 8, 8))
+
+
+class Backwards(nn.Module):
+    """What runs first is registered last, and an embedding of its own before all."""
+
+    def __init__(self, fold: int = 1) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1))
+        self.head, self.second = nn.Linear(4, 3), nn.Conv2d(6, 4, 3)
+        self.first, self.fold = nn.Conv2d(2 * fold**2, 6, 3, groups=2), fold
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(nn.functional.pixel_unshuffle(x, self.fold)) + self.token
+        return self.head(self.second(x).mean((2, 3)))
+
+
+def test_the_expected_channels_are_those_of_the_layer_that_runs_first() -> None:
+    model = attrib.wrap(Backwards())
+    assert model.encode(torch.zeros(1, 2, 8, 8)).x.shape == (1, 2, 8, 8)
+    for wrong, hint in (((1, 6, 8, 8), r"\(batch, 2, height, width\)"), ((2, 8, 8), "add the batch dimension")):
+        with pytest.raises(InputError, match=hint):
+            attrib.wrap(Backwards()).encode(torch.zeros(wrong))
+    assert attrib.wrap(Backwards(fold=2)).encode(torch.zeros(1, 2, 8, 8)).x.shape == (1, 2, 8, 8)  # 8 go into the layer
     assert attrib.wrap(nn.Flatten()).encode(torch.zeros(2, 7, 2, 2)).x.shape == (2, 7, 2, 2)
 
 
@@ -250,7 +273,7 @@ def test_weights_hash_follows_the_weights() -> None:
 def test_weights_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = attrib.wrap(tiny())
     first = model.weights_hash
-    monkeypatch.setattr(vision, "hash_of", lambda tensors: pytest.fail("hashed again"))
+    monkeypatch.setattr(wrapped, "hash_of", lambda tensors: pytest.fail("hashed again"))
     assert model.weights_hash == first
 
 
