@@ -44,7 +44,7 @@ def provenance_of(
         model=model.name,
         weights_hash=model.weights_hash,
         input_hashes=hashes,
-        versions=_versions(),
+        versions=versions(),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         seed=getattr(method, "seed", None),
@@ -67,7 +67,8 @@ def plain(value: Any) -> Any:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that decide what numbers come out."""
     found = {}
     for name in ("attrib", "torch", "torchvision", "captum", "zennit", "numpy"):
         try:

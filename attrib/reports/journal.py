@@ -46,6 +46,7 @@ class Journal:
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self._path = path
+        self._writable = writable
         self._lock = threading.RLock()
         with _database_errors(path):
             where = f"{path.resolve().as_uri()}?mode={'rwc' if writable else 'ro'}"
@@ -56,7 +57,9 @@ class Journal:
                 self._base.executescript(_TABLES)
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, _database_errors(self._path):
+            if self._writable:
+                self._base.execute("PRAGMA journal_mode = DELETE")  # leaves no second file behind
             self._base.close()
 
     def next_run(self) -> int:
@@ -109,6 +112,14 @@ class Journal:
 
     def count_inputs(self) -> int:
         return int(self._one("SELECT COUNT(*) FROM inputs"))
+
+    def count_items(self) -> int:
+        """Different inputs: those of the same content and target count once."""
+        return int(self._one("SELECT COUNT(DISTINCT item) FROM inputs"))
+
+    def forget_failed(self) -> None:
+        """Drop the results that are errors, so that they are computed again."""
+        self._write("DELETE FROM results WHERE json_extract(found, '$.error') IS NOT NULL AND 1 = ?", [(1,)])
 
     def _one(self, sql: str, values: Iterable[Any] = ()) -> Any:
         found = self._all(sql, values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attrib.reports.journal import Finished, Key
@@ -31,6 +31,10 @@ class Input:
     source: str
     text: str | None = None
     target: str | int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What the journal holds of it beside its position and item."""
+        return {"name": self.name, "kind": self.kind, "source": self.source, "text": self.text, "target": self.target}
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,6 @@ def row_of(it: Input, finished: Finished) -> Row:
     _, model, method, target = finished.key
     measured = {"seconds": finished.seconds, "memory": finished.memory}
     return Row(**(place | found | measured | {"model": model, "method": method, "target": target}))
-
-
-def found_of(row: Row) -> dict[str, Any]:
-    """What the journal holds of a row: what was found, less the input, the key and what was measured."""
-    known = {*_PLACE, "model", "method", "target", *MEASURED}
-    defaults = {f.name: f.default for f in fields(Row)} | {"ledger": {}}
-    return {k: v for k, v in asdict(row).items() if k not in known and v != defaults[k]}
 
 
 def digest(rows: list[Row]) -> str:

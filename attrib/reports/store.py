@@ -1,8 +1,9 @@
 """A report's folder: what is in it and how to read it. This is the contract between the runner and what it writes for.
 
-    manifest.json     format, finished, spec (as in spec.toml), targets, versions, seeds (method → seed), models (name,
-                      kind, weights_hash, device, dtype, classes), counts (inputs, items, rows, failed_inputs,
-                      failed_rows); and what differs from run to run: machine, times (started, finished, seconds)
+    manifest.json     format, finished, spec (as in spec.toml), targets, settings (method → all of them), versions,
+                      seeds (method → seed), models (name, kind, weights_hash, device, dtype, classes), counts (inputs,
+                      items, rows, failed_inputs, failed_rows); and what differs from run to run: machine, times
+                      (started, finished, seconds)
     spec.toml         the effective spec, fit for `attrib report spec.toml`
     results.parquet   one row per input × model × method × target; results.csv: the same, harmless to spreadsheets
     values/*.safetensors   raw maps, a file per batch × model × method × target; tensors: "ITEM/values", "ITEM/parts.…"
@@ -139,7 +140,7 @@ class Store:
 
     def _provenance(self, row: Row) -> Provenance:
         model = next(model for model in self.manifest["models"] if model["name"] == row.model)
-        settings = self.manifest["spec"]["methods"][row.method]
+        settings = self.manifest["settings"][row.method]
         return Provenance(
             method=row.method,
             settings=settings,

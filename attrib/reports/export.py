@@ -1,0 +1,131 @@
+"""All rows as one Parquet file and as one CSV file, written row by row."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attrib.reports.files import harmless, replacing
+from attrib.reports.records import Row
+from attrib.reports.store import Store
+
+PARQUET, CSV = "results.parquet", "results.csv"
+_ROWS_AT_ONCE = 512
+
+_TOP = pa.struct(
+    [
+        ("word", pa.string()),
+        ("box", pa.list_(pa.int32())),
+        ("relevance", pa.float64()),
+        ("share", pa.float64()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("name", pa.string()),
+        ("item", pa.string()),
+        ("source", pa.string()),
+        ("text", pa.string()),
+        ("model", pa.string()),
+        ("method", pa.string()),
+        ("target", pa.string()),
+        ("prediction", pa.string()),
+        ("prediction_index", pa.int64()),
+        ("probability", pa.float64()),
+        ("target_label", pa.string()),
+        ("target_index", pa.int64()),
+        ("score", pa.float64()),
+        ("delta", pa.float64()),
+        ("relative_delta", pa.float64()),
+        ("ledger", pa.list_(pa.struct([("name", pa.string()), ("amount", pa.float64())]))),
+        ("top", pa.list_(_TOP)),
+        ("notes", pa.list_(pa.string())),
+        ("uncovered", pa.list_(pa.string())),
+        ("error", pa.string()),
+        ("values", pa.string()),
+        ("picture", pa.string()),
+        ("input_hash", pa.string()),
+        ("seconds", pa.float64()),
+        ("memory", pa.int64()),
+    ]
+)
+
+
+def export(store: Store) -> dict[str, int]:
+    """Write results.parquet and results.csv; what was counted on the way, for the manifest."""
+    counts = dict.fromkeys(("inputs", "items", "rows", "failed_inputs", "failed_rows"), 0)
+    with ExitStack() as stack:
+        parquet = _Parquet(stack, store.folder / PARQUET)
+        sheet = _sheet(stack, store.folder / CSV)
+        for _, rows in store.entries():
+            counts["inputs"] += 1
+            counts["rows"] += len(rows)
+            failed = sum(row.failed for row in rows)
+            counts["failed_rows"] += failed
+            counts["failed_inputs"] += bool(failed)
+            for row in map(_record, rows):
+                parquet.add(row)
+                sheet.writerow([_cell(row[name]) for name in SCHEMA.names])
+        parquet.flush()
+    counts["items"] = store.journal.count_items()
+    return counts
+
+
+def read(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of results.parquet as dicts, in their order."""
+    with pq.ParquetFile(folder / PARQUET) as file:
+        for batch in file.iter_batches(_ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
+class _Parquet:
+    def __init__(self, stack: ExitStack, path: Path) -> None:
+        partial = stack.enter_context(replacing(path))
+        self._writer = stack.enter_context(pq.ParquetWriter(partial, SCHEMA, compression="zstd"))
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+        self._rows = []
+
+
+def _sheet(stack: ExitStack, path: Path) -> Any:
+    partial = stack.enter_context(replacing(path))
+    file = stack.enter_context(partial.open("w", encoding="utf-8", newline=""))
+    sheet = csv.writer(file)
+    sheet.writerow(SCHEMA.names)
+    return sheet
+
+
+def _record(row: Row) -> dict[str, Any]:
+    own = {name: getattr(row, name) for name in SCHEMA.names if hasattr(row, name)}
+    relative = None if row.delta is None or row.score is None else abs(row.delta) / max(abs(row.score), 1e-12)
+    ledger = [{"name": name, "amount": amount} for name, amount in row.ledger.items()]
+    index = row.predictions[0][1] if row.predictions else None
+    return own | {"relative_delta": relative, "ledger": ledger, "prediction_index": index}
+
+
+def _cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; lists as short text."""
+    if isinstance(value, (list, tuple)):
+        value = "; ".join(_short(part) for part in value)
+    return harmless(value) if isinstance(value, str) else value
+
+
+def _short(part: Any) -> str:
+    if not isinstance(part, dict):
+        return str(part)
+    return ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in part.values())

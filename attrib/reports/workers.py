@@ -1,0 +1,154 @@
+"""Batches to finished parts: in this process with threads for decoding, or in several processes."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import get_context, parent_process
+from typing import TypeVar
+
+import torch
+
+from attrib.errors import Cancelled, ReportError
+from attrib.models import load
+from attrib.reports.batches import Batch, Model, ready
+from attrib.reports.compute import outcomes
+from attrib.reports.packing import Packed, packed
+from attrib.reports.spec import Spec
+
+T = TypeVar("T")
+_AHEAD = 2  # batches decoded, and outcomes computed, that may wait for whoever takes them
+
+
+class Worker:
+    """What answers batches, in whatever process it is. Models are loaded once, when their first batch comes."""
+
+    def __init__(self, spec: Spec, threads: int | None = None, models: Mapping[str, Model] | None = None) -> None:
+        self._spec = spec
+        self._models = dict(models or {})
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def model(self, name: str) -> Model:
+        if name not in self._models:
+            self._models[name] = load(name, device=self._spec.device)
+        return self._models[name]
+
+    def answer(self, batch: Batch) -> list[Packed]:
+        """Everything that is to be done of a batch."""
+        model = self.model(batch.model)
+        return [packed(outcome) for outcome in outcomes(self._spec, model, ready(batch, model))]
+
+
+def here(worker: Worker, spec: Spec, todo: Iterator[Batch]) -> Iterator[list[Packed]]:
+    """In this process: one thread reads and decodes ahead, one computes; packing and writing are the caller's."""
+    stop = threading.Event()
+
+    def heed(fraction: float, message: str) -> None:
+        if stop.is_set():
+            raise Cancelled("the report was stopped")
+
+    decoded = ahead(ready(batch, worker.model(batch.model)) for batch in todo)
+    found = ahead(o for r in decoded for o in outcomes(spec, worker.model(r.batch.model), r, heed))
+    try:
+        for outcome in found:
+            yield [packed(outcome)]
+    finally:
+        stop.set()
+        found.close()
+        decoded.close()
+
+
+def ahead(source: Iterator[T]) -> Generator[T]:
+    """The same, made in a thread of its own that is at most a few steps ahead. Closing it ends the thread."""
+    passing: queue.Queue[tuple[list[T], BaseException | None]] = queue.Queue(_AHEAD)
+    closed = threading.Event()
+
+    def run() -> None:
+        try:
+            for value in source:
+                passing.put(([value], None))
+                if closed.is_set():
+                    return
+            passing.put(([], None))
+        except BaseException as error:  # raised again where the values are taken
+            passing.put(([], error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            values, error = passing.get()
+            if error is not None:
+                raise error
+            if not values:
+                return
+            yield values[0]
+    finally:
+        closed.set()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                passing.get_nowait()  # room for what the thread wants to put, so that it can end
+            thread.join(0.02)
+
+
+def processes(spec: Spec, number: int, todo: Iterator[Batch]) -> Iterator[list[Packed]]:
+    """In `number` processes of this machine, which share its cores; twice as many batches are under way at most."""
+    threads = max(1, len(os.sched_getaffinity(0)) // number)
+    pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (spec, threads))
+    todo = ahead(todo)
+    try:
+        yield from in_flight(lambda batch: pool.submit(_answer, batch), todo, 2 * number)
+    except BrokenProcessPool as error:
+        raise ReportError(
+            "a worker process died, maybe for want of memory; what is finished is kept: run the same command again, "
+            "with fewer workers or a smaller batch"
+        ) from error
+    finally:
+        todo.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def in_flight(
+    submit: Callable[[Batch], Future[list[Packed]]], todo: Iterator[Batch], most: int
+) -> Iterator[list[Packed]]:
+    """Results as they come; `most` batches are under way, and the next is taken when one is finished."""
+    running: set[Future[list[Packed]]] = set()
+    for batch in todo:
+        running.add(submit(batch))
+        if len(running) >= most:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in finished)
+    while running:
+        finished, running = wait(running, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in finished)
+
+
+_worker: Worker | None = None  # of a process of `processes`
+
+
+def _start(spec: Spec, threads: int) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker = Worker(spec, threads)
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot say goodbye, and the pool's processes would wait for it for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _answer(batch: Batch) -> list[Packed]:
+    if _worker is None:
+        raise ReportError("the worker process was not started")
+    return _worker.answer(batch)
