@@ -23,6 +23,7 @@ from attrib.errors import (
 from attrib.explain import compare, explain
 from attrib.generation import explain_generation
 from attrib.methods import METHODS
+from attrib.methods.attribution_patching import AttributionPatching, RelP
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
 from attrib.methods.cam import GradCAM, GradCAMPlusPlus, LayerCAM
 from attrib.methods.deeplift import DeepLift
@@ -37,6 +38,7 @@ from attrib.methods.occlusion import Occlusion
 from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
 from attrib.methods.shap import GradientSHAP
 from attrib.models import load, wrap
+from attrib.patching.pair import Pair, pair
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "AttentionRollout",
     "AttribError",
     "Attribution",
+    "AttributionPatching",
     "Cancelled",
     "Candidates",
     "Coverage",
@@ -70,8 +73,10 @@ __all__ = [
     "NotApplicable",
     "Occlusion",
     "OpaqueModel",
+    "Pair",
     "PromptPairError",
     "Provenance",
+    "RelP",
     "ReportError",
     "Saliency",
     "SmoothGrad",
@@ -87,5 +92,6 @@ __all__ = [
     "explain_generation",
     "load",
     "models",
+    "pair",
     "wrap",
 ]

@@ -19,6 +19,8 @@ from attrib.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from attrib.patching.effects import Effect, MeanEffects
+
 FORMAT_VERSION = 1
 
 
@@ -70,6 +72,8 @@ class Attribution:
     pictures: (batch, height, width, 3) uint8, what the model saw; None for text.
     reduction: how channels become one number in `heatmap`: "sum", "mean", "max_abs" or "norm".
     words: per sample, the word that each token is a piece of; None for special tokens.
+    sites, corrupted_texts: of patching: the sites' names; the corrupted prompts' tokens beside the clean ones in
+        token_texts. Then score is the metric's change, parts["metric_clean"] and ["metric_corrupted"] its two values.
     """
 
     kind: str
@@ -87,6 +91,8 @@ class Attribution:
     words: tuple[tuple[int | None, ...], ...] | None = None
     reduction: str = "sum"
     signed: bool = True  # False: values are never negative and zero means "nothing"
+    sites: tuple[str, ...] | None = None
+    corrupted_texts: tuple[tuple[str, ...], ...] | None = None
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -120,11 +126,34 @@ class Attribution:
             raise InputError(f"a {self.kind} attribution has no tokens; read .heatmap() or .values")
         return list(zip(self.token_texts[index], self.values[index].tolist(), strict=False))
 
-    def plot(self) -> Figure:
-        """A matplotlib figure: the picture, the heatmap over it, and a labelled scale."""
+    def normalised(self) -> Tensor:
+        """Effects of sites as shares of the metric's change between the two runs: see `patching.effects`."""
+        shares: Tensor = _effects().normalised(self)
+        return shares
+
+    def top(self, k: int = 10, index: int = 0) -> list[Effect]:
+        """The k strongest (site, position) effects of one pair, strongest first: see `patching.effects`."""
+        found: list[Effect] = _effects().top(self, k, index)
+        return found
+
+    def correlation(self, other: Attribution, kind: str | None = None) -> dict[str, float]:
+        """Pearson's r between two results' effects, one for each kind of site: see `patching.effects`."""
+        found: dict[str, float] = _effects().correlation(self, other, kind)
+        return found
+
+    def mean(self, confidence: float = 0.95) -> MeanEffects:
+        """Effects of sites averaged over the pairs, with their confidence intervals: see `patching.effects`."""
+        found: MeanEffects = _effects().mean(self, confidence)
+        return found
+
+    def plot(self, **options: Any) -> Figure:
+        """A matplotlib figure: the picture, the heatmap over it, and a labelled scale.
+
+        options: of patching: rows and columns of its heatmaps, see `render.sites.figure`.
+        """
         from attrib.render.figure import figure  # deferred: matplotlib is slow to import
 
-        return figure(self)
+        return figure(self, **options)
 
     def _repr_html_(self) -> str:
         from attrib.render.html import fragment
@@ -165,6 +194,8 @@ class Attribution:
             "notes": list(self.notes),
             "token_texts": self.token_texts,
             "words": self.words,
+            "sites": self.sites,
+            "corrupted_texts": self.corrupted_texts,
             "reduction": self.reduction,
             "signed": self.signed,
             "coverage": None if self.coverage is None else asdict(self.coverage),
@@ -191,7 +222,6 @@ def _from_parts(document: dict[str, Any], tensors: dict[str, Tensor]) -> Attribu
         raise InputError(f"saved with format {document['format']}, this version reads format {FORMAT_VERSION}")
     provenance = dict(document["provenance"])
     provenance["input_hashes"] = tuple(provenance["input_hashes"])
-    texts = document["token_texts"]
     pictures = tensors.get("pictures")
     return Attribution(
         kind=document["kind"],
@@ -205,11 +235,23 @@ def _from_parts(document: dict[str, Any], tensors: dict[str, Tensor]) -> Attribu
         parts=_prefixed(tensors, "parts."),
         notes=tuple(document["notes"]),
         pictures=None if pictures is None else pictures.numpy(),
-        token_texts=None if texts is None else tuple(tuple(t) for t in texts),
-        words=None if document["words"] is None else tuple(tuple(w) for w in document["words"]),
+        token_texts=_tuples(document["token_texts"]),
+        words=_tuples(document["words"]),
+        sites=None if document.get("sites") is None else tuple(document["sites"]),
+        corrupted_texts=_tuples(document.get("corrupted_texts")),
         reduction=document["reduction"],
         signed=document["signed"],
     )
+
+
+def _tuples(rows: Any) -> tuple[tuple[Any, ...], ...] | None:
+    return None if rows is None else tuple(tuple(row) for row in rows)
+
+
+def _effects() -> Any:
+    from attrib.patching import effects  # deferred: it knows this module
+
+    return effects
 
 
 def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
@@ -222,28 +264,11 @@ def _write(path: Path, content: bytes) -> None:
     os.replace(part.name, path)
 
 
-def _largest(maps: Tensor) -> Tensor:
-    return maps.abs().amax(1)
-
-
-def _summed(maps: Tensor) -> Tensor:
-    return maps.sum(1)
-
-
-def _averaged(maps: Tensor) -> Tensor:
-    return maps.mean(1)
-
-
-def _length(maps: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(maps, dim=1)
-    return length
-
-
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sum": _summed,
-    "mean": _averaged,
-    "max_abs": _largest,
-    "norm": _length,
+    "sum": lambda maps: maps.sum(1),
+    "mean": lambda maps: maps.mean(1),
+    "max_abs": lambda maps: maps.abs().amax(1),
+    "norm": lambda maps: torch.linalg.vector_norm(maps, dim=1),
 }
 
 

@@ -18,6 +18,7 @@ from attrib.methods.base import Finding, Method, Question
 from attrib.methods.merging import merged
 from attrib.models.text import READ_AT
 from attrib.models.vision import Encoded, VisionModel
+from attrib.patching.pair import EncodedPair, Pair, encode_pair
 from attrib.provenance import provenance_of, reset_peak
 from attrib.rows import encoded_for, rows_of
 from attrib.rules.shadow import shadow
@@ -42,7 +43,8 @@ def explain(
     """Why did `model` score `target` on `inputs` as it did?
 
     inputs: an image path, PIL image, uint8 array, a list of those, or a preprocessed float tensor
-        (batch, channel, height, width); for a text model a text, a list of texts, or token ids.
+        (batch, channel, height, width); for a text model a text, a list of texts, or token ids; for the
+        patching methods `attrib.pair(clean, corrupted)`.
     method: a method object, or a name from `attrib.METHODS` for its default settings.
     target: None (the top prediction), an index, a label, one per input, Logit, LogitDiff, LogProb, TokenLogit, or a
         callable outputs -> (batch,) numbers. Candidates(…) of any of the others: a row of the result for each,
@@ -54,9 +56,9 @@ def explain(
     Nothing is left on the model, whatever happens. Raises the errors of `attrib.errors`.
     """
     method = method_named(method)
-    check_applies(model, method)
+    check_applies(model, method, inputs)
     started = time.perf_counter()
-    encoded = encoded_for(model, inputs, target)
+    encoded = encode_pair(model, inputs) if isinstance(inputs, Pair) else encoded_for(model, inputs, target)
     reset_peak(model.device)
     encoded, bound = rows_of(model, encoded, target)
     finding, bound, planned = answered(
@@ -76,6 +78,8 @@ def explain(
         pictures=encoded.pictures,
         token_texts=encoded.token_texts,
         words=encoded.words,
+        sites=finding.sites,
+        corrupted_texts=encoded.corrupted_texts if isinstance(encoded, EncodedPair) else None,
         reduction=finding.reduction,
         signed=finding.signed,
     )
@@ -140,6 +144,8 @@ def _answer_in_chunks(
         ids = getattr(encoded, "token_ids", ())[rows] or None
         part = target.part(start, stop)
         question = Question(model, twin, x[rows], part, plan.rows, strict, extra, words, ids)
+        if isinstance(encoded, EncodedPair) and encoded.corrupted is not None:
+            question.corrupted = encoded.corrupted[rows]
         if on_progress is not None:
             question.on_progress = _within(on_progress, start / len(x), stop / len(x), method.name)
         question.on_progress(0.0)
@@ -168,8 +174,13 @@ def _within(on_progress: Progress, low: float, high: float, message: str) -> Cal
     return lambda fraction: on_progress(low + fraction * (high - low), message)
 
 
-def check_applies(model: VisionModel | TextModel, method: Method) -> None:
-    """Raise NotApplicable, with the methods that do apply, where `method` cannot explain this kind of model."""
-    if model.kind not in method.applies_to:
-        fitting = sorted(name for name, cls in METHODS.items() if model.kind in cls.applies_to)
-        raise NotApplicable(f"{method.name} does not apply to {model.kind} models; these do: {', '.join(fitting)}")
+def check_applies(model: VisionModel | TextModel, method: Method, inputs: Any = None) -> None:
+    """Raise NotApplicable, with the methods that do apply, where `method` cannot explain such a model or input."""
+    kind = "pair" if isinstance(inputs, Pair) else model.kind
+    if kind in method.applies_to:
+        return
+    fitting = ", ".join(sorted(name for name, cls in METHODS.items() if kind in cls.applies_to))
+    if kind == "pair":
+        raise NotApplicable(f"{method.name} does not compare two prompts; these do: {fitting}")
+    compares = " it compares two prompts: give attrib.pair(clean, corrupted);" if "pair" in method.applies_to else ""
+    raise NotApplicable(f"{method.name} does not apply to {model.kind} models;{compares} these do: {fitting}")

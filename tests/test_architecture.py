@@ -27,8 +27,8 @@ MAY_IMPORT = {
     "taps": {"sites"},
     "render": {"attribution"},
     "models": {"rules", "targets", "failures"},
-    "patching": {"rules", "sites", "failures"},
-    "methods": {"rules", "targets", "sites", "taps", "readouts", "attribution", "failures", "models"},
+    "patching": {"rules", "sites", "failures", "models", "targets"},
+    "methods": {"rules", "targets", "sites", "taps", "readouts", "attribution", "failures", "models", "patching"},
     "doubts": {"methods"},
     "findings": {"methods", "attribution", "targets"},
     "rows": {"models", "targets"},
@@ -37,7 +37,7 @@ MAY_IMPORT = {
 # what stands on top of all and is imported by nothing below
 DRIVERS = {"explain", "generation", "class_sensitivity", "cli", "__init__", "__main__", "reports"}
 # methods take nothing from models but what they need to know of an architecture
-MODELS_FOR_METHODS = {"attrib.models.folding", "attrib.models.positions"}
+MODELS_FOR_METHODS = {"attrib.models.folding", "attrib.models.positions", "attrib.models.prefix"}
 
 
 def part_of(path: str) -> str:

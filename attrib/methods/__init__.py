@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attrib.errors import UnknownName
+from attrib.methods.attribution_patching import AttributionPatching, RelP
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
 from attrib.methods.base import Method
 from attrib.methods.cam import GradCAM, GradCAMPlusPlus, LayerCAM
@@ -38,6 +39,8 @@ METHODS: dict[str, type[Method]] = {
     "attention_rollout": AttentionRollout,
     "gradient_attention_rollout": GradientAttentionRollout,
     "lrp": LRP,
+    "relp": RelP,
+    "attribution_patching": AttributionPatching,
 }
 
 

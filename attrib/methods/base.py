@@ -50,6 +50,7 @@ class Finding:
     coverage: Coverage | None = None
     parts: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
+    sites: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Question:
     extra: what else the model is given, a row per sample: attention masks.
     words, token_ids: of texts, per sample and of its own tokens: the word of each (None: of none), and its id.
     max_rows: how many rows one forward (with its backward) may hold under the memory limit.
+    corrupted: of pairs: embeddings of the corrupted prompts, shaped like x, which are those of the clean ones.
     on_progress: told the finished fraction of this chunk; raises Cancelled to stop.
     """
 
@@ -74,6 +76,7 @@ class Question:
     extra: dict[str, Tensor] = field(default_factory=dict)
     words: tuple[tuple[int | None, ...], ...] | None = None
     token_ids: tuple[tuple[int, ...], ...] | None = None
+    corrupted: Tensor | None = None
     on_progress: Callable[[float], None] = field(default=lambda fraction: None, repr=False)
 
     @property

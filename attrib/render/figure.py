@@ -13,14 +13,19 @@ from attrib.errors import InputError
 from attrib.render.html import is_text
 from attrib.render.overlay import over, verdict
 from attrib.render.scale import OWN, Display, Scale, drawn_maps, scales
+from attrib.render.sites import sites_figure
 from attrib.render.token_picture import token_picture
 from attrib.render.tokens import pieces, readable, token_scales
 
 MAX_ROWS = 8
 
 
-def figure(attribution: Attribution, display: Display = OWN) -> Figure:
-    """Raises InputError for results that are neither maps over a picture nor tokens."""
+def figure(attribution: Attribution, display: Display = OWN, **options: Any) -> Figure:
+    """Raises InputError for results that are neither maps over a picture nor tokens. options: of `render.sites`."""
+    if attribution.kind == "sites":
+        return sites_figure(attribution, display, **options)
+    if options:
+        raise InputError(f"a {attribution.kind} attribution is plotted without {', '.join(sorted(options))}")
     if is_text(attribution):
         return _token_figure(attribution, display)
     if attribution.kind not in ("input", "layer"):

@@ -15,7 +15,9 @@ from attrib.methods.base import Method
 from attrib.models import VisionModel
 
 N_CLASSES = 5
-METHOD_NAMES = tuple(name for name, cls in attrib.METHODS.items() if not cls.needs_attention)
+METHOD_NAMES = tuple(
+    name for name, cls in attrib.METHODS.items() if "image" in cls.applies_to and not cls.needs_attention
+)
 # what makes loops short; only the fields that a method has are set
 _CHEAP = {"n_steps": 4, "n_samples": 6, "window": 8, "stride": 8, "n_segments": 4}
 

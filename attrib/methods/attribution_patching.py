@@ -1,0 +1,215 @@
+"""Patching by relevance and by gradient: every site's effect estimated at once from two forwards and one backward.
+
+The effect of putting the clean run's activation into the corrupted run is estimated to first order,
+â(n) = Σ (a_clean − a_corrupted) ⊙ C(n): with C the metric's gradient this is attribution patching, with C the LRP
+coefficients of RelP's rules it is relevance patching.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from attrib.attribution import Coverage
+from attrib.errors import InputError, UnknownName, UnsupportedModel
+from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.pairs import DEFAULT_SITES, DIRECTIONS, Effects, Sites, found, sites_of
+from attrib.methods.passes import about, pairs, per_row
+from attrib.patching.access import reading, writing
+from attrib.patching.probing import structure_of
+from attrib.patching.sites import PatchSite
+from attrib.patching.structure import Place
+from attrib.patching.summing import summed
+from attrib.rules.engine import Engine, Rules
+from attrib.rules.relp import ATTENTION, MODES, relp_rules
+from attrib.rules.spelled import unite_activations
+
+
+@dataclass(frozen=True)
+class RelP(Method):
+    """Effects of all sites, (batch, site, position), by LRP coefficients of the corrupted run. Jafari et al. 2025."""
+
+    name: ClassVar[str] = "relp"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"pair"})
+    memory_factor: ClassVar[float] = 1.5
+    card: ClassVar[Card] = Card(
+        title="Relevance patching (RelP)",
+        idea="Which layers, positions and heads carry the difference between two prompts?",
+        formula="Σ (a_clean − a_corrupted) ⊙ C, C = R/a under LRP rules on the corrupted run",
+        reference="Jafari et al. 2025, arXiv:2508.21258",
+        assumptions="The rules' local linear model holds between the two runs; prompts agree token by token.",
+        misleads="It is an estimate: how well it agrees with true activation patching differs by model and kind of "
+        "site, and plain gradients are sometimes closer. Check the strongest sites by activation patching.",
+        cost="2 F + 1 B for all sites",
+    )
+
+    sites: Sites = setting(DEFAULT_SITES, "names or patterns of sites, such as resid_post.* or head.*.*")
+    mode: str = setting(
+        "relp",
+        "relp: all rules in force; published: the authors' stabilised activation rule; published_late: activations "
+        "keep their gradient, as when the authors' switch is set after loading",
+        choices=tuple(MODES),
+        advanced=True,
+    )
+    attention: str = setting(
+        "gradient",
+        "gradient: attention keeps its ordinary gradient; constant: its weights count as constants, so that "
+        "relevance is conserved",
+        choices=tuple(ATTENTION),
+        advanced=True,
+    )
+
+    def explain(self, question: Question) -> Finding:
+        rules = relp_rules(self.mode, self.attention)
+        sites = sites_of(question, self.sites)
+        return found(question, sites, lambda part: estimated(part, sites, rules, "denoising"))
+
+
+@dataclass(frozen=True)
+class AttributionPatching(Method):
+    """Effects of all sites, (batch, site, position), by the metric's gradient. Nanda 2023; Syed et al. 2023."""
+
+    name: ClassVar[str] = "attribution_patching"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"pair"})
+    memory_factor: ClassVar[float] = 1.5
+    card: ClassVar[Card] = Card(
+        title="Attribution patching",
+        idea="Activation patching to first order: what would the metric do if a site came from the other prompt?",
+        formula="Σ (a_clean − a_corrupted) ⊙ ∂M/∂a; integrated: ∂M/∂a averaged over a_corrupted + k/N·difference",
+        reference="Nanda 2023, neelnanda.io; Syed, Rager, Conmy 2023, arXiv:2310.10348; Marks et al. 2024, "
+        "arXiv:2403.19647",
+        assumptions="The metric is nearly linear in the site between the two runs; prompts agree token by token.",
+        misleads="Gradients of norms and saturated attention can be far from true effects, above all in the residual "
+        "stream of early layers and in MLPs.",
+        cost="2 F + 1 B for all sites; integrated: N (F + B) for every tensor",
+    )
+
+    sites: Sites = setting(DEFAULT_SITES, "names or patterns of sites, such as resid_post.* or head.*.*")
+    integrated: int = setting(
+        0, "steps on the way from one run's activation to the other's, tensor by tensor; 0: none", low=0, high=100
+    )
+    direction: str = setting(
+        "denoising",
+        "denoising: clean activations into the corrupted run; noising: corrupted ones into the clean run",
+        choices=DIRECTIONS,
+    )
+
+    def explain(self, question: Question) -> Finding:
+        if self.direction not in DIRECTIONS:
+            raise UnknownName("direction", self.direction, DIRECTIONS)
+        if self.integrated < 0:
+            raise InputError(f"integrated = {self.integrated}: give a number of steps, or 0 for one gradient")
+        sites = sites_of(question, self.sites)
+        if self.integrated:
+            return found(question, sites, lambda part: integrated(part, sites, self.integrated, self.direction))
+        return found(question, sites, lambda part: estimated(part, sites, None, self.direction))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the model. score: (pairs,). coefficients: ∂ Σ score/∂a of each place, modified by rules if any."""
+
+    score: Tensor
+    values: dict[Place, Tensor]
+    coefficients: dict[Place, Tensor] = dataclasses.field(default_factory=dict)
+    coverage: Coverage | None = None
+
+
+def estimated(question: Question, sites: Sequence[PatchSite], rules: Rules | None, direction: str) -> Effects:
+    """First-order effects of all sites; rules: the table of the backward pass, None for the plain gradient."""
+    places = list(dict.fromkeys(site.place for site in sites))
+    denoising = direction == "denoising"
+    # the clean run comes first: on it a target that was left open is settled
+    clean = (_plain_run if denoising else _graded_run)(question, places, question.x, rules)
+    corrupted = (_graded_run if denoising else _plain_run)(question, places, _corrupted(question), rules)
+    base, other = (corrupted, clean) if denoising else (clean, corrupted)
+    differences = {place: other.values[place] - base.values[place] for place in places}
+    values = summed(sites, differences, base.coefficients, len(question.x))
+    return Effects(values, clean.score, corrupted.score, base.coverage)
+
+
+def integrated(question: Question, sites: Sequence[PatchSite], steps: int, direction: str) -> Effects:
+    """The same with the gradient averaged at a_base + k/N·(a_other − a_base), k = 0 … N − 1, place by place."""
+    places = list(dict.fromkeys(site.place for site in sites))
+    clean = _plain_run(question, places, question.x, None)
+    corrupted = _plain_run(question, places, _corrupted(question), None)
+    base, other = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
+    x = _corrupted(question) if direction == "denoising" else question.x
+    coefficients = {}
+    for done, place in enumerate(places):
+        start, step = base.values[place], (other.values[place] - base.values[place]) / steps
+        coefficients[place] = _mean_gradient(question, x, place, start, step, steps)
+        question.on_progress((done + 1) / len(places))
+    differences = {place: other.values[place] - base.values[place] for place in places}
+    values = summed(sites, differences, coefficients, len(question.x))
+    return Effects(values, clean.score, corrupted.score)
+
+
+def _plain_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
+    with torch.no_grad(), reading(question.twin, places) as readings:
+        score = question.scores(x)
+    return Run(score, _with_embeddings(question, places, readings.values, x))
+
+
+def _graded_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
+    leaf = x.detach().requires_grad_()
+    coverage = None
+    with torch.enable_grad(), reading(question.twin, places) as readings:
+        if rules is None:
+            score = question.scores(leaf.clone())
+        else:
+            unite_activations(question.twin)
+            engine = Engine(rules, question.twin, x.shape, question.model.weight_cache, question.strict)
+            with engine:
+                score = question.scores(leaf.clone())
+            coverage = Coverage(**engine.counts)
+        values = _with_embeddings(question, places, readings.values, x)
+        edges = {**readings.edges, **{p: get_gradient_edge(leaf) for p in places if p not in readings.values}}
+        wanted = [place for place in places if place in edges]
+        found = torch.autograd.grad(score.sum(), [edges[place] for place in wanted], allow_unused=True)
+    coefficients = {place: torch.zeros_like(values[place]) for place in places}
+    coefficients |= {place: c for place, c in zip(wanted, found, strict=True) if c is not None}
+    return Run(score.detach(), values, coefficients, coverage)
+
+
+def _mean_gradient(question: Question, x: Tensor, place: Place, start: Tensor, step: Tensor, steps: int) -> Tensor:
+    """The mean of ∂M/∂a over the path, shaped like a; as many steps at once as fit into memory."""
+    total = torch.zeros_like(start)
+    for which, rows in pairs(question, steps):
+        variants = about(question, x[rows], rows)
+        leaf = (start[rows] + per_row(which, start).to(start) * step[rows]).requires_grad_()
+        with torch.enable_grad():
+            if place.path == _embedding(question):
+                score = variants.scores(leaf.clone())
+            else:
+                with writing(question.twin, {place: lambda tensor, leaf=leaf: leaf.clone()}):  # type: ignore[misc]
+                    score = variants.scores(x[rows])
+            (gradient,) = torch.autograd.grad(score.sum(), leaf)
+        total.index_add_(0, rows, gradient)
+    return total / steps
+
+
+def _with_embeddings(
+    question: Question, places: Sequence[Place], values: dict[Place, Tensor], x: Tensor
+) -> dict[Place, Tensor]:
+    """`values` with the word embeddings, which the model is given, so that their module does not run."""
+    missing = [place for place in places if place not in values]
+    for place in missing:
+        if place.path != _embedding(question):
+            raise UnsupportedModel(f"module {place.path!r} of {question.model.name} did not run on these prompts")
+    return values | dict.fromkeys(missing, x.detach())
+
+
+def _embedding(question: Question) -> str:
+    return structure_of(question.model).embedding  # type: ignore[arg-type]  # pairs are of text models only
+
+
+def _corrupted(question: Question) -> Tensor:
+    assert question.corrupted is not None, "`found` has looked"
+    return question.corrupted

@@ -1,0 +1,173 @@
+"""What can be asked of a patching result: shares, the strongest, agreement with another result, means over pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attrib.errors import InputError, PromptPairError, UnknownName
+from attrib.patching.sites import kind_of
+
+if TYPE_CHECKING:
+    from attrib.attribution import Attribution
+
+_DRAWS = 2000  # of the bootstrap
+_MULTIPLIED_AT_ONCE = 2**24
+
+
+class Effect(NamedTuple):
+    """One effect: of a site at a position, whose tokens in both prompts are given; value in the metric's units."""
+
+    site: str
+    position: int
+    clean: str
+    corrupted: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class MeanEffects:
+    """Effects averaged over pairs whose positions mean the same.
+
+    values, low, high: (site, position), the mean and its bootstrap percentile interval at `confidence` over `pairs`
+    pairs. metric: name → (mean, low, high) of both runs' metric.
+    """
+
+    sites: tuple[str, ...]
+    values: Tensor
+    low: Tensor
+    high: Tensor
+    confidence: float
+    pairs: int
+    metric: dict[str, tuple[float, float, float]]
+
+    def __str__(self) -> str:
+        runs = ", ".join(f"{name} {m:.3f} [{a:.3f}, {b:.3f}]" for name, (m, a, b) in self.metric.items())
+        return f"means over {self.pairs} pairs, {self.confidence:.0%} intervals: {runs}"
+
+
+def normalised(result: Attribution) -> Tensor:
+    """(batch, site, position): values / (M(clean) − M(corrupted)): 1 restores the metric wholly.
+
+    Raises PromptPairError where the metric is the same in both runs: there is nothing to be a share of.
+    """
+    _check(result)
+    change = result.score
+    equal = (change == 0).nonzero()[:, 0].tolist()
+    if equal:
+        value = float(_metric(result, "clean")[equal[0]])
+        raise PromptPairError(
+            f"the metric of pair {equal[0]} is {value:.6g} in both runs, so no effect is a share of its change; read "
+            ".values, or take prompts and answers that the model tells apart"
+        )
+    return result.values / change[:, None, None]
+
+
+def top(result: Attribution, k: int, index: int) -> list[Effect]:
+    """The k effects of largest size of pair `index`, strongest first; entries that were not measured left out."""
+    sites = _check(result)
+    if k < 1:
+        raise InputError(f"k = {k}: ask for at least one effect")
+    if not 0 <= index < len(result):
+        raise InputError(f"there is no pair {index}; the result has {len(result)}, 0 to {len(result) - 1}")
+    clean, corrupted = (texts[index] for texts in (result.token_texts or (), result.corrupted_texts or ()))
+    values = result.values[index, :, : len(clean)]
+    sizes = values.abs().nan_to_num(-1.0).flatten()
+    found = []
+    for place in sizes.topk(min(k, len(sizes))).indices.tolist():
+        site, position = divmod(place, len(clean))
+        if sizes[place] >= 0:
+            value = float(values[site, position])
+            found.append(Effect(sites[site], position, clean[position], corrupted[position], value))
+    return found
+
+
+def correlation(result: Attribution, other: Attribution, kind: str | None) -> dict[str, float]:
+    """Kind of site → Pearson's r over all pairs, sites of that kind and positions that both results have measured.
+
+    kind: this one alone. NaN where one of the two does not vary. Raises InputError for results of other pairs or
+    without a common site.
+    """
+    ours, theirs = _check(result), _check(other)
+    if len(result) != len(other) or result.provenance.input_hashes != other.provenance.input_hashes:
+        raise InputError("the two results are of different pairs; correlate results of the same ones")
+    places = {name: i for i, name in enumerate(theirs)}
+    common = [name for name in ours if name in places]
+    if not common:
+        raise InputError(f"the results have no site in common: {ours[0]} … and {theirs[0]} …")
+    kinds = list(dict.fromkeys(kind_of(name) for name in common))
+    if kind is not None and kind not in kinds:
+        raise UnknownName("kind of site", kind, kinds)
+    real = _positions(result)
+    return {each: _pearson(result, other, [n for n in common if kind_of(n) == each], places, real)
+            for each in (kinds if kind is None else [kind])}  # fmt: skip
+
+
+def mean(result: Attribution, confidence: float) -> MeanEffects:
+    """The mean over pairs and its bootstrap percentile interval (seeded): pairs are drawn with replacement.
+
+    Effects are as skewed as prompts are, which a t interval would not show. Raises InputError for a single pair, and
+    for pairs of different length, whose positions do not mean the same.
+    """
+    sites = _check(result)
+    if len(result) < 2:
+        raise InputError("one pair has no spread; explain several pairs to get means with intervals")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence {confidence} is not between 0 and 1")
+    lengths = {len(texts) for texts in result.token_texts or ()}
+    if len(lengths) > 1:
+        raise InputError(f"the pairs have {sorted(lengths)} tokens, so position i is not the same place in all of them")
+    values, low, high = _interval(result.values.double().flatten(1), confidence)
+    shape = result.values.shape[1:]
+    metric = {}
+    for name in ("clean", "corrupted"):
+        m, a, b = _interval(_metric(result, name).double()[:, None], confidence)
+        metric[name] = (float(m), float(a), float(b))
+    values, low, high = (t.reshape(shape).to(result.values.dtype) for t in (values, low, high))
+    return MeanEffects(sites, values, low, high, confidence, len(result), metric)
+
+
+def _interval(values: Tensor, confidence: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean, low, high) of each column of values (pairs, columns)."""
+    n = len(values)
+    drawn = torch.randint(n, (_DRAWS, n), generator=torch.Generator().manual_seed(0))
+    counts = torch.zeros(_DRAWS, n, dtype=values.dtype)
+    weights = counts.scatter_add_(1, drawn, torch.ones(_DRAWS, n, dtype=values.dtype)).to(values.device) / n
+    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=values.dtype, device=values.device)
+    columns = max(1, _MULTIPLIED_AT_ONCE // _DRAWS)
+    ends = [torch.quantile(weights @ part, tails, dim=0) for part in values.split(columns, 1)]
+    low, high = torch.cat(ends, 1)
+    return values.mean(0), low, high
+
+
+def _pearson(result: Attribution, other: Attribution, names: list[str], places: dict[str, int], real: Tensor) -> float:
+    own = {name: i for i, name in enumerate(_check(result))}
+    first = result.values[:, [own[name] for name in names]].double()
+    second = other.values[:, [places[name] for name in names]].double().to(first.device)
+    measured = real[:, None].to(first.device) & first.isfinite() & second.isfinite()
+    a, b = first[measured], second[measured]
+    if len(a) < 2:
+        return math.nan
+    a, b = a - a.mean(), b - b.mean()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 0 else math.nan
+
+
+def _positions(result: Attribution) -> Tensor:
+    """(batch, positions): where a token is, and no padding."""
+    lengths = torch.tensor([len(texts) for texts in result.token_texts or ()])
+    return torch.arange(result.values.shape[2])[None] < lengths[:, None]
+
+
+def _metric(result: Attribution, run: str) -> Tensor:
+    return (result.parts or {})[f"metric_{run}"]
+
+
+def _check(result: Attribution) -> tuple[str, ...]:
+    if result.kind != "sites" or result.sites is None:
+        raise InputError(f"a {result.kind} attribution has no sites; relp, attribution_patching and others find them")
+    return result.sites
