@@ -29,7 +29,7 @@ def _raised_in_backward(error: BaseException) -> bool:
 
 
 def _first_sentence(error: BaseException) -> str:
-    return str(error).split(". Hint", 1)[0]
+    return str(error).split("\n", 1)[0].split(". Hint", 1)[0].rstrip(".")
 
 
 @contextmanager
