@@ -13,7 +13,8 @@ from attrib.rules.bilinear import bilinear, elementwise, quotient, softmax
 from attrib.rules.elementwise import as_gradient
 from attrib.rules.engine import Call, Rules
 from attrib.rules.extremes import extreme, opened_extreme
-from attrib.rules.linear import Epsilon, fold_batch_norm
+from attrib.rules.layer import fold_batch_norm
+from attrib.rules.linear import Epsilon
 from attrib.rules.recurrent import recurrence
 from attrib.rules.rescale import rescale, rescale_max_pool
 from attrib.rules.trace import carries

@@ -18,7 +18,6 @@ from torch import Tensor
 from attrib.rules.affine import Affine, is_packed, packed
 from attrib.rules.engine import Engine
 from attrib.rules.layer import Bias, Computed, LinearRule, bias_within, book, book_added, wide_of
-from attrib.rules.layer import fold_batch_norm as fold_batch_norm
 from attrib.rules.stabiliser import Stabiliser
 
 
