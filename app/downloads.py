@@ -7,7 +7,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from app import answers
+from PIL import Image
+
+import attrib
+from app.answers import Answer, target_name, titled
 from attrib.render import (
     Display,
     Entry,
@@ -21,57 +24,72 @@ from attrib.render import (
     token_scales,
 )
 
+# ending -> what it is, of each method
+OF_METHOD = {"png": "picture", "safetensors": "values", "json": "provenance"}
+_SAVED = {"safetensors": "values.safetensors", "json": "attribution.json"}
 
-def write(answer: answers.Answer, display: Display, folder: str | Path) -> list[str]:
+
+def write(answer: Answer, display: Display, folder: str | Path) -> list[str]:
     """Write everything into a new folder inside `folder`; returns the zip, the page, each method's."""
     place = Path(tempfile.mkdtemp(dir=folder))
-    stem = "text" if answer.text is not None else _safe(answer.photo_name) or "photo"
-    entries = answers.titled(answer)
-    page = place / f"{stem}.html"
-    target = answers.target_name(answer)
-    given = {"photo": answer.photo_name} if answer.text is None else {"text": answer.text}
-    facts, title = {**given, "target": target}, f"Why {target}?"
-    page.write_text(standalone(entries, display, title=title, facts=facts), encoding="utf-8")
-    drawn = _pictures if answer.text is None else _texts
-    files = [page, *drawn(entries, display, place, stem), *_raw(entries, place, stem)]
-    whole = place / f"{stem}.zip"
+    files = [_page(answer, display, place)]
+    for ending in OF_METHOD:
+        files += [_of_method(answer, display, place, name, ending) for name in answer.results]
+    whole = place / f"{_stem(answer)}.zip"
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in files:
             archive.write(file, file.name)
     return [str(path) for path in (whole, *files)]
 
 
-def _pictures(entries: list[Entry], display: Display, place: Path, stem: str) -> list[Path]:
+def write_one(answer: Answer, display: Display, folder: str | Path, wanted: str) -> str:
+    """Write one file into a new folder inside `folder`. wanted: "zip", "html", or METHOD.ENDING of OF_METHOD."""
+    name, _, ending = wanted.rpartition(".")
+    if wanted == "zip":
+        return write(answer, display, folder)[0]
+    if wanted != "html" and (name not in answer.results or ending not in OF_METHOD):
+        raise attrib.InputError(f"there is no file {wanted[:60]!r} of this answer")
+    place = Path(tempfile.mkdtemp(dir=folder))
+    return str(_page(answer, display, place) if wanted == "html" else _of_method(answer, display, place, name, ending))
+
+
+def _page(answer: Answer, display: Display, place: Path) -> Path:
+    target = target_name(answer)
+    given = {"photo": answer.photo_name} if answer.text is None else {"text": answer.text}
+    facts, title = {**given, "target": target}, f"Why {target}?"
+    page = place / f"{_stem(answer)}.html"
+    page.write_text(standalone(titled(answer), display, title=title, facts=facts), encoding="utf-8")
+    return page
+
+
+def _of_method(answer: Answer, display: Display, place: Path, name: str, ending: str) -> Path:
+    path = place / f"{_stem(answer)}.{_safe(name)}.{ending}"
+    if ending == "png":
+        drawn = _picture if answer.text is None else _text
+        drawn(titled(answer), list(answer.results).index(name), display).save(path)
+        return path
+    with tempfile.TemporaryDirectory(dir=place) as saved:
+        answer.results[name].save(saved)
+        Path(saved, _SAVED[ending]).rename(path)
+    return path
+
+
+def _picture(entries: list[Entry], which: int, display: Display) -> Image.Image:
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in entries], display)
-    drawn = scales(maps, [e.attribution.signed for e in entries], display)
-    paths = []
-    for entry, values, scale in zip(entries, maps, drawn, strict=True):
-        pictures = entry.attribution.pictures
-        picture = over(values, scale, None if pictures is None else pictures[entry.sample], display, size=672)
-        paths.append(place / f"{stem}.{_safe(entry.attribution.method)}.png")
-        annotated(picture, scale, entry.name).save(paths[-1])
-    return paths
+    scale = scales(maps, [e.attribution.signed for e in entries], display)[which]
+    entry, pictures = entries[which], entries[which].attribution.pictures
+    photo = None if pictures is None else pictures[entry.sample]
+    return annotated(over(maps[which], scale, photo, display, size=672), scale, entry.name)
 
 
-def _texts(entries: list[Entry], display: Display, place: Path, stem: str) -> list[Path]:
-    drawn = token_scales([(e.attribution, e.sample) for e in entries], display)
-    paths = []
-    for entry, scale in zip(entries, drawn, strict=True):
-        paths.append(place / f"{stem}.{_safe(entry.attribution.method)}.png")
-        captioned(pieces(entry.attribution, entry.sample, display), scale, entry.name).save(paths[-1])
-    return paths
+def _text(entries: list[Entry], which: int, display: Display) -> Image.Image:
+    scale = token_scales([(e.attribution, e.sample) for e in entries], display)[which]
+    entry = entries[which]
+    return captioned(pieces(entry.attribution, entry.sample, display), scale, entry.name)
 
 
-def _raw(entries: list[Entry], place: Path, stem: str) -> list[Path]:
-    paths = []
-    for entry in entries:
-        with tempfile.TemporaryDirectory(dir=place) as saved:
-            entry.attribution.save(saved)
-            for name, ending in (("values.safetensors", "safetensors"), ("attribution.json", "json")):
-                path = place / f"{stem}.{_safe(entry.attribution.method)}.{ending}"
-                Path(saved, name).rename(path)
-                paths.append(path)
-    return paths
+def _stem(answer: Answer) -> str:
+    return "text" if answer.text is not None else _safe(answer.photo_name) or "photo"
 
 
 def _safe(name: str) -> str:

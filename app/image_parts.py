@@ -9,7 +9,8 @@ import gradio as gr
 from app import displays, markup
 from app.catalogue import Catalogue
 from app.displays import VIEWS
-from app.parts import CHOOSE, Parts, draw_keep, listed
+from app.model_choice import draw_model
+from app.parts import ACT, CHOOSE, Parts, draw_keep, listed
 from app.questions import VERSUS
 from attrib.render import HOW, PALETTES
 
@@ -22,10 +23,7 @@ def draw_photo(parts: Parts, catalogue: Catalogue) -> None:
     n["photo"] = photo_input("Photo: drop, paste or choose", height=300, elem_id="at-photo")
     with gr.Group(elem_id="at-examples-group"):
         n["examples"] = gr.HTML(markup.examples(), js_on_load=CHOOSE, elem_id="at-examples")
-    n["model"] = gr.Dropdown(
-        list(catalogue.of("image")), value=catalogue.of("image")[0], label="Model", elem_id="at-model",
-        filterable=False, visible=len(catalogue.of("image")) > 1,
-    )  # fmt: skip
+    draw_model(parts, catalogue, "at")
 
 
 def draw_target(parts: Parts, catalogue: Catalogue) -> None:
@@ -66,7 +64,7 @@ def draw_display(parts: Parts) -> None:
 def draw_results(parts: Parts) -> None:
     n = parts.named
     n["answer"] = gr.State(None, time_to_live=3600)
-    n["gallery"] = gr.HTML("", elem_id="at-gallery")
+    n["gallery"] = gr.HTML("", js_on_load=ACT, elem_id="at-gallery")
     n["slider"] = gr.ImageSlider(
         label="Excitation pullback: the photo before and after the ascent", visible=False, interactive=False,
         elem_id="at-slider", max_height=420, buttons=["fullscreen"],

@@ -13,11 +13,27 @@ from app import displays, links, markup, offers, predictions
 from app.catalogue import Catalogue
 from app.displays import VIEWS
 from app.image_parts import ASKED, SHOWN, draw_display, draw_photo, draw_results, draw_target, path_of
+from app.model_choice import connect_model, how_to_get
 from app.parts import RAW, SHOW_LINK, Parts, draw_methods
 from app.questions import Ask
-from app.running import PRIVATE, Reading, connect_display, connect_groups, connect_run, guarded, methods_of
+from app.running import (
+    PRIVATE,
+    UNCHANGED,
+    Reading,
+    Updates,
+    connect_display,
+    connect_downloads,
+    connect_groups,
+    connect_run,
+    guarded,
+    methods_of,
+    restored_methods,
+)
 from app.server import Server
 from attrib.render import Display
+
+BEGIN = "Choose a photo to begin."
+NOTHING = ("nothing", -1)
 
 
 def build(server: Server) -> None:
@@ -29,52 +45,69 @@ def build(server: Server) -> None:
             draw_target(parts, catalogue)
             draw_display(parts)
         with gr.Column(scale=7, min_width=320):
-            draw_methods(parts, "at", "Choose a photo to begin.")
+            draw_methods(parts, "at", BEGIN)
             draw_results(parts)
-    _connect_photo(parts, catalogue)
+    _connect_photo(server, parts)
     connect_groups(parts)
     reading = Reading(partial(_ask, parts), displays.image_display)
     connect_run(server, parts, reading, parts.slider)
-    connect_display(server, parts, reading)
+    connect_display(parts, reading)
+    connect_downloads(server, parts, reading)
     _connect_link(server.page, parts, catalogue)
 
 
-def _connect_photo(parts: Parts, catalogue: Catalogue) -> None:
-    shown = [parts.predicted, parts.predictions, parts.target, parts.versus, parts.status]
+def _connect_photo(server: Server, parts: Parts) -> None:
+    shown, inputs = _shown(parts), [parts.photo, parts.model]
 
-    def predict(payload: Any, model: str) -> tuple[Any, ...]:
-        photo = path_of(payload)
-        if not photo:
-            return [], markup.bars([], None), gr.skip(), gr.skip(), markup.status("Choose a photo to begin.")
-        try:
-            found = predictions.predict(catalogue, photo, model)
-        except attrib.AttribError as error:
-            return [], markup.bars([], None), gr.update(value=None), gr.skip(), markup.status(str(error), "error")
-        classes = predictions.class_choices(catalogue, model)
-        top = found[0]["index"]
-        return (
-            found,
-            markup.bars(found, top),
-            gr.update(choices=classes, value=top),
-            gr.update(choices=[("nothing", -1), *classes], value=-1),
-            markup.status("Choose a target and methods, then press Explain."),
-        )
+    def predicted(payload: Any, model: str) -> Updates:
+        return _predicted(parts, server.catalogue, path_of(payload), model)
 
-    inputs = [parts.photo, parts.model]
-    parts.photo.input(guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
-    parts.model.input(guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
+    predict = guarded(predicted, parts.predictions)
+    parts.photo.input(predict, inputs, shown, **RAW, **PRIVATE)
+    connect_model(server, parts, predict, inputs, shown, **RAW)
 
     def take_example(event: gr.EventData) -> Any:
         return list(offers.example_photos().values())[int(event.index)]
 
     taken = parts.examples.click(take_example, None, parts.photo, **PRIVATE)
-    taken.then(guarded(predict, shown, 4), inputs, shown, **RAW, **PRIVATE)
+    taken.then(predict, inputs, shown, **RAW, **PRIVATE)
 
     def choose(event: gr.EventData, found: list[dict[str, Any]]) -> Any:
         return int(event.index), markup.bars(found, int(event.index))
 
     parts.predictions.click(choose, parts.predicted, [parts.target, parts.predictions], **PRIVATE)
     parts.target.input(markup.bars, [parts.predicted, parts.target], parts.predictions, **PRIVATE)
+
+
+def _shown(parts: Parts) -> list[Any]:
+    return [parts.photo, parts.predicted, parts.predictions, parts.target, parts.versus, parts.status, parts.fetch]
+
+
+def _predicted(parts: Parts, catalogue: Catalogue, photo: str, model: str) -> Updates:
+    """What follows from a photo and a model: predictions to choose from, or what is wrong."""
+    missing = catalogue.missing(model)
+    updates = {parts.predicted: [], parts.target: gr.update(value=None), parts.fetch: gr.update(visible=missing),
+               parts.status: markup.status(BEGIN)}  # fmt: skip
+    if missing:
+        return updates | {parts.predictions: markup.status(how_to_get(model), "error")}
+    try:
+        classes = predictions.class_choices(catalogue, model)
+        updates[parts.versus] = gr.update(choices=[NOTHING, *classes], value=NOTHING[1])
+        if not photo:
+            return updates | {parts.predictions: markup.bars([], None), parts.target: gr.update(choices=classes)}
+    except attrib.AttribError as error:
+        return updates | {parts.predictions: markup.status(str(error), "error")}
+    try:
+        found = predictions.predict(catalogue, photo, model)
+    except attrib.AttribError as error:  # the photo cannot be shown either
+        return updates | {parts.photo: None, parts.predictions: markup.status(str(error), "error")}
+    top = found[0]["index"]
+    return updates | {
+        parts.predicted: found,
+        parts.predictions: markup.bars(found, top),
+        parts.target: gr.update(choices=classes, value=top),
+        parts.status: markup.status("Choose a target and methods, then press Explain."),
+    }
 
 
 def _connect_link(page: gr.Blocks, parts: Parts, catalogue: Catalogue) -> None:
@@ -87,51 +120,42 @@ def _connect_link(page: gr.Blocks, parts: Parts, catalogue: Catalogue) -> None:
     ).then(lambda: gr.update(visible=True), None, parts.link, queue=False, **PRIVATE)
 
     outputs = [
-        parts.photo, parts.model, parts.methods, parts.predicted, parts.predictions, parts.target, parts.versus,
-        parts.versus_by, *parts.display, parts.status, parts.compare_box, parts.settings_box, *parts.flat,
-        *parts.groups.values(),
+        *_shown(parts), parts.model, parts.methods, parts.versus_by, *parts.display, parts.compare_box,
+        parts.settings_box, *parts.flat, *parts.groups.values(),
     ]  # fmt: skip
 
-    def restore(request: gr.Request) -> list[Any]:
+    def restore(request: gr.Request) -> Updates:
         query = dict(request.query_params)
         if query.get("tab", "image") != "image":  # not ours
-            return [gr.skip()] * len(outputs)
-        view, problems = links.from_query(query, catalogue.of("image"))
+            return UNCHANGED
+        view, problems = links.from_query(query, catalogue)
         if view == links.View() and not problems:  # a visitor may have been quicker than this event
-            return [gr.skip()] * len(outputs)
+            return UNCHANGED
         return _restored(parts, catalogue, view, problems)
 
     page.load(restore, None, outputs, **PRIVATE)
 
 
-def _restored(parts: Parts, catalogue: Catalogue, view: links.View, problems: list[str]) -> list[Any]:
+def _restored(parts: Parts, catalogue: Catalogue, view: links.View, problems: list[str]) -> Updates:
     model = view.model or catalogue.of("image")[0]
     photo = offers.example_photos().get(view.photo or "")
-    found: list[dict[str, Any]] = []
-    classes: list[tuple[str, int]] = []
-    try:
-        classes = predictions.class_choices(catalogue, model)
-        found = predictions.predict(catalogue, photo, model) if photo else []
-    except attrib.AttribError as error:
-        problems = [*problems, str(error)]
+    updates = _predicted(parts, catalogue, photo or "", model)
+    classes = (updates.get(parts.versus) or {}).get("choices", [NOTHING])[1:]
     target, versus = (_offered(index, classes, problems) for index in (view.target, view.versus))
-    target = target if target is not None else (found[0]["index"] if found else None)
-    methods = list(view.methods) or offers.preselected()
-    hint = "Press Explain." if photo else "Choose a photo to begin."
-    status = markup.status(" ".join(problems), "error") if problems else markup.status(hint)
-    display = view.display
-    values = [
-        view.settings.get(name, {}).get(control.name, control.shown)
-        for name in parts.settings
-        for control in offers.controls_of("image", name)
-    ]
-    return [
-        photo, model, methods, found, markup.bars(found, target), gr.update(choices=classes, value=target),
-        gr.update(choices=[("nothing", -1), *classes], value=-1 if versus is None else versus), view.versus_by,
-        display.opacity, display.palette, display.how, display.percentile, VIEWS[display.raw],
-        display.blur, status, gr.update(open=versus is not None), gr.update(open=bool(view.settings)),
-        *values, *[gr.update(visible=name in methods, open=bool(view.settings.get(name))) for name in parts.groups],
-    ]  # fmt: skip
+    if target is not None:
+        updates[parts.target] = gr.update(choices=classes, value=target)
+        updates[parts.predictions] = markup.bars(updates[parts.predicted], target)
+    if versus is not None:
+        updates[parts.versus] = gr.update(choices=[NOTHING, *classes], value=versus)
+    if problems:
+        updates[parts.status] = markup.status(" ".join(problems), "error")
+    shown = view.display
+    values = (shown.opacity, shown.palette, shown.how, shown.percentile, VIEWS[shown.raw], shown.blur)
+    return {
+        parts.photo: photo, **updates, **restored_methods(parts, view.methods, view.settings), parts.model: model,
+        parts.versus_by: view.versus_by, parts.compare_box: gr.update(open=versus is not None),
+        **dict(zip(parts.display, values, strict=True)),
+    }  # fmt: skip
 
 
 def _offered(index: int | None, classes: list[tuple[str, int]], problems: list[str]) -> int | None:

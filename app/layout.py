@@ -9,9 +9,11 @@ import gradio as gr
 
 from app import api, image_api, image_tab, text_api, text_tab
 from app.catalogue import Catalogue
+from app.running import sessions_of
 from app.runs import Runs
 from app.server import Server
 from app.settings import Settings
+from attrib.models import SOURCES, models
 
 TITLE = "attrib: why did the network see that?"
 _SAYS = {
@@ -41,7 +43,7 @@ TABS = (
 
 def build(settings: Settings, folder: str) -> gr.Blocks:
     """The whole app; `folder` is where files to download are written."""
-    catalogue, runs = Catalogue(settings.models), Runs(settings.timeout)
+    catalogue, runs = Catalogue(settings.models or usual_models(settings)), Runs(settings.timeout)
     kinds = tuple(kind for kind in ("image", "text") if catalogue.of(kind))
     shown = [tab for tab in TABS if tab.kind in kinds]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
@@ -59,10 +61,16 @@ def build(settings: Settings, folder: str) -> gr.Blocks:
     return page
 
 
+def usual_models(settings: Settings) -> tuple[str, ...]:
+    """Strangers may make the server load what it knows; who sits at it may load anything."""
+    return (*models(), *(f"{prefix}:*" for prefix in SOURCES if settings.is_local))
+
+
 def _stop_when_closed(runs: Runs) -> Callable[..., None]:
     """A tab of the browser that is closed stops its run."""
 
     def stop(request: gr.Request) -> None:
-        runs.cancel(request.session_hash or "")
+        for session in sessions_of(request):
+            runs.cancel(session)
 
     return stop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -50,7 +50,7 @@ def to_query(view: View) -> str:
     return urlencode({name: value for name, value in pairs.items() if value is not None})
 
 
-def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[View, list[str]]:
+def from_query(query: Mapping[str, str], models: Container[str]) -> tuple[View, list[str]]:
     """The view of a link, and one sentence for each part of it that this server does not know."""
     problems: list[str] = []
 

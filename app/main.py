@@ -30,8 +30,8 @@ def main() -> None:
 
 def serve(settings: Settings, *, wait: bool = True) -> Any:
     """Start the server with gradio's unsafe defaults off; returns the page (stop it with `.close()`)."""
-    folder = cache_folder(settings)
-    from app import layout, theme  # after cache_folder: gradio reads its folder while it is imported
+    folder = upload_folder(settings)
+    from app import layout, theme  # after upload_folder: gradio reads its folder while it is imported
 
     page = layout.build(settings, folder)
     page.launch(
@@ -61,11 +61,11 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
     return page
 
 
-def cache_folder(settings: Settings) -> str:
+def upload_folder(settings: Settings) -> str:
     """The folder for uploads and files to download: private, and emptied when the process ends."""
-    if settings.cache is not None:
-        os.makedirs(settings.cache, mode=0o700, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="attrib-app-", dir=settings.cache)
+    if settings.uploads is not None:
+        os.makedirs(settings.uploads, mode=0o700, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="attrib-app-", dir=settings.uploads)
     os.environ["GRADIO_TEMP_DIR"] = folder
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -10,7 +11,8 @@ from PIL import Image, ImageOps
 import attrib
 from app import answers, offers
 from app.answers import Answer
-from attrib.render import Display, cards, readable
+from app.downloads import OF_METHOD
+from attrib.render import Display, Entry, cards, readable
 from attrib.render.html import embedded
 
 
@@ -69,4 +71,11 @@ def gallery(answer: Answer, display: Display) -> str:
         for name, message in answer.failures.items()
     )
     heading = f"<h2>Why {html.escape(answers.target_name(answer))}?</h2>" if answer.results else ""
-    return inert(heading + failures + (cards(answers.titled(answer), display) if answer.results else ""))
+    return inert(heading + failures + (cards(_with_buttons(answer), display) if answer.results else ""))
+
+
+def _with_buttons(answer: Answer) -> list[Entry]:
+    return [
+        replace(entry, actions=tuple((f"{name}.{ending}", label) for ending, label in OF_METHOD.items()))
+        for name, entry in zip(answer.results, answers.titled(answer), strict=True)
+    ]

@@ -19,6 +19,19 @@ CHOOSE = """element.addEventListener('click', event => {
   if (button) trigger('click', {index: Number(button.dataset.index)});
 });"""
 
+# a button in a card: what it tells is read from the event
+ACT = """element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-action]');
+  if (button) trigger('click', {action: button.dataset.action});
+});"""
+
+# what a handler has written is saved without a second click
+SAVE = """(file) => {
+  if (!file) return;
+  const link = document.createElement('a');
+  link.href = file.url; link.download = file.orig_name || ''; link.click();
+}"""
+
 SHOW_LINK = """(query) => {
   history.replaceState(null, '', query ? '?' + query : location.pathname);
   return location.href;
@@ -86,12 +99,10 @@ def draw_keep(parts: Parts, prefix: str, link: str) -> None:
     """Downloads and the link; `link` says what it holds."""
     n = parts.named
     with gr.Row(visible=False) as keep:
-        n["prepare"] = gr.Button("Prepare files to download", elem_id=f"{prefix}-prepare", size="md")
+        n["zip"] = gr.Button("Download everything (zip)", elem_id=f"{prefix}-zip", size="md")
+        n["html"] = gr.Button("Download the page (HTML)", elem_id=f"{prefix}-html", size="md")
         n["share"] = gr.Button("Link to these settings", elem_id=f"{prefix}-share", size="md")
-    n["keep"] = keep
-    n["files"] = gr.File(
-        label="Files", file_count="multiple", interactive=False, visible=False, elem_id=f"{prefix}-files"
-    )
+    n["keep"], n["file"] = keep, gr.File(visible=False)
     n["query"] = gr.Textbox(visible=False)
     n["link"] = gr.Textbox(label=link, visible=False, interactive=False, buttons=["copy"], elem_id=f"{prefix}-link")
 

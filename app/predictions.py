@@ -12,8 +12,9 @@ from attrib.render import readable
 
 def predict(catalogue: Catalogue, photo: str | None, model: str, k: int = 5) -> list[dict[str, Any]]:
     """The k most probable classes: index, label, probability. Raises attrib's errors without the server's paths."""
+    loaded = of_kind(catalogue, model, "image")
     with WithoutPaths(photo):
-        found = catalogue[model].predict(given(photo), k=k)[0]
+        found = loaded.predict(given(photo), k=k)[0]
     return [_plain(p) for p in found]
 
 
@@ -30,7 +31,8 @@ def _plain(p: Any) -> dict[str, Any]:
 
 def class_choices(catalogue: Catalogue, model: str) -> list[tuple[str, int]]:
     """(text, index) of every class, for a searchable list."""
-    return [(f"{label} ({index})", index) for index, label in enumerate(catalogue[model].labels or ())]
+    labels = of_kind(catalogue, model, "image").labels or ()
+    return [(f"{label} ({index})", index) for index, label in enumerate(labels)]
 
 
 def text_choices(catalogue: Catalogue, model: str, found: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:

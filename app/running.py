@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
 
 import attrib
-from app import answers, controls, displays, downloads, explaining, markup
+from app import answers, controls, displays, downloads, explaining, markup, offers
 from app.answers import Answer
-from app.parts import RAW, Parts
+from app.parts import RAW, SAVE, Parts
 from app.questions import Ask
 from app.server import Server
 from attrib.render import Display
@@ -27,6 +27,7 @@ HEAVY = "explanations"  # one queue for the buttons and the API
 UNEXPECTED = "Something failed for a reason that is not yours; the server's log has it."
 
 Updates = dict[Any, Any]  # component -> its new value
+UNCHANGED: Updates = gr.skip()
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class Reading:
 def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = None) -> None:
     """The Explain and Cancel buttons of a tab. slider: shows the photo before and after an ascent."""
     runs = server.runs
-    hidden = [parts.display_box, parts.keep, parts.files, *([slider] if slider is not None else [])]
+    hidden = [parts.display_box, parts.keep, *([slider] if slider is not None else [])]
     outputs = [parts.answer, parts.gallery, parts.status, parts.explain, parts.cancel, *hidden]
 
     def explain(request: gr.Request, *values: Any) -> Iterator[Updates]:
-        session = request.session_hash or ""
+        session, _ = sessions_of(request)
         run = runs.begin(session)
         shown, display, drawn = Answer(), displays.USUAL, 0.0
         try:
@@ -74,14 +75,19 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
     )  # fmt: skip
 
     def cancel(request: gr.Request) -> Any:
-        running = runs.cancel(request.session_hash or "")
-        return markup.status("Stopping after the current step …" if running else "Nothing is running.")
+        running = [runs.cancel(session) for session in sessions_of(request)]
+        return markup.status("Stopping after the current step …" if any(running) else "Nothing is running.")
 
     parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
 
 
-def connect_display(server: Server, parts: Parts, reading: Reading) -> None:
-    """The display's controls redraw without computing; the button writes the files."""
+def sessions_of(request: gr.Request) -> tuple[str, str]:
+    """The names of a browser tab's run, and of what it fetches."""
+    return f"{request.session_hash}", f"fetch:{request.session_hash}"
+
+
+def connect_display(parts: Parts, reading: Reading) -> None:
+    """The display's controls redraw without computing."""
 
     def redraw(answer: Answer | None, *display: Any) -> Any:
         return gr.skip() if answer is None else markup.gallery(answer, reading.display(*display))
@@ -93,12 +99,23 @@ def connect_display(server: Server, parts: Parts, reading: Reading) -> None:
         if isinstance(component, gr.Slider):  # arrow keys and the number box do not release
             component.change(redraw, inputs, parts.gallery, **how)
 
-    def prepare(answer: Answer | None, *display: Any) -> Any:
+
+def connect_downloads(server: Server, parts: Parts, reading: Reading) -> None:
+    """One click saves one file, written as the display stands."""
+
+    def write(wanted: str, answer: Answer | None, *display: Any) -> str:
         if answer is None or not answer.results:
             raise gr.Error("There is nothing to download yet; press Explain first.", print_exception=False)
-        return gr.update(value=downloads.write(answer, reading.display(*display), server.folder), visible=True)
+        return downloads.write_one(answer, reading.display(*display), server.folder, wanted)
 
-    parts.prepare.click(prepare, inputs, parts.files, api_visibility="private", show_progress="minimal")
+    def of_card(event: gr.EventData, *values: Any) -> str:
+        return write(str(event.action), *values)
+
+    inputs, how = [parts.answer, *parts.display], {"api_visibility": "private", "show_progress": "hidden"}
+    for button, handler in (
+        (parts.zip, partial(write, "zip")), (parts.html, partial(write, "html")), (parts.gallery, of_card),
+    ):  # fmt: skip
+        button.click(handler, inputs, parts.file, **how).success(None, parts.file, None, js=SAVE, **how)
 
 
 def connect_groups(parts: Parts) -> None:
@@ -108,6 +125,17 @@ def connect_groups(parts: Parts) -> None:
         return [gr.update(visible=name in chosen) for name in parts.groups]
 
     parts.methods.change(show_groups, parts.methods, list(parts.groups.values()), queue=False, **PRIVATE)
+
+
+def restored_methods(parts: Parts, chosen: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> Updates:
+    """Updates that show these methods as chosen (none: the usual ones) with these settings."""
+    chosen = list(chosen) or offers.preselected(parts.kind)
+    updates = {parts.methods: chosen, parts.settings_box: gr.update(open=bool(settings))}
+    for name, components in parts.settings.items():
+        updates[parts.groups[name]] = gr.update(visible=name in chosen, open=bool(settings.get(name)))
+        for control, component in zip(offers.controls_of(parts.kind, name), components, strict=True):
+            updates[component] = settings.get(name, {}).get(control.name, control.shown)
+    return updates
 
 
 def methods_of(parts: Parts, chosen: Sequence[str], flat: Sequence[Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
@@ -122,16 +150,16 @@ def methods_of(parts: Parts, chosen: Sequence[str], flat: Sequence[Any]) -> tupl
     return tuple(methods)
 
 
-def guarded(handler: Callable[..., Any], outputs: list[Any], status: int) -> Callable[..., Any]:
-    """An unexpected exception becomes a sentence in the status, not a page of Python."""
+def guarded(handler: Callable[..., Updates], said: Any) -> Callable[..., Updates]:
+    """An unexpected exception becomes a sentence in `said`, not a page of Python."""
 
     @wraps(handler)
-    def guarded_handler(*values: Any) -> Any:
+    def guarded_handler(*values: Any) -> Updates:
         try:
             return handler(*values)
         except Exception:
             log.exception("a handler failed")
-            return tuple(markup.status(UNEXPECTED, "error") if i == status else gr.skip() for i in range(len(outputs)))
+            return {said: markup.status(UNEXPECTED, "error")}
 
     return guarded_handler
 

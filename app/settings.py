@@ -8,8 +8,10 @@
 | ATTRIB_MAX_UPLOAD | largest upload, in MB | 20 |
 | ATTRIB_CONCURRENCY | explanations that run at the same time | 1 |
 | ATTRIB_QUEUE | explanations that may wait; one more is told that the app is busy | 16 |
-| ATTRIB_MODELS | models on offer, separated by commas, the first one preselected | all that run offline |
-| ATTRIB_CACHE | folder for uploads and files to download; emptied at the end | a temporary folder |
+| ATTRIB_MODELS | models on offer, separated by commas, the first one preselected; `hf:*`, `hf:/models/*`, `timm:*`: \
+every name that begins so may be typed, and is then loaded from that hub or folder | all that attrib knows by name; \
+at a loopback address also `torchvision:*`, `timm:*` and `hf:*` |
+| ATTRIB_UPLOADS | folder for uploads and files to download; emptied at the end | a temporary folder |
 | ATTRIB_TIMEOUT | seconds after which one run is stopped | 600 |
 | ATTRIB_SESSIONS | browser tabs whose last results are kept in memory | 20 |
 """
@@ -36,9 +38,14 @@ class Settings:
     concurrency: int = 1
     queue: int = 16
     models: tuple[str, ...] = ()
-    cache: str | None = None
+    uploads: str | None = None
     timeout: float = 600.0  # seconds
     sessions: int = 20
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody but users of this machine reaches the server."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -51,8 +58,8 @@ class Settings:
             max_upload=_whole(env, "ATTRIB_MAX_UPLOAD", cls.max_upload, 1, 1000),
             concurrency=_whole(env, "ATTRIB_CONCURRENCY", cls.concurrency, 1, 64),
             queue=_whole(env, "ATTRIB_QUEUE", cls.queue, 1, 10_000),
-            models=_names(env.get("ATTRIB_MODELS", "")),
-            cache=env.get("ATTRIB_CACHE", "").strip() or None,
+            models=_models(env.get("ATTRIB_MODELS", "")),
+            uploads=env.get("ATTRIB_UPLOADS", "").strip() or None,
             timeout=_whole(env, "ATTRIB_TIMEOUT", int(cls.timeout), 1, 86_400),
             sessions=_whole(env, "ATTRIB_SESSIONS", cls.sessions, 1, 10_000),
         )
@@ -73,6 +80,16 @@ def _whole(env: Mapping[str, str], name: str, default: int, low: int, high: int)
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _models(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    for name in names:
+        if "*" in name[:-1] or (name.endswith("*") and not name.partition(":")[1]):
+            raise SettingsError(f"ATTRIB_MODELS: {name!r}: a pattern is a hub and the beginning of a name, as hf:*")
+    if names and all(name.endswith("*") for name in names):
+        raise SettingsError(f"ATTRIB_MODELS={text!r}: name at least one model beside the patterns")
+    return names
 
 
 def _pairs(text: str) -> tuple[tuple[str, str], ...]:

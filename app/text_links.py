@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -47,7 +47,7 @@ def to_query(view: TextView) -> str:
     return urlencode({k: v for k, v in pairs.items() if v is not None}, errors="replace")
 
 
-def from_query(query: Mapping[str, str], models: tuple[str, ...]) -> tuple[TextView, list[str]]:
+def from_query(query: Mapping[str, str], models: Container[str]) -> tuple[TextView, list[str]]:
     """The view of a link, and one sentence for each part of it that this server does not know."""
     problems: list[str] = []
 

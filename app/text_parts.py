@@ -7,6 +7,7 @@ import gradio as gr
 from app import markup
 from app.catalogue import Catalogue
 from app.displays import TEXT_SCALES, USUAL_TEXT
+from app.model_choice import draw_model
 from app.parts import CHOOSE, Parts, listed
 from attrib.render import PALETTES
 
@@ -18,14 +19,13 @@ BEGIN = "Write or paste a text, or take an example."
 
 
 def draw_text(parts: Parts, catalogue: Catalogue) -> None:
-    n, names = parts.named, list(catalogue.of("text"))
+    n = parts.named
     n["text"] = gr.Textbox(
         label="Text: write or paste", lines=4, max_lines=14, elem_id="tx-text", placeholder="Not bad at all …"
     )
     with gr.Accordion("Examples", open=True, elem_id="tx-examples-box"):
         n["examples"] = gr.HTML(markup.example_texts(), js_on_load=CHOOSE, elem_id="tx-examples")
-    n["model"] = gr.Dropdown(names, value=names[0], label="Model", elem_id="tx-model", filterable=False)
-    n["fetch"] = gr.Button("Fetch this model", elem_id="tx-fetch", visible=catalogue.missing(names[0]))
+    draw_model(parts, catalogue, "tx")
 
 
 def draw_target(parts: Parts) -> None:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
 import attrib
-from app import fetching, links, markup, offers, predictions, text_links
+from app import links, markup, predictions, text_links
 from app.catalogue import Catalogue
 from app.displays import text_display
+from app.model_choice import connect_model, how_to_get
 from app.offers import EXAMPLE_TEXTS
-from app.parts import SHOW_LINK, Parts, draw_keep, draw_methods
+from app.parts import ACT, SHOW_LINK, Parts, draw_keep, draw_methods
 from app.questions import Ask
-from app.running import PRIVATE, Reading, connect_display, connect_groups, connect_run, guarded, methods_of
-from app.runs import Runs
+from app.running import (
+    PRIVATE,
+    UNCHANGED,
+    Reading,
+    Updates,
+    connect_display,
+    connect_downloads,
+    connect_groups,
+    connect_run,
+    guarded,
+    methods_of,
+    restored_methods,
+)
 from app.server import Server
 from app.text_parts import ASKED, BEGIN, EMPTY, NOTHING, SHOWN, draw_display, draw_target, draw_text
-from attrib.models import MODELS
 from attrib.render import Display
 
 
@@ -34,24 +45,22 @@ def build(server: Server) -> None:
             draw_methods(parts, "tx", BEGIN)
             draw_display(parts)
             parts.named["answer"] = gr.State(None, time_to_live=3600)
-            parts.named["gallery"] = gr.HTML("", elem_id="tx-gallery")
+            parts.named["gallery"] = gr.HTML("", js_on_load=ACT, elem_id="tx-gallery")
             draw_keep(parts, "tx", f"Link (your text is part of it, up to {text_links.LONGEST} characters)")
-    _connect_text(parts, catalogue)
-    _connect_fetch(parts, catalogue, server.runs)
+    _connect_text(server, parts)
     connect_groups(parts)
     reading = Reading(partial(_ask, parts), text_display)
     connect_run(server, parts, reading)
-    connect_display(server, parts, reading)
+    connect_display(parts, reading)
+    connect_downloads(server, parts, reading)
     _connect_link(server.page, server.tabs, parts, catalogue)
 
 
-def _connect_text(parts: Parts, catalogue: Catalogue) -> None:
-    shown = [parts.predicted, parts.predictions, parts.target, parts.versus, parts.status, parts.fetch]
-    inputs = [parts.text, parts.model]
-    predict = guarded(partial(_predicted, catalogue), shown, 4)
-    often = {**PRIVATE, "trigger_mode": "always_last"}
-    parts.text.input(predict, inputs, shown, **often)
-    parts.model.input(predict, inputs, shown, **often)
+def _connect_text(server: Server, parts: Parts) -> None:
+    shown, inputs, catalogue = _shown(parts), [parts.text, parts.model], server.catalogue
+    predict = guarded(partial(_predicted, parts, catalogue), parts.predictions)
+    parts.text.input(predict, inputs, shown, trigger_mode="always_last", **PRIVATE)
+    connect_model(server, parts, predict, inputs, shown)
 
     def take_example(event: gr.EventData, model: str) -> tuple[str, str]:
         text, suited = EXAMPLE_TEXTS[int(event.index)]
@@ -70,60 +79,32 @@ def _connect_text(parts: Parts, catalogue: Catalogue) -> None:
     )  # fmt: skip
 
 
-def _predicted(catalogue: Catalogue, text: str | None, model: str) -> tuple[Any, ...]:
-    """Updates of: predicted, predictions, target, versus, status, fetch."""
+def _shown(parts: Parts) -> list[Any]:
+    return [parts.predicted, parts.predictions, parts.target, parts.versus, parts.status, parts.fetch]
+
+
+def _predicted(parts: Parts, catalogue: Catalogue, text: str | None, model: str) -> Updates:
+    """What follows from a text and a model: predictions to choose from, or what is wrong."""
     missing = catalogue.missing(model)
-    none: tuple[Any, ...] = ([], markup.bars([], None, EMPTY), gr.update(value=None), gr.skip())
+    updates = {parts.predicted: [], parts.target: gr.update(value=None), parts.fetch: gr.update(visible=missing),
+               parts.status: markup.status(BEGIN)}  # fmt: skip
     if missing:
-        return *none, markup.status(_how_to_get(model), "error"), gr.update(visible=True)
-    hidden = gr.update(visible=False)
+        return updates | {parts.predictions: markup.status(how_to_get(model), "error")}
     if not (text or "").strip():
-        return *none, markup.status(BEGIN), hidden
+        return updates | {parts.predictions: markup.bars([], None, EMPTY)}
     try:
         found = predictions.predict_text(catalogue, text or "", model)
         choices = predictions.text_choices(catalogue, model, found)
-    except attrib.ModelUnavailable as error:
-        return *none, markup.status(str(error), "error"), gr.update(visible=True)
     except attrib.AttribError as error:
-        return *none, markup.status(str(error), "error"), hidden
+        return updates | {parts.predictions: markup.status(str(error), "error")}
     top = found[0]["index"]
-    return (
-        found, markup.bars(found, top, EMPTY), gr.update(choices=choices, value=top),
-        gr.update(choices=[NOTHING, *choices], value=-1),
-        markup.status("Choose a target and methods, then press Explain."), hidden,
-    )  # fmt: skip
-
-
-def _how_to_get(name: str) -> str:
-    size = f" ({MODELS[name].size / 1e6:.0f} MB)" if name in MODELS else ""
-    return (
-        f"{name} is not on this machine yet. Press “Fetch this model”{size}, or run: attrib models pull {name}; "
-        "either needs a network once."
-    )
-
-
-def _connect_fetch(parts: Parts, catalogue: Catalogue, runs: Runs) -> None:
-    shown = [parts.predicted, parts.predictions, parts.target, parts.versus, parts.status, parts.fetch]
-
-    def fetch(request: gr.Request, name: str) -> Iterator[tuple[Any, Any]]:
-        session = f"fetch:{request.session_hash}"
-        run = runs.begin(session)
-        try:
-            for fraction, message in fetching.fetch(catalogue, name, run):
-                yield markup.status(message, "busy", fraction), gr.update(interactive=False)
-            yield markup.status(f"{name} is ready.", "done"), gr.update(visible=False, interactive=True)
-        except attrib.AttribError as error:
-            yield markup.status(str(error), "error"), gr.update(visible=True, interactive=True)
-        finally:
-            runs.end(session, run)
-
-    event = parts.fetch.click(fetch, parts.model, [parts.status, parts.fetch], trigger_mode="once", **PRIVATE)
-    event.then(guarded(partial(_after_fetch, catalogue), shown, 4), [parts.text, parts.model], shown, **PRIVATE)
-
-
-def _after_fetch(catalogue: Catalogue, text: str | None, model: str) -> tuple[Any, ...]:
-    """The prediction, unless the fetch failed: then its message stays."""
-    return (gr.skip(),) * 6 if catalogue.missing(model) else _predicted(catalogue, text, model)
+    return updates | {
+        parts.predicted: found,
+        parts.predictions: markup.bars(found, top, EMPTY),
+        parts.target: gr.update(choices=choices, value=top),
+        parts.versus: gr.update(choices=[NOTHING, *choices], value=NOTHING[1]),
+        parts.status: markup.status("Choose a target and methods, then press Explain."),
+    }
 
 
 def _connect_link(page: gr.Blocks, tabs: gr.Tabs, parts: Parts, catalogue: Catalogue) -> None:
@@ -138,42 +119,36 @@ def _connect_link(page: gr.Blocks, tabs: gr.Tabs, parts: Parts, catalogue: Catal
 
     outputs = [
         tabs, parts.text, parts.model, parts.methods, *parts.display, parts.settings_box, *parts.flat,
-        *parts.groups.values(), parts.predicted, parts.predictions, parts.target, parts.versus, parts.status,
-        parts.fetch,
+        *parts.groups.values(), *_shown(parts),
     ]  # fmt: skip
 
-    def restore(request: gr.Request) -> list[Any]:
+    def restore(request: gr.Request) -> Updates:
         asked = dict(request.query_params)
         if asked.get("tab") != "text":
-            return [gr.skip()] * len(outputs)
-        view, problems = text_links.from_query(asked, catalogue.of("text"))
-        return _restored(parts, catalogue, view, problems)
+            return UNCHANGED
+        view, problems = text_links.from_query(asked, catalogue)
+        return {tabs: gr.update(selected="text"), **_restored(parts, catalogue, view, problems)}
 
     page.load(restore, None, outputs, **PRIVATE)
 
 
-def _restored(parts: Parts, catalogue: Catalogue, view: text_links.TextView, problems: list[str]) -> list[Any]:
+def _restored(parts: Parts, catalogue: Catalogue, view: text_links.TextView, problems: list[str]) -> Updates:
     model = view.model or catalogue.of("text")[0]
-    methods = list(view.methods) or offers.preselected("text")
-    found, bars, target, versus, status, fetch = _predicted(catalogue, view.text, model)
+    updates = _predicted(parts, catalogue, view.text, model)
+    found = updates[parts.predicted]
+    for name, component in ((view.target, parts.target), (view.versus, parts.versus)):
+        if found and name is not None:
+            updates[component] = gr.update(choices=updates[component]["choices"], value=name)
     if found and view.target is not None:
-        target = gr.update(choices=target["choices"], value=view.target)
-        bars = markup.bars(found, view.target, EMPTY)
-    if found and view.versus is not None:
-        versus = gr.update(choices=versus["choices"], value=view.versus)
+        updates[parts.predictions] = markup.bars(found, view.target, EMPTY)
     if problems:
-        status = markup.status(" ".join(problems), "error")
-    values = [
-        view.settings.get(name, {}).get(control.name, control.shown)
-        for name in parts.settings
-        for control in offers.controls_of("text", name)
-    ]
+        updates[parts.status] = markup.status(" ".join(problems), "error")
     shown = view.display
-    groups = [gr.update(visible=name in methods, open=bool(view.settings.get(name))) for name in parts.groups]
-    return [
-        gr.update(selected="text"), view.text, model, methods, shown.part, shown.whole_words, shown.how, shown.palette,
-        gr.update(open=bool(view.settings)), *values, *groups, found, bars, target, versus, status, fetch,
-    ]  # fmt: skip
+    values = (shown.part, shown.whole_words, shown.how, shown.palette)
+    return {
+        **updates, **restored_methods(parts, view.methods, view.settings), parts.text: view.text, parts.model: model,
+        **dict(zip(parts.display, values, strict=True)),
+    }  # fmt: skip
 
 
 def _ask(parts: Parts, values: Sequence[Any]) -> Ask:

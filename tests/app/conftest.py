@@ -52,7 +52,8 @@ def server(start: Start) -> Server:
 def _running(settings: dict[str, str]) -> Iterator[Server]:
     folder, port = Path(tempfile.mkdtemp(prefix="attrib-test-")), _free_port()
     cache, log = folder / "cache", folder / "log"
-    environment = os.environ | {"ATTRIB_PORT": str(port), "ATTRIB_CACHE": str(cache), "OMP_NUM_THREADS": "2"} | settings
+    own = {"ATTRIB_PORT": str(port), "ATTRIB_UPLOADS": str(cache), "OMP_NUM_THREADS": "2"}
+    environment = os.environ | own | settings
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=output, stderr=output)
     try:

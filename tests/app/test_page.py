@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -77,12 +78,13 @@ def test_a_visitor_uploads_a_photo_and_sees_why(page: Page, server: Any, cheetah
     expect(page.locator("#at-gallery .at-legend .at-ramp")).to_have_count(2)
     assert all(cards.locator("img").evaluate_all("all => all.map(image => image.alt.length > 20)"))
 
-    page.locator("#at-prepare").click()
-    link = page.locator("#at-files a[download]", has_text=re.compile("zip|⇣|KB|MB")).first
-    expect(link).to_be_visible(timeout=LONG)
-    with page.expect_download() as waiting:
-        link.click()
+    with page.expect_download() as waiting:  # one click each
+        page.locator("#at-zip").click()
     waiting.value.save_as(tmp_path / "all.zip")
+    with page.expect_download() as waiting:
+        page.locator("#at-gallery [data-action='saliency.json']").click()
+    assert waiting.value.suggested_filename == "cheetah.saliency.json"
+    assert "provenance" in json.loads(Path(waiting.value.path()).read_text())
     with zipfile.ZipFile(tmp_path / "all.zip") as archive:
         names = archive.namelist()
     assert {Path(name).suffix for name in names} == {".html", ".png", ".safetensors", ".json"}
@@ -152,7 +154,8 @@ def test_a_bad_upload_is_one_readable_sentence(
     page.goto(server.url)
     page.wait_for_selector("#at-examples button")
     upload(page, file)
-    expect(page.locator("#at-status .at-error")).to_contain_text(words, timeout=LONG)
+    expect(page.locator("#at-predictions .at-error")).to_contain_text(words, timeout=LONG)
+    expect(page.locator("#at-photo img")).to_have_count(0)  # no broken picture
     assert "Traceback" not in page.content()
     assert str(server.cache) not in page.locator("body").inner_text()
     example(page)  # the page goes on

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from app import layout
 from app.settings import Settings, SettingsError
 
 
@@ -24,7 +25,7 @@ def test_everything_is_read() -> None:
             "ATTRIB_CONCURRENCY": "2",
             "ATTRIB_QUEUE": "3",
             "ATTRIB_MODELS": "a, b,a",
-            "ATTRIB_CACHE": "/c",
+            "ATTRIB_UPLOADS": "/c",
             "ATTRIB_TIMEOUT": "7",
             "ATTRIB_SESSIONS": "9",
         }
@@ -52,3 +53,16 @@ def test_the_program_says_what_is_wrong_and_stops() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "attrib: ATTRIB_PORT='x': give a whole number from 1 to 65535"
+
+
+@pytest.mark.parametrize("value", ["*", "hf*x:*", "resnet*", "hf:*,timm:*"])
+def test_a_pattern_that_would_allow_too_much_or_nothing_is_named(value: str) -> None:
+    with pytest.raises(SettingsError, match="ATTRIB_MODELS"):
+        Settings.from_environment({"ATTRIB_MODELS": value})
+
+
+def test_who_does_not_sit_at_the_machine_cannot_load_what_they_like() -> None:
+    assert Settings().is_local
+    assert not Settings(host="0.0.0.0").is_local
+    assert not any(name.endswith("*") for name in layout.usual_models(Settings(host="0.0.0.0")))
+    assert "hf:*" in layout.usual_models(Settings())

@@ -140,7 +140,7 @@ def test_what_a_link_asks_for_in_vain_is_said(query: str) -> None:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("text"), _free_port()
     environment = os.environ | {
-        "ATTRIB_PORT": str(port), "ATTRIB_CACHE": str(folder), "OMP_NUM_THREADS": "1",
+        "ATTRIB_PORT": str(port), "ATTRIB_UPLOADS": str(folder), "OMP_NUM_THREADS": "1",
         "ATTRIB_MODELS": f"squeezenet1_1,{CLASSIFIER},{LANGUAGE}", "PYTHONPATH": os.getcwd(),
     }  # fmt: skip
     log = folder / "log"
@@ -180,8 +180,9 @@ def test_a_visitor_writes_a_text_and_sees_why(page: Page, address: str) -> None:
     page.locator("#tx-part").get_by_label("Position").check()
     # LRP stands last, and alone tells content and position apart
     expect(page.locator("#tx-gallery .at-part").last).to_have_text("Shown: position alone.", timeout=LONG)
-    page.locator("#tx-prepare").click()
-    expect(page.locator("#tx-files a[download]").first).to_be_visible(timeout=LONG)
+    with page.expect_download(timeout=LONG) as waiting:
+        page.locator("#tx-html").click()
+    assert "<script" not in Path(waiting.value.path()).read_text()
     page.locator("#tx-share").click()
     expect(page.locator("#tx-link textarea, #tx-link input").first).to_have_value(
         re.compile("tab=text.*part=position"), timeout=LONG
