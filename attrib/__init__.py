@@ -23,6 +23,7 @@ from attrib.errors import (
 from attrib.explain import compare, explain
 from attrib.generation import explain_generation
 from attrib.methods import METHODS
+from attrib.methods.activation_patching import ActivationPatching
 from attrib.methods.attribution_patching import AttributionPatching, RelP
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
 from attrib.methods.cam import GradCAM, GradCAMPlusPlus, LayerCAM
@@ -39,11 +40,13 @@ from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
 from attrib.methods.shap import GradientSHAP
 from attrib.models import load, wrap
 from attrib.patching.pair import Pair, pair
+from attrib.reports.api import report
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 
 __all__ = [
     "LRP",
     "METHODS",
+    "ActivationPatching",
     "AttentionRollout",
     "AttribError",
     "Attribution",
@@ -93,5 +96,6 @@ __all__ = [
     "load",
     "models",
     "pair",
+    "report",
     "wrap",
 ]

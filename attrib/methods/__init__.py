@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attrib.errors import UnknownName
+from attrib.methods.activation_patching import ActivationPatching
 from attrib.methods.attribution_patching import AttributionPatching, RelP
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
 from attrib.methods.base import Method
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "lrp": LRP,
     "relp": RelP,
     "attribution_patching": AttributionPatching,
+    "activation_patching": ActivationPatching,
 }
 
 

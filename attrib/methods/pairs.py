@@ -49,7 +49,9 @@ def found(question: Question, sites: Sequence[PatchSite], effects: Callable[[Que
     values = question.x.new_zeros(len(question.x), len(sites), question.x.shape[1])
     parts = []
     for done, rows in enumerate(groups):
-        part = effects(of_rows(question, rows))
+        alone = of_rows(question, rows)
+        alone.on_progress = share(question.on_progress, done, len(groups))
+        part = effects(alone)
         values[rows, :, : part.values.shape[2]] = part.values
         parts.append(part)
         question.on_progress((done + 1) / len(groups))
@@ -78,6 +80,11 @@ def of_rows(question: Question, rows: Tensor) -> Question:
     extra = {k: v[:, :length] if v.dim() > 1 else v for k, v in alone.extra.items() if k != "attention_mask"}
     corrupted = None if question.corrupted is None else question.corrupted[rows, :length]
     return dataclasses.replace(alone, extra=extra, corrupted=corrupted, on_progress=lambda fraction: None)
+
+
+def share(on_progress: Callable[[float], None], done: int, total: int) -> Callable[[float], None]:
+    """Progress of one part of `total`, of which `done` are done."""
+    return lambda fraction: on_progress((done + fraction) / total)
 
 
 def _finding(sites: Sequence[PatchSite], effects: Effects) -> Finding:

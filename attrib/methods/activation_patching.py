@@ -1,0 +1,103 @@
+"""Activation patching: the true effect of every site at every position, by running the model with it overwritten.
+
+effect(n) = M(base run; n ← other run's activation) − M(base run), one position of one site at a time. It is the truth
+that attribution patching and relevance patching estimate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attrib.errors import InputError, UnknownName
+from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.pairs import DEFAULT_SITES, DIRECTIONS, Effects, Sites, found, of_rows, share, sites_of
+from attrib.patching.exact import true_effects
+from attrib.patching.probing import structure_of
+from attrib.patching.prompt import Prompt
+from attrib.patching.sites import PatchSite
+
+
+@dataclass(frozen=True)
+class ActivationPatching(Method):
+    """True effects, (batch, site, position); NaN for what `only` leaves out. Vig et al. 2020; Meng et al. 2022."""
+
+    name: ClassVar[str] = "activation_patching"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"pair"})
+    single_pass: ClassVar[bool] = False
+    card: ClassVar[Card] = Card(
+        title="Activation patching",
+        idea="What does the metric do when one site at one position holds the other prompt's activation?",
+        formula="M(corrupted run; a ← a_clean) − M(corrupted run); noising: the two runs exchanged",
+        reference="Vig et al. 2020, arXiv:2004.12265; Meng et al. 2022, arXiv:2202.05262",
+        assumptions="Prompts agree token by token, so that positions mean the same in both.",
+        misleads="A mixture of two runs may be a state that the model never is in. Components that back each other up "
+        "seem unimportant one by one; noising and denoising answer different questions.",
+        cost="one F for every site and position, of which only the layers and positions behind the patch are computed",
+    )
+
+    sites: Sites = setting(DEFAULT_SITES, "names or patterns of sites, such as resid_post.* or head.*.*")
+    direction: str = setting(
+        "denoising",
+        "denoising: clean activations into the corrupted run; noising: corrupted ones into the clean run",
+        choices=DIRECTIONS,
+    )
+    only: tuple[str, ...] = setting(
+        (), "single entries to measure, such as resid_post.3@7 for position 7; empty: all positions", advanced=True
+    )
+
+    def explain(self, question: Question) -> Finding:
+        if self.direction not in DIRECTIONS:
+            raise UnknownName("direction", self.direction, DIRECTIONS)
+        sites, wanted = sites_of(question, self.sites), _entries(self.only)
+        unknown = [name for name, _ in wanted if name not in {site.name for site in sites}]
+        if unknown:
+            raise UnknownName("site among those asked for", unknown[0], [site.name for site in sites])
+        if question.target.kind == "predicted":
+            question.settle()
+        return found(question, sites, lambda part: _true_effects(part, sites, wanted, self.direction))
+
+
+def _entries(only: Sequence[str]) -> list[tuple[str, int]]:
+    """(site, position) of each entry."""
+    matches = [(entry, re.fullmatch(r"(.+)@(\d+)", entry)) for entry in only]
+    for entry, match in matches:
+        if match is None:
+            raise InputError(f"cannot read the entry {entry!r}; write site@position, such as resid_post.3@7")
+    return [(match[1], int(match[2])) for _, match in matches if match]
+
+
+@torch.no_grad()
+def _true_effects(
+    question: Question, sites: Sequence[PatchSite], wanted: Sequence[tuple[str, int]], direction: str
+) -> Effects:
+    values = question.x.new_full((len(question.x), len(sites), question.x.shape[1]), torch.nan)
+    metrics: list[tuple[Tensor, Tensor]] = []
+    notes: list[str] = []
+    for row in range(len(question.x)):
+        one = of_rows(question, torch.tensor([row], device=question.x.device))
+        chosen = [(s, p) for s, site in enumerate(sites) for p in range(one.x.shape[1])
+                  if not wanted or (site.name, p) in wanted]  # fmt: skip
+        clean, corrupted = _prompts(one)
+        base, other = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
+        entries = [(sites[s], p) for s, p in chosen]
+        progress = share(question.on_progress, row, len(question.x))
+        true = true_effects(base, other, question.twin, entries, question.max_rows, progress)
+        values[row, [s for s, _ in chosen], [p for _, p in chosen]] = true.effects
+        metrics.append((true.other, true.base) if direction == "denoising" else (true.base, true.other))
+        notes += true.notes
+    first, second = (torch.cat(run) for run in zip(*metrics, strict=True))
+    return Effects(values, first, second, notes=tuple(dict.fromkeys(notes)))
+
+
+def _prompts(one: Question) -> tuple[Prompt, Prompt]:
+    """The clean and the corrupted prompt of a question about one pair without padding."""
+    structure = structure_of(one.model)  # type: ignore[arg-type]  # pairs are of text models only
+    assert one.corrupted is not None
+    first, second = (Prompt(one.model, structure, x, one.extra, one.target) for x in (one.x, one.corrupted))  # type: ignore[arg-type]
+    return first, second

@@ -1,0 +1,242 @@
+"""A twin's blocks, one by one: called again with other hidden states, from any position on.
+
+The base run notes what every block was given. Causal attention looks back only, so a block can be run on the tokens
+from some position on while keys and values of the tokens before come from the base run: handed over as the cache that
+transformers' models use for generation (`past_key_values.update(keys, values, layer)`), whatever attention they run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attrib.patching.access import replaced
+from attrib.patching.structure import Structure
+from attrib.sites import first_tensor
+
+_CACHES = ("past_key_values", "layer_past")  # what transformers' blocks call their cache
+_MASK = "attention_mask"
+
+
+class NotReplayable(Exception):
+    """These blocks cannot be run one by one; the message says why. Caught where full recomputation is the way out."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How the base run called one block with its one sample.
+
+    hidden, made: (1, tokens, width), its first argument and its output. output: what it returned around `made`.
+    arguments: all but the first, by name; `cache`: which of them is the cache.
+    keys, values: (1, heads, tokens, …) of its attention; None where they were not handed to a cache.
+    """
+
+    block: nn.Module
+    hidden: Tensor
+    made: Tensor
+    output: Any
+    arguments: dict[str, Any]
+    cache: str | None
+    keys: Tensor | None
+    values: Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        return self.hidden.shape[1]
+
+    def whole(self, hidden: Tensor) -> Tensor:
+        """The block's output for hidden states (rows, tokens, width) of all positions."""
+        given = {name: value for name, value in self.arguments.items() if name != self.cache}
+        return _first(self.block(hidden, **_repeated(given, len(hidden))))
+
+    def onwards(self, hidden: Tensor, start: int, cache: _Cache | None = None) -> Tensor:
+        """The same for hidden states (rows, some tokens, width) of positions `start` and following."""
+        stop = start + hidden.shape[1]
+        given = {name: _cut(value, self.tokens, start, stop) for name, value in self.arguments.items()}
+        if stop - start > 1 and given.get(_MASK) is None:
+            # without a mask, attention would take its first query for the first token
+            seen = torch.ones(self.tokens, self.tokens, dtype=torch.bool, device=hidden.device).tril()
+            given[_MASK] = seen[None, None, start:stop, :stop]
+        given = _repeated(given, len(hidden))
+        given[str(self.cache)] = cache or self.prefix(start)
+        return _first(self.block(hidden, **given))
+
+    def last(self, hidden: Tensor, start: int) -> Tensor:
+        """The output of the last position alone, (rows, 1, width), for hidden states of `start` and all following.
+
+        Of the positions before it only keys and values are computed: the block is left as soon as they are known.
+        """
+        if hidden.shape[1] == 1:
+            return self.onwards(hidden, start)
+        try:
+            self.onwards(hidden, start, _Leaving())
+        except _Known as known:
+            before = self.prefix(start).joined(known.keys[..., :-1, :], known.values[..., :-1, :])
+            return self.onwards(hidden[:, -1:], self.tokens - 1, _Prefix(*before))
+        raise NotReplayable("a block does not hand its keys and values to a cache")
+
+    def prefix(self, start: int) -> _Prefix:
+        """Keys and values of the base run before `start`."""
+        if self.keys is None or self.values is None:
+            raise NotReplayable("a block does not hand its keys and values to a cache")
+        return _Prefix(self.keys[..., :start, :], self.values[..., :start, :])
+
+
+def recorded(twin: nn.Module, structure: Structure, run: Callable[[], Any], causal: bool) -> tuple[Call, ...]:
+    """The calls of all blocks while `run` runs the twin on one sample; causal: with their keys and values.
+
+    NotReplayable where the blocks are no chain.
+    """
+    entered: dict[str, Tensor] = {}
+    noted: dict[str, dict[str, Any]] = {layer.block: {} for layer in structure.layers}
+    caches = {path: _Noting() for path in noted}
+
+    def enter(path: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        hidden, arguments = _named(module, args, kwargs)
+        cache = next((name for name in _CACHES if name in inspect.signature(module.forward).parameters), None)
+        entered[path] = hidden
+        noted[path] |= {"hidden": hidden.clone(), "arguments": arguments, "cache": cache}
+        return (hidden,), {**arguments, cache: caches[path]} if causal and cache else arguments
+
+    def leave(path: str, module: nn.Module, args: Any, output: Any) -> None:
+        noted[path] |= {"output": output, "made": _first(output).clone()}
+
+    with ExitStack() as stack:
+        for path in noted:
+            block = twin.get_submodule(path)
+            stack.callback(block.register_forward_pre_hook(partial(enter, path), with_kwargs=True).remove)
+            stack.callback(block.register_forward_hook(partial(leave, path)).remove)
+        run()
+    for path, following in zip(noted, list(noted)[1:], strict=False):
+        if _first(noted[path]["output"]) is not entered[following]:
+            raise NotReplayable("something happens to the hidden states between two blocks")
+    return tuple(
+        Call(twin.get_submodule(path), **noted[path], keys=caches[path].keys, values=caches[path].values)
+        for path in noted
+    )
+
+
+def returned(call: Call, hidden: Tensor) -> Any:
+    """`hidden` as the block would return it, in a tuple or bare."""
+    return replaced(call.output, _first(call.output), hidden)
+
+
+class _Cache:
+    """What a block's attention asks for the keys and values of the tokens before, its own being given."""
+
+    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class _Noting(_Cache):
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+@dataclass
+class _Prefix(_Cache):
+    keys: Tensor
+    values: Tensor
+
+    def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = ((self.keys, keys), (self.values, values))
+        first, second = (torch.cat([old.expand(len(new), -1, -1, -1), new], 2) for old, new in pairs)
+        return first, second
+
+    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        return self.joined(keys, values)
+
+
+class _Leaving(_Cache):
+    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
+        raise _Known(keys, values)
+
+
+class _Known(Exception):
+    """Keys and values are known, which is all that was asked."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = keys, values
+
+
+def _named(module: nn.Module, args: Any, kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The hidden states, which are the first argument, and all others by name."""
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    arguments: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            raise NotReplayable(f"a {type(module).__name__} takes arguments without a name")
+        arguments |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    hidden = arguments.pop(next(iter(arguments)))
+    if not isinstance(hidden, Tensor) or hidden.dim() != 3 or len(hidden) != 1:
+        raise NotReplayable(f"the first argument of a {type(module).__name__} is not (1, tokens, width)")
+    return hidden, arguments
+
+
+def _cut(value: Any, tokens: int, start: int, stop: int) -> Any:
+    """A block's argument for positions start to stop − 1 of `tokens`: queries cut at both ends, keys at the end."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_cut(part, tokens, start, stop) for part in value)
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    if value.dim() >= 4:  # a mask or bias: (…, queries, keys)
+        queries = slice(start, stop) if value.shape[-2] == tokens else slice(None)
+        return value[..., queries, :stop] if value.shape[-1] == tokens else value[..., queries, :]
+    place = 0 if value.dim() == 1 else 1
+    if value.shape[place] == tokens:  # positions: (batch, queries, …)
+        return value[start:stop] if place == 0 else value[:, start:stop]
+    return value[..., :stop] if value.shape[-1] == tokens else value  # a bias by key: (heads, 1, keys)
+
+
+def _repeated(arguments: dict[str, Any], rows: int) -> dict[str, Any]:
+    """The arguments of one sample for several rows: those with one row are shared, (heads, …) biases repeated."""
+
+    def repeat(value: Any) -> Any:
+        folded = isinstance(value, Tensor) and value.dim() == 3 and len(value) > 1
+        return value.repeat(rows, 1, 1) if folded else value
+
+    return {name: repeat(value) for name, value in arguments.items()}
+
+
+def _first(output: Any) -> Tensor:
+    tensor = first_tensor(output)
+    if tensor is None:
+        raise NotReplayable("a block puts out no tensor")
+    return tensor
+
+
+def entering(twin: nn.Module, path: str, run: Callable[[], Any]) -> Tensor:
+    """What the block at `path` is given while `run` runs the twin, which is left there."""
+
+    def leave(module: nn.Module, args: Any, kwargs: Any) -> None:
+        raise _Entered(_first((*args, *kwargs.values())))
+
+    handle = twin.get_submodule(path).register_forward_pre_hook(leave, with_kwargs=True)
+    try:
+        run()
+    except _Entered as entered:
+        return entered.hidden
+    finally:
+        handle.remove()
+    raise NotReplayable("the first block did not run")
+
+
+class _Entered(Exception):
+    """What a block is given is known, which is all that was asked."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden

@@ -1,0 +1,179 @@
+"""True effects of patches on one pair of prompts: by replaying blocks where they can be, else by whole forwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attrib.failures import is_out_of_memory
+from attrib.patching.access import reading
+from attrib.patching.blocks import NotReplayable, entering, recorded
+from attrib.patching.prompt import Patch, Prompt, Recomputation, Tick
+from attrib.patching.replay import Replay
+from attrib.patching.sites import PatchSite
+from attrib.patching.structure import Place, Structure
+from attrib.patching.tail import Tail
+
+Entry = tuple[PatchSite, int]  # a site and a position
+_FEW = 8  # patches that cost less than the proof that blocks can be replayed
+
+
+@dataclass(frozen=True, eq=False)
+class TrueEffects:
+    """effects: (entries,). base, other: (1,) the metric of the run that is patched, and of the other one."""
+
+    effects: Tensor
+    base: Tensor
+    other: Tensor
+    notes: tuple[str, ...] = ()
+
+
+def true_effects(
+    base: Prompt,
+    other: Prompt,
+    twin: nn.Module,
+    entries: Sequence[Entry],
+    rows: int,
+    on_progress: Callable[[float], None],
+) -> TrueEffects:
+    """What the base run's metric does with each entry's activation taken from the other run.
+
+    rows: how many forwards may run at the same time. Entries whose activations are the same in both runs are 0 without
+    a run; the stream behind one block and in front of the next is patched once.
+    """
+    on_progress(0.0)
+    sites = [_canonical(site, base.structure) for site, _ in entries]
+    before, after = (run.values(twin, sites) for run in (base, other))
+    own, others = (run.scores(twin, run.x) for run in (base, other))
+    patches: dict[tuple[str, int], Patch] = {}
+    for site, (_, position) in zip(sites, entries, strict=True):
+        value = after[site.place][0, position, site.part]
+        if (site.name, position) not in patches and not torch.equal(value, before[site.place][0, position, site.part]):
+            patches[site.name, position] = Patch(site, position, value)
+    scores, unpatched, notes = _scores(base, twin, list(patches.values()), after, rows, on_progress)
+    changes = dict(zip(patches, scores - unpatched, strict=True))
+    zero = torch.zeros_like(own[0])
+    effects = [changes.get((site.name, position), zero) for site, (_, position) in zip(sites, entries, strict=True)]
+    return TrueEffects(torch.stack(effects) if effects else own[:0], own, others, notes)
+
+
+def _canonical(site: PatchSite, structure: Structure) -> PatchSite:
+    """The stream behind a block is the stream in front of the next."""
+    if site.kind != "resid_post" or site.layer is None or site.layer + 1 == len(structure.layers):
+        return site
+    return _stream(structure, site.layer + 1)
+
+
+def _scores(
+    base: Prompt,
+    twin: nn.Module,
+    patches: list[Patch],
+    other: dict[Place, Tensor],
+    rows: int,
+    on_progress: Callable[[float], None],
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """(metric with each patch, metric with none, notes)."""
+    progress = _Progress(on_progress)
+    notes: tuple[str, ...] = ()
+    if len(patches) > _FEW:
+        try:
+            replay = replay_of(base, twin, other, rows * len(base.structure.layers), progress.add)
+        except NotReplayable as error:
+            notes = (f"every patch is a whole forward: the blocks cannot be replayed one by one ({error})",)
+        else:
+            read = [patch for patch in patches if patch.position < replay.tokens]
+            progress.total = replay.work(read)
+            unpatched = replay.tail.scores(replay.calls[-1].made[:, -1:] if replay.causal else replay.calls[-1].made)
+            scores = unpatched.repeat(len(patches))
+            scores[[i for i, patch in enumerate(patches) if patch.position < replay.tokens]] = replay.scores(read)
+            return scores, unpatched, notes
+    whole = Recomputation(twin, base, rows, progress.add)
+    progress.total = whole.work(patches)
+    return whole.scores(patches), base.scores(twin, base.x), notes
+
+
+@dataclass
+class _Progress:
+    on_progress: Callable[[float], None]
+    total: int = 0
+    done: int = 0
+
+    def add(self, work: int) -> None:
+        self.done += work
+        self.on_progress(min(1.0, self.done / self.total) if self.total else 0.0)
+
+
+def replay_of(prompt: Prompt, twin: nn.Module, other: dict[Place, Tensor], rows: int, tick: Tick) -> Replay:
+    """The quick way, proved on this prompt: NotReplayable says what stands against it.
+
+    other: values of the other run, of which one is patched for proof.
+    """
+    causal = _is_causal(prompt, twin)
+    if causal:
+        prompt = prompt.until_read()
+    try:
+        calls = recorded(twin, prompt.structure, lambda: prompt.forward(twin, prompt.x), causal)
+        tail = Tail(prompt.model.module, prompt.structure, calls, prompt.forward, prompt.target)
+        first = prompt.structure.layers[0].block
+        found = Replay(
+            twin,
+            calls,
+            tail,
+            causal,
+            prompt.x,
+            lambda x: entering(twin, first, lambda: prompt.forward(twin, x)),
+            rows,
+            tick,
+        )
+        _prove(found, prompt, other)
+    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise NotReplayable(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+    return found
+
+
+def _is_causal(prompt: Prompt, twin: nn.Module) -> bool:
+    """Whether the last token acts on no other."""
+    if prompt.x.shape[1] == 1:
+        return False  # there is nothing before it to keep
+    posts = [layer.post for layer in prompt.structure.layers]
+    other = prompt.x.clone()
+    other[:, -1] = other[:, -1].flip(-1) + other.abs().max()
+    found = []
+    for x in (prompt.x, other):
+        with reading(twin, posts) as noted:
+            prompt.forward(twin, x)
+        found.append(torch.stack([noted.values[place][:, :-1] for place in posts]))
+    return bool((found[0] - found[1]).abs().amax() <= _tolerance(found[0]))
+
+
+def _prove(replay: Replay, prompt: Prompt, other: dict[Place, Tensor]) -> None:
+    """Compare with whole forwards: nothing patched, from three places on, and one true patch."""
+    layers, tokens = prompt.structure.layers, replay.tokens
+    places = ((0, 0), (len(layers) // 2, tokens // 2), (len(layers) - 1, tokens - 1))
+    same = [Patch(_stream(prompt.structure, at), p, replay.calls[at].hidden[0, p]) for at, p in places]
+    expected = prompt.scores(replay.twin, prompt.x)
+    site = _stream(prompt.structure, len(layers) // 2)
+    true = []
+    if site.place in other:
+        changed = (other[site.place][0, :tokens] != replay.calls[len(layers) // 2].hidden[0]).any(-1).nonzero()[:, 0]
+        true = [Patch(site, int(p), other[site.place][0, int(p)]) for p in changed[:1]]
+    whole = Recomputation(replay.twin, prompt, 1, lambda done: None).scores(true)
+    found = torch.cat([replay.tail.scores(replay.calls[-1].made), replay.scores([*same, *true])])
+    worst = float((found - torch.cat([expected.expand(4), whole])).abs().max())
+    if not worst <= _tolerance(torch.cat([expected, whole])):
+        raise NotReplayable(f"replayed, the metric differs by {worst:.2g}")
+
+
+def _stream(structure: Structure, layer: int) -> PatchSite:
+    return PatchSite(f"resid_pre.{layer}", "resid_pre", layer, None, structure.layers[layer].pre)
+
+
+def _tolerance(values: Tensor) -> float:
+    """What rounding alone explains: far below what a wrong position or mask does."""
+    return math.sqrt(torch.finfo(values.dtype).eps) * max(1.0, float(values.abs().max()))

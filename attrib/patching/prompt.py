@@ -1,0 +1,128 @@
+"""One prompt of a model, run without padding: its metric, its activations, and patches by whole forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from attrib.patching.access import Change, reading, writing
+from attrib.patching.sites import PatchSite
+from attrib.patching.structure import Place, Structure
+from attrib.targets import BoundTarget
+
+if TYPE_CHECKING:
+    from attrib.models.text import TextModel
+
+_READ_AT = "read_at"  # as `attrib.models.text` calls it
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """`site` at `position` is overwritten with `value`, (width,) of the site's columns."""
+
+    site: PatchSite
+    position: int
+    value: Tensor
+
+    @property
+    def layer(self) -> int:
+        return self.site.layer or 0
+
+
+def overwriting(patches: Sequence[Patch], first: int = 0) -> dict[Place, Change]:
+    """The changes of a batch whose row i carries patch i alone; `first`: the position of its first column."""
+    by_place: dict[Place, list[tuple[int, Patch]]] = {}
+    for row, patch in enumerate(patches):
+        by_place.setdefault(patch.site.place, []).append((row, patch))
+    return {place: _writer(rows, first) for place, rows in by_place.items()}
+
+
+def _writer(rows: Sequence[tuple[int, Patch]], first: int) -> Change:
+    def change(tensor: Tensor) -> Tensor:
+        changed = tensor.clone()
+        for row, patch in rows:
+            changed[row, patch.position - first, patch.site.part] = patch.value
+        return changed
+
+    return change
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One prompt of a model, without padding.
+
+    x: (1, tokens, width) word embeddings. extra: what else the model is given, of one row. target: of that row.
+    """
+
+    model: TextModel
+    structure: Structure
+    x: Tensor
+    extra: dict[str, Tensor]
+    target: BoundTarget
+
+    def forward(self, twin: nn.Module, x: Tensor) -> Any:
+        """What the model returns for variants (rows, the first tokens, width) of the prompt; read at the same place."""
+        extra = {
+            name: value[:, : x.shape[1]].expand(len(x), -1) for name, value in self.extra.items() if value.dim() > 1
+        }
+        if _READ_AT in self.extra:
+            extra[_READ_AT] = self.extra[_READ_AT].clamp(max=x.shape[1] - 1).expand(len(x))
+        return self.model.forward(twin, x, extra)
+
+    def scores(self, twin: nn.Module, x: Tensor) -> Tensor:
+        """(rows,) the explained number of each variant."""
+        rows = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        return self.target.scores(self.forward(twin, x), None if self.target.function else rows)
+
+    def until_read(self) -> Prompt:
+        """The prompt without the tokens behind the one where the model is read."""
+        if _READ_AT not in self.extra:
+            return self
+        return replace(self, x=self.x[:, : int(self.extra[_READ_AT]) + 1])
+
+    def values(self, twin: nn.Module, sites: Sequence[PatchSite]) -> dict[Place, Tensor]:
+        """What the sites' places hold, (1, tokens, width) each."""
+        with reading(twin, [site.place for site in sites if site.kind != "embed"]) as found:
+            self.forward(twin, self.x)
+        return found.values | {site.place: self.x for site in sites if site.kind == "embed"}
+
+
+@dataclass(frozen=True, eq=False)
+class Recomputation:
+    """Patches by whole forwards: slow, for any model. rows: how many at a time."""
+
+    twin: nn.Module
+    prompt: Prompt
+    rows: int
+    tick: Tick
+
+    def scores(self, patches: Sequence[Patch]) -> Tensor:
+        """(patches,) the explained number with each patch alone."""
+        at_once = self.rows if self._takes_rows() else 1
+        parts = [self._scores(patches[at : at + at_once]) for at in range(0, len(patches), at_once)]
+        return torch.cat(parts) if parts else self.prompt.x.new_empty(0)
+
+    def work(self, patches: Sequence[Patch]) -> int:
+        return len(patches)
+
+    def _scores(self, patches: Sequence[Patch]) -> Tensor:
+        x = self.prompt.x.repeat(len(patches), 1, 1)
+        for row, patch in enumerate(patches):
+            if patch.site.kind == "embed":
+                x[row, patch.position] = patch.value
+        with writing(self.twin, overwriting(patches)):
+            scores = self.prompt.scores(self.twin, x)
+        self.tick(len(patches))
+        return scores
+
+    def _takes_rows(self) -> bool:
+        """Whether rows go through the model together: classifiers without a padding token take one at a time."""
+        first = self.prompt.structure.layers[0].pre
+        with reading(self.twin, [first]) as found:
+            self.prompt.forward(self.twin, self.prompt.x.repeat(2, 1, 1))
+        return len(found.values[first]) == 2

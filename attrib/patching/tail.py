@@ -1,0 +1,87 @@
+"""From the last block's output to the explained number: final norm and head, for the positions and tokens it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attrib.patching.blocks import Call, returned
+from attrib.patching.structure import Structure
+from attrib.rules.shadow import shadow
+from attrib.sites import first_tensor
+from attrib.targets import BoundTarget
+
+_FULL_HEAD_AT_ONCE = 64  # rows whose logits of all tokens are kept at the same time
+
+
+class Tail:
+    """The explained number of hidden states behind the last block.
+
+    A twin of its own runs with its blocks left out: what surrounds them (final norm, pooling, head, soft-caps) is the
+    model's. Where the target reads one or two logits, the head computes these alone.
+
+    forward: what the model's wrapper returns for (twin, hidden states (rows, tokens, width)).
+    target: of the one sample.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        structure: Structure,
+        calls: tuple[Call, ...],
+        forward: Callable[[nn.Module, Tensor], Any],
+        target: BoundTarget,
+    ) -> None:
+        self._twin, self._forward, self._target = shadow(module), forward, target
+        self._last = calls[-1]
+        self._hidden: Tensor | None = None
+        for layer, call in zip(structure.layers, calls, strict=True):
+            _replace_forward(self._twin.get_submodule(layer.block), self._skip(call))
+        self._at_once = _FULL_HEAD_AT_ONCE
+        if _narrowed(self._twin.get_submodule(structure.head), target):
+            self._target, self._at_once = _renumbered(target), 1 << 20
+        if len(self._scores(calls[-1].hidden.expand(2, -1, -1)[:, -1:])) != 2:
+            self._at_once = 1  # a classifier that takes one row at a time
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """(rows,) from (rows, tokens, width)."""
+        return torch.cat([self._scores(rows) for rows in hidden.split(self._at_once)])
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        self._hidden = hidden
+        outputs = self._forward(self._twin, hidden)
+        rows = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+        return self._target.scores(outputs, None if self._target.function else rows)
+
+    def _skip(self, call: Call) -> Callable[..., Any]:
+        def skip(*args: Any, **kwargs: Any) -> Any:
+            given = first_tensor((*args, *kwargs.values()))
+            return returned(call, given if call is not self._last or self._hidden is None else self._hidden)  # type: ignore[arg-type]
+
+        return skip
+
+
+def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
+    module.__dict__["forward"] = forward
+
+
+def _narrowed(head: nn.Module, target: BoundTarget) -> bool:
+    """Cut the head of a twin to the tokens that the target reads; whether that was possible."""
+    if type(head) is not nn.Linear or target.kind not in ("logit", "difference") or target.positive is None:
+        return False
+    read = [target.positive] if target.negative is None else [target.positive, target.negative]
+    tokens = torch.cat(read).to(head.weight.device)
+    for name, parameter in head._parameters.items():
+        if parameter is not None:
+            head._parameters[name] = parameter[tokens]  # type: ignore[assignment]
+    return True
+
+
+def _renumbered(target: BoundTarget) -> BoundTarget:
+    """The same target for logits that are its own tokens' alone."""
+    negative = None if target.negative is None else torch.tensor([1])
+    return replace(target, positive=torch.tensor([0]), negative=negative)
