@@ -14,6 +14,7 @@ from rich.text import Text
 
 from attrib.errors import AttribError
 from attrib.patching.command import sites
+from attrib.reports.command import report, verify
 
 if TYPE_CHECKING:
     from attrib.attribution import Attribution
@@ -26,6 +27,8 @@ commands = typer.Typer(no_args_is_help=True, add_completion=False, help="See why
 model_commands = typer.Typer(no_args_is_help=True, help="The models that can be explained.")
 commands.add_typer(model_commands, name="models")
 commands.command()(sites)
+commands.command()(report)
+commands.command()(verify)
 _out = Console()
 
 

@@ -76,8 +76,12 @@ def joined(spec: Spec, manifest: dict[str, Any], models: Mapping[str, About]) ->
     """`spec` with what the report in the folder holds already. ReportError where the two contradict."""
     for name in spec.methods.keys() & manifest["settings"].keys():
         before, now = manifest["settings"][name], spec.settings_of(name)
-        if json.loads(json.dumps(now)) != before:
-            raise another_report(f"its {name} has the settings {before}, not {now}")
+        now = json.loads(json.dumps(now))
+        if now != before:
+            differing = [
+                f"{k} = {before.get(k)!r}, not {now.get(k)!r}" for k in now | before if now.get(k) != before.get(k)
+            ]
+            raise another_report(f"its {name} has {', '.join(differing)}")
     for about in manifest["models"]:
         model = models.get(about["name"])
         if model is not None and model.weights_hash != about["weights_hash"]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from attrib.errors import InputError
 from attrib.models import load
-from attrib.reports import export
 from attrib.reports.batches import Batch, Model, Tally, batches
 from attrib.reports.files import disk_errors, remove_partial_files
 from attrib.reports.items import count, items
@@ -73,6 +72,8 @@ def run(
     on_progress: told (settled rows, all rows or None, message); what it raises stops the run, and what is finished is
     kept. Raises the errors of `attrib.errors`; a single input that fails becomes a row with its error instead.
     """
+    from attrib.reports.export import export  # deferred: takes a while to import, and most users need it not
+
     how = how or How()
     tell = on_progress or (lambda done, total, message: None)
     folder, started = Path(out), time.monotonic()
@@ -93,10 +94,10 @@ def run(
         manifest = begin(folder, spec, [abouts[name] for name in spec.models], before)
         if how.retry_failed:
             journal.forget_failed()
-        _compute(spec, folder, journal, models, how, number, tell, items(spec, kind, stdin, folder))
+        done = _compute(spec, folder, journal, models, how, number, tell, items(spec, kind, stdin, folder))
         found = Store(folder, journal, manifest)
-        tell(0, None, "writing tables")
-        counts = export.export(found)
+        tell(done, done, "writing tables")
+        counts = export(found)
         end(folder, manifest, counts, time.monotonic() - started)
     return Report(folder, counts)
 
@@ -121,7 +122,7 @@ def _compute(
     number: int | None,
     tell: OnProgress,
     stream: Iterator[Any],
-) -> None:
+) -> int:
     each = len(spec.models) * len(spec.methods) * len(spec.targets)
     total = None if number is None else number * each
     tally = Tally()
@@ -130,7 +131,7 @@ def _compute(
     for parts in _results(spec, todo, models, how):
         tally.computed += store(folder, journal, parts)
         tell(tally.done, total, "explaining")
-    tell(tally.done, total, "explaining")
+    return tally.done
 
 
 def _results(spec: Spec, todo: Iterator[Batch], models: dict[str, Model], how: How) -> Iterator[list[Packed]]:

@@ -32,6 +32,7 @@ class Spec:
     models: names for `attrib.load`. methods: by the name that they have in the report.
     targets: "item" (the input's own target, else the top prediction), "predicted", a label or index, "log_prob: LABEL",
         "LABEL vs LABEL".
+    profile_layer: a layer whose neurons' mean activations per class the dataset page shows; None: none.
     batch: how many inputs at most go through a model at once. values: "raw" keeps every channel of a map, "heatmap"
         what `Attribution.heatmap` makes of it (a third of the space for pictures).
     """
@@ -47,6 +48,7 @@ class Spec:
     device: str | None = None
     batch: int = 16
     values: str = "raw"
+    profile_layer: str | None = None
 
     def __post_init__(self) -> None:
         _check_one_of("format", self.format, FORMATS)
@@ -129,6 +131,7 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
     given["targets"] = tuple(str(target) for target in _several(given.get("targets", (ITEM,))))
     given["methods"] = _methods(given.get("methods", ()))
     wanted: dict[str, type] = {"inputs": str, "format": str, "columns": dict, "root": str, "device": str, "values": str}
+    wanted["profile_layer"] = str
     for key, kind in wanted.items():
         if given.get(key) is not None and not isinstance(given[key], kind):
             raise InputError(f"{key} = {given[key]!r} in the spec: a {kind.__name__} is needed")
@@ -136,17 +139,9 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
 
 
 def _methods(given: Any) -> dict[str, Method]:
-    if isinstance(given, Mapping):
-        return {name: _method(name, settings) for name, settings in given.items()}
-    found: dict[str, Method] = {}
-    for method in _several(given):
-        if not isinstance(method, (str, Method)):
-            raise InputError(f"methods = {given!r} in the spec: names are needed, or a table of settings for each")
-        name = method if isinstance(method, str) else _free_name(method.name, found)
-        if name in found:
-            raise InputError(f"the same method is asked for twice: {name}")
-        found[name] = method if isinstance(method, Method) else build(METHODS, method, {})
-    return found
+    if not isinstance(given, Mapping):
+        given = {name: {} for name in _names("methods", given)}
+    return {str(name): _method(str(name), settings) for name, settings in given.items()}
 
 
 def _method(name: str, settings: Any) -> Method:
@@ -156,13 +151,6 @@ def _method(name: str, settings: Any) -> Method:
         raise InputError(f"[methods.{name}] in the spec is {settings!r}: a table of settings is needed")
     own = {key: value for key, value in settings.items() if key != "method"}
     return build(METHODS, settings.get("method", name), own)
-
-
-def _free_name(name: str, taken: Mapping[str, Any]) -> str:
-    number, free = 2, name
-    while free in taken:
-        free, number = f"{name}_{number}", number + 1
-    return free
 
 
 def _names(key: str, given: Any) -> list[str]:

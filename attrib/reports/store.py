@@ -47,7 +47,8 @@ class Store:
     def open(folder: str | Path) -> Store:
         """The report in `folder`. Raises ReportError where there is none."""
         path = Path(folder)
-        return Store(path, Journal(path / JOURNAL), read_manifest(path))
+        manifest = read_manifest(path)
+        return Store(path, Journal(path / JOURNAL), manifest)
 
     def close(self) -> None:
         self.journal.close()
