@@ -126,8 +126,8 @@ def estimated(question: Question, sites: Sequence[PatchSite], rules: Rules | Non
     places = list(dict.fromkeys(site.place for site in sites))
     denoising = direction == "denoising"
     # the clean run comes first: on it a target that was left open is settled
-    clean = (_plain_run if denoising else _graded_run)(question, places, question.x, rules)
-    corrupted = (_graded_run if denoising else _plain_run)(question, places, _corrupted(question), rules)
+    clean = (plain_run if denoising else graded_run)(question, places, question.x, rules)
+    corrupted = (graded_run if denoising else plain_run)(question, places, _corrupted(question), rules)
     base, other = (corrupted, clean) if denoising else (clean, corrupted)
     differences = {place: other.values[place] - base.values[place] for place in places}
     values = summed(sites, differences, base.coefficients, len(question.x))
@@ -137,8 +137,8 @@ def estimated(question: Question, sites: Sequence[PatchSite], rules: Rules | Non
 def integrated(question: Question, sites: Sequence[PatchSite], steps: int, direction: str) -> Effects:
     """The same with the gradient averaged at a_base + k/N·(a_other − a_base), k = 0 … N − 1, place by place."""
     places = list(dict.fromkeys(site.place for site in sites))
-    clean = _plain_run(question, places, question.x, None)
-    corrupted = _plain_run(question, places, _corrupted(question), None)
+    clean = plain_run(question, places, question.x, None)
+    corrupted = plain_run(question, places, _corrupted(question), None)
     base, other = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
     x = _corrupted(question) if direction == "denoising" else question.x
     coefficients = {}
@@ -151,13 +151,13 @@ def integrated(question: Question, sites: Sequence[PatchSite], steps: int, direc
     return Effects(values, clean.score, corrupted.score)
 
 
-def _plain_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
+def plain_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
     with torch.no_grad(), reading(question.twin, places) as readings:
         score = question.scores(x)
     return Run(score, _with_embeddings(question, places, readings.values, x))
 
 
-def _graded_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
+def graded_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
     leaf = x.detach().requires_grad_()
     coverage = None
     with torch.enable_grad(), reading(question.twin, places) as readings:

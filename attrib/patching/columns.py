@@ -16,7 +16,9 @@ from attrib.patching.stream import Stream, ancestors
 from attrib.patching.structure import Columns, Layer, Place, Projection
 from attrib.patching.trace import Trace
 
-_Found = dict[str, tuple[int, tuple[Columns, ...]]]  # "queries" … → which projection of the block, columns by head
+_KINDS = ("queries", "keys", "values")
+# "queries" … → which projection of the block, and the columns of each head; without the kinds that were not found
+_Found = dict[str, tuple[int, tuple[Columns, ...]]]
 
 
 def with_projections(
@@ -30,15 +32,20 @@ def with_projections(
     widths = {tuple(int(trace.tensors[node].shape[-1]) for node in nodes) for nodes in matrices}
     if not heads or len(widths) != 1:
         return layers, heads, "blocks have different projections before attention"
+    found: _Found = {}
     for nodes, stream in zip(matrices, streams, strict=True):
-        if stream.attention.read is None:
-            continue
-        found = _columns(trace.tensors[stream.attention.read], [trace.tensors[n] for n in nodes], heads, head_dim)
-        if found is not None:
-            paths = [[trace.nodes[n].path for n in nodes] for nodes in matrices]
-            full = [_projected(layer, found, own) for layer, own in zip(layers, paths, strict=True)]
-            return full, len(found["keys"][1]), None
-    return layers, heads, "queries, keys and values have no columns of their own in any projection"
+        if stream.attention.read is not None and len(found) < len(_KINDS):
+            z, projected = trace.tensors[stream.attention.read], [trace.tensors[n] for n in nodes]
+            found = _columns(z, projected, heads, head_dim) | found
+    paths = [[trace.nodes[n].path for n in nodes] for nodes in matrices]
+    full = [_projected(layer, found, own) for layer, own in zip(layers, paths, strict=True)]
+    kv_heads = next((len(found[kind][1]) for kind in ("keys", "values") if kind in found), heads)
+    lacking = [kind for kind in _KINDS if kind not in found]
+    return (
+        full,
+        kv_heads,
+        f"{' and '.join(lacking)} have no columns of their own in any projection" if lacking else None,
+    )
 
 
 def _projected(layer: Layer, found: _Found, paths: list[str]) -> Layer:
@@ -58,40 +65,34 @@ def _projections(trace: Trace, stream: Stream) -> list[int]:
     return sorted(nearest)
 
 
-def _columns(z: Tensor, projected: list[Tensor], heads: int, head_dim: int) -> _Found | None:
-    """For queries, keys and values: which projection, and the columns of each head (of each key-value head)."""
-    by_kind: dict[str, list[tuple[int, Columns]]] = {"queries": [], "keys": [], "values": []}
-    for head in range(heads):
-        own = _columns_of_head(z[..., head * head_dim : (head + 1) * head_dim], projected)
-        if own is None:
-            return None
-        for kind, columns in own.items():
-            by_kind[kind].append(columns)
+def _columns(z: Tensor, projected: list[Tensor], heads: int, head_dim: int) -> _Found:
+    """For each kind that has columns of its own: which projection, and the columns of each (key-value) head."""
+    by_head = [_columns_of_head(z[..., h * head_dim : (h + 1) * head_dim], projected) for h in range(heads)]
     found: _Found = {}
-    for kind, each in by_kind.items():
+    for kind in _KINDS:
+        each = [own[kind] for own in by_head if kind in own]
         ordered = list(dict.fromkeys(each))  # heads of one group share their keys and values
-        which = {place for place, _ in ordered}
-        if len(which) != 1 or len({stop - start for _, (start, stop) in ordered}) != 1:
-            return None
-        found[kind] = which.pop(), tuple(columns for _, columns in ordered)
-    grouped = heads % len(found["keys"][1]) == 0 and len(found["keys"][1]) == len(found["values"][1])
-    return found if grouped and len(found["queries"][1]) == heads else None
+        widths = {stop - start for _, (start, stop) in ordered}
+        alike = len(each) == heads and len(widths) == 1 and len({place for place, _ in ordered}) == 1
+        expected = len(ordered) == heads if kind == "queries" else heads % max(1, len(ordered)) == 0
+        if alike and expected:
+            found[kind] = ordered[0][0], tuple(columns for _, columns in ordered)
+    return found
 
 
-def _columns_of_head(z: Tensor, projected: list[Tensor]) -> dict[str, tuple[int, Columns]] | None:
+def _columns_of_head(z: Tensor, projected: list[Tensor]) -> dict[str, tuple[int, Columns]]:
     """z: (1, tokens, head_dim) of one head."""
     last = z.reshape(-1, z.shape[-1])[-1]
     weights = torch.linspace(1.0, 2.0, len(last), dtype=z.dtype, device=z.device)
     every = _acting((last * weights).sum(), projected)
     first, second = _acting(last[0], projected), _acting(last[-1], projected)
-    masks: dict[str, list[Tensor]] = {"queries": [], "keys": [], "values": []}
+    masks: dict[str, list[Tensor]] = {kind: [] for kind in _KINDS}
     for (here, before), (_, one), (_, two) in zip(every, first, second, strict=True):
         masks["queries"].append(here & ~before)
         masks["keys"].append(before & one & two)
         masks["values"].append(before & ~(one & two))
-    found = {kind: _one_run(parts) for kind, parts in masks.items()}
-    complete = {kind: run for kind, run in found.items() if run is not None}
-    return complete if len(complete) == 3 else None
+    runs = {kind: _one_run(parts) for kind, parts in masks.items()}
+    return {kind: run for kind, run in runs.items() if run is not None}
 
 
 def _acting(score: Tensor, projected: list[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -148,7 +148,8 @@ class _Reading:
     def _place(self, node: int, block: str) -> Place | None:
         """A module that makes the tensor, or else one that is given it."""
         inside = [v for v in self.trace.visits if v.path.startswith(f"{block}.")]
-        made = [v for v in inside if v.output == node]
+        # what hands on its own input (an identity) makes nothing: others read that tensor past it
+        made = [v for v in inside if v.output == node and node not in v.inputs]
         if made:
             return self._output(made)
         given = [v for v in inside if v.inputs[:1] == (node,)]

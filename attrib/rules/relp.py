@@ -44,10 +44,10 @@ def _table(activation: Rule) -> Rules:
         "layer_norm": e.layer_norm,
         "group_norm": e.group_norm,
         "rms_norm": e.rms_norm,
-        "root": attend.constant,
         "power": inverse_power,
         "product": e.product,
     }
+    table |= dict.fromkeys(("root", "reciprocal", "length", "variance"), attend.constant)
     table |= dict.fromkeys(_ACTIVATIONS, activation)
     table |= dict.fromkeys(("relu", "leaky_relu", "hardtanh", "tanh", "sigmoid", "softplus"), e.as_gradient)
     return Rules(table, harmless=frozenset({e.as_gradient}))
