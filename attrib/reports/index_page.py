@@ -1,0 +1,106 @@
+"""The table of all items, in pages of two hundred, and the summary on the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrib.reports.entry_files import page_path
+from attrib.reports.pages import PER_PAGE, image_uri, index_path, reasons, rendered, script, short
+from attrib.reports.store import Input, Row
+from attrib.reports.summary import Summary
+
+MAX_FOUND = 600  # characters of an item's name and text that the filter looks at
+MOST_WORDS = 5
+LINKS = (
+    ("dataset.html", "Over all items"),
+    ("report.pdf", "PDF"),
+    ("results.csv", "CSV"),
+    ("results.parquet", "Parquet"),
+    ("manifest.json", "Manifest"),
+)  # a place for further pages
+
+
+def table_row(it: Input, rows: list[Row], summary: Summary, agreement: float | None) -> dict[str, Any]:
+    """What the table says of one input."""
+    good = [row for row in rows if not row.failed]
+    first = good[0] if good else None
+    failed = len(rows) - len(good)
+    prediction = "" if first is None else first.prediction or ""
+    explained = list(dict.fromkeys(str(row.target_label) for row in good if row.target_label is not None))
+    text = "" if it.text is None or it.text == it.name else short(it.text, 120)
+    return {
+        "number": it.position + 1,
+        "href": page_path(it.item),
+        "name": short(it.name),
+        "text": text,
+        "thumbs": _thumbs(rows, summary),
+        "words": _words(first) if it.kind == "text" else [],
+        "prediction": prediction,
+        "probability": None if first is None else first.probability,
+        "probability_value": "" if first is None or first.probability is None else f"{first.probability:.6f}",
+        "explained": "; ".join(explained),
+        "agreement": "" if agreement is None else f"{agreement:.2f}",
+        "agreement_value": "" if agreement is None else f"{agreement:.6f}",
+        "state": "ok" if not failed else "failed" if not good else "partly failed",
+        "reason": short("; ".join(reasons(rows)), 200) if failed else "",
+        "find": " ".join((short(it.name), (it.text or "")[:MAX_FOUND], prediction, *explained)),
+    }
+
+
+def render_index(
+    number: int, rows: Sequence[dict[str, Any]], total: int, title: str, summary: dict[str, Any] | None = None
+) -> bytes:
+    """Page `number` (from 0) of the table. summary: on the first page, `facts`, `warnings` and `provenance`."""
+    code, code_hash = script()
+    first = number * PER_PAGE
+    words = bool(rows) and all(not row["thumbs"] for row in rows) and any(row["words"] for row in rows)
+    values = {"facts": [], "warnings": [], "provenance": []} | (summary or {})
+    return rendered(
+        "index.html",
+        title=title,
+        number=number,
+        rows=rows,
+        first=first + bool(rows),
+        last=first + len(rows),
+        total=total,
+        per_page=PER_PAGE,
+        here=index_path(number),
+        pages=_pager(number, max(1, -(-total // PER_PAGE))),
+        links=LINKS,
+        shown_as="Strongest words" if words else "Picture",
+        compared=any(row["agreement"] for row in rows),
+        predictions=sorted({row["prediction"] for row in rows} - {""}),
+        states=sorted({row["state"] for row in rows}),
+        code=code,
+        code_hash=code_hash,
+        **values,
+    )
+
+
+def _thumbs(rows: list[Row], summary: Summary) -> list[tuple[str, str]]:
+    if not summary.photo:
+        return []
+    maps = [(image_uri(t), f"{row.method}, {row.model}") for row, t in zip(rows, summary.thumbnails, strict=False) if t]
+    return [(image_uri(summary.photo), "the picture as the model saw it"), *maps]
+
+
+def _words(row: Row | None) -> list[tuple[str, str]]:
+    """The strongest words of the first result, with the class of their colour."""
+    if row is None:
+        return []
+    special = {token for token, word in zip(row.tokens, row.words, strict=False) if word is None}
+    parts = [p for p in row.top if any(c.isalnum() for c in str(p.get("word", ""))) and p["word"] not in special]
+    parts = parts[:MOST_WORDS]
+    return [(short(str(p["word"]), 24), "r-for" if p["relevance"] > 0 else "r-against") for p in parts]
+
+
+def _pager(here: int, count: int) -> list[tuple[str, str]]:
+    """(number, file) of the pages to offer: the first, the last, and those near; "…" and "" for a gap."""
+    near = sorted({0, count - 1, *(n for n in range(here - 2, here + 3) if 0 <= n < count)})
+    found: list[tuple[str, str]] = []
+    for before, n in zip([-1, *near], near, strict=False):
+        if n - before > 1:
+            found.append(("…", ""))
+        found.append((str(n + 1), index_path(n)))
+    return found

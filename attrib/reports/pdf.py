@@ -1,0 +1,211 @@
+"""report.pdf: the summary, the view over all items, and a bounded number of items, for paper and for handing on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from reportlab.lib import colors
+from reportlab.platypus import Flowable, Table
+
+from attrib.render import Scale
+from attrib.reports.dataset import MOST_SHOWN, DatasetView, GroupView, Typical
+from attrib.reports.dataset_page import Photo, alarms, labels_of
+from attrib.reports.drawings import Drawing, cluster_map, mean_map, spread_map
+from attrib.reports.matrices import Matrix, agreement_matrices, distance_matrix
+from attrib.reports.pages import short
+from attrib.reports.pdf_items import item_story
+from attrib.reports.pdf_parts import WIDTH, document, gap, grid, paragraph, picture, scale_bar, table, together
+from attrib.reports.profiles import Profiles
+from attrib.reports.store import Store
+
+ITEMS = 24  # where the spec says nothing else
+MOST_CLASSES = 6  # of a series, on paper
+MOST_ERRORS = 40
+
+
+def render_pdf(
+    store: Store,
+    title: str,
+    facts: Sequence[tuple[str, str, bool]],
+    view: DatasetView,
+    photo: Photo,
+    profiles: Sequence[Profiles] = (),
+) -> bytes:
+    """The whole PDF: its size is bounded, whatever the number of items."""
+    story = [paragraph(title, "h1"), table([(name, value) for name, value, _ in facts], (110, WIDTH - 110), head=False)]
+    story += [paragraph(alarm["text"], "warning") for alarm in alarms(view)]
+    labels = labels_of(view.series)
+    for heading, matrix in zip(("Do the methods agree?", ""), agreement_matrices(view.agreement, labels), strict=False):
+        story += _matrix(heading, matrix)
+    for series in view.series:
+        groups = view.shown.get(series, [])
+        if groups:
+            story += _classes(labels[series], groups, sum(s == series for s, _ in view.classes), photo)
+        story += _words(view, series, labels[series])
+    for found in profiles:
+        story += _neurons(found)
+    story += _items(store)
+    story += _errors(store, view)
+    return document(title, story)
+
+
+def _matrix(heading: str, found: Matrix) -> list[Flowable]:
+    columns = len(found.names) + 1
+    made = table(
+        [["", *found.names], *[[n, *row] for n, row in zip(found.names, found.texts, strict=True)]],
+        [min(112.0, WIDTH / columns)] * columns,
+    )
+    for i, row in enumerate(found.values.tolist()):
+        for j, value in enumerate(row):
+            if value == value:
+                shade = colors.Color(
+                    *((0.86, 0.15, 0.15) if value > 0 else (0.15, 0.39, 0.92)), alpha=abs(value) * 0.45
+                )
+                made.setStyle([("BACKGROUND", (j + 1, i + 1), (j + 1, i + 1), shade)])
+    head = [paragraph(heading, "h2")] if heading else [gap(8)]
+    return [together([*head, paragraph(found.caption, "small"), gap(3), made])]
+
+
+def _items(store: Store) -> list[Flowable]:
+    total = store.journal.count_inputs()
+    most = max(0, int(store.manifest["spec"].get("pdf_items") or ITEMS))
+    chosen = spaced(total, most)
+    how = "all items" if len(chosen) == total else f"{len(chosen)} of {total} items, evenly spaced; index.html has all"
+    wanted, story = set(chosen), []
+    kinds: dict[tuple[bool, bytes], Scale] = {}
+    for n, (it, rows) in enumerate(store.entries()):
+        if n in wanted:
+            found, used = item_story(store, it, rows)
+            story.append(found)
+            kinds |= {(scale.signed, scale.table.tobytes()): scale for scale in used}
+    words = f"Shown: {how}. 100 % is the strongest of a map's pixels or words; error: the completeness error."
+    return [paragraph("Items", "h2"), paragraph(words, "small"), *_legend(list(kinds.values())), *story]
+
+
+def _legend(kinds: Sequence[Scale]) -> list[Flowable]:
+    told = ("how strong, not which way", "blue: against the target; red: for it")
+    cells = [[*scale_bar(scale, WIDTH / 4 - 12), paragraph(told[scale.signed], "small")] for scale in kinds]
+    return grid(cells, 4) if cells else []
+
+
+def spaced(total: int, most: int) -> list[int]:
+    """At most `most` of 0 … total − 1, evenly spaced, the first and the last among them."""
+    if total <= most:
+        return list(range(total))
+    return sorted({round(i * (total - 1) / max(1, most - 1)) for i in range(most)})
+
+
+def _classes(heading: str, groups: Sequence[GroupView], classes: int, photo: Photo) -> list[Flowable]:
+    shown = [group for group in groups if group.maps.count > 1][:MOST_CLASSES]
+    if not shown:
+        return []
+    more = f" {len(shown)} of {classes} classes, the largest." if classes > len(shown) else ""
+    note = "Maps of a class, each scaled so that its magnitudes add up to 1: mean, and spread cell by cell." + more
+    story: list[Flowable] = [paragraph(f"Over all items: {heading}", "h2"), paragraph(note, "small")]
+    for group in shown:
+        story += [together(list(_group(group, photo)))]
+        if group.strategies is not None:
+            story += _strategies(group, photo)
+    return story
+
+
+def _group(group: GroupView, photo: Photo) -> Iterator[Flowable]:
+    yield paragraph(f"{group.label} ({group.maps.count} items)", "h3")
+    cells = [_drawing(mean_map(group), "mean"), _drawing(spread_map(group), "spread")]
+    if group.maps.count > 2:
+        cells += [_strip("most typical", group.most, photo)]
+        cells += [_strip("least typical", [t for t in group.least if t not in group.most], photo)]
+    yield from grid(cells, 4)
+
+
+def _drawing(found: Drawing, words: str) -> list[Flowable]:
+    width = WIDTH / 4 - 12
+    return [picture(found.picture, width), gap(2), *scale_bar(found.scale, width), paragraph(words, "small")]
+
+
+def _strip(heading: str, found: Sequence[Typical], photo: Photo) -> list[Flowable]:
+    cells: list[Flowable] = [paragraph(heading, "small")]
+    for typical in found:
+        _, thumbnail = photo(typical.item)
+        side = [picture(thumbnail, 40)] if thumbnail else [paragraph(typical.name, "cell", 60)]
+        cells += [*side, paragraph(f"{short(typical.name, 28)} ({typical.cosine:.2f})", "small")]
+    return cells
+
+
+def _strategies(group: GroupView, photo: Photo) -> list[Flowable]:
+    found = group.strategies
+    assert found is not None
+    items = [group.sample[i][1] for i in found.used]
+    cells: list[Flowable | list[Flowable]] = []
+    for k, cluster in enumerate(found.clusters):
+        thumbnails = [photo(items[m])[1] for m in cluster.members[:6]]
+        apart = ", stands apart" if cluster is found.suspect else ""
+        words = (
+            f"{cluster.here:.0%} of its relevance in the framed place, {cluster.elsewhere:.0%} of the others'; "
+            f"{cluster.leaving:.1%} of its neighbours outside"
+        )
+        pictures = [picture(t, 30) for t in thumbnails if t]
+        cells.append([
+            paragraph(f"Cluster {k + 1}: {len(cluster.members)} items{apart}", "cell"),
+            *_drawing(cluster_map(cluster, group.signed), words),
+            *_rows_of(pictures, 3, 34),
+        ])  # fmt: skip
+    heading = (
+        f"Strategies for {short(group.label, 60)}: {len(found.clusters)} clusters of {len(found.used)} maps (SpRAy)"
+    )
+    rows = grid(cells, 4)
+    return [together([paragraph(heading, "h3"), rows[0]]), *rows[1:]]
+
+
+def _rows_of(pictures: Sequence[Any], columns: int, width: float) -> list[Flowable]:
+    rows = [list(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
+    rows = [[*row, *[""] * (columns - len(row))] for row in rows]
+    padding = [("LEFTPADDING", (0, 0), (-1, -1), 0), ("TOPPADDING", (0, 0), (-1, -1), 1)]
+    return [Table(rows, colWidths=[width] * columns, hAlign="LEFT", style=padding)] if rows else []
+
+
+def _words(view: DatasetView, series: Any, heading: str) -> list[Flowable]:
+    labels = [label for s, label in view.words.known if s == series][:MOST_CLASSES]
+    if not labels:
+        return []
+    rows: list[list[str]] = [["class", "texts", "words for it", "words against it"]]
+    for label in labels:
+        up, down = view.words.strongest((series, label), 8)
+        told = [", ".join(f"{w.word} {abs(w.share):.0%}" for w in words) for words in (up, down)]
+        rows.append([short(label, 60), str(view.classes[(series, label)]), *told])
+    note = "Beside each word: the mean share of a text's |relevance| that it carries."
+    return [
+        together([
+            paragraph(f"Over all items: {heading}", "h2"),
+            paragraph(note, "small"),
+            table(rows, (90, 40, (WIDTH - 130) / 2, (WIDTH - 130) / 2)),
+        ])
+    ]  # fmt: skip
+
+
+def _neurons(found: Profiles) -> list[Flowable]:
+    labels = found.largest(MOST_SHOWN)
+    rows = [["class", "items", "neurons (standard deviations above or below the mean over all items)"]]
+    for label in labels:
+        told = ", ".join(f"№ {neuron} {z:+.1f}" for neuron, _, z in found.strongest(label))
+        rows.append([short(label, 60), str(found.groups[label].count), told])
+    head = [
+        paragraph(f"Neuron activation profiles: {found.layer} of {found.model}", "h2"),
+        paragraph(f"Mean over a class minus mean over all {found.overall.count} items.", "small"),
+        table(rows, (110, 40, WIDTH - 150)),
+    ]
+    few = labels[:8]
+    return [*head, *(_matrix("", distance_matrix(found, few)) if len(few) > 2 else [])]
+
+
+def _errors(store: Store, view: DatasetView) -> list[Flowable]:
+    if not view.failed and not view.partly:
+        return []
+    rows = [["item", "reason"]]
+    for it, found in store.entries():
+        why = list(dict.fromkeys(row.error for row in found if row.error is not None))
+        if why and len(rows) <= MOST_ERRORS:
+            rows.append([short(it.name, 80), short("; ".join(why), 300)])
+    note = f"{len(rows) - 1} of {view.failed + view.partly} are listed." if len(rows) > MOST_ERRORS else ""
+    return [paragraph("What failed", "h2"), paragraph(note, "small"), table(rows, (WIDTH * 0.35, WIDTH * 0.65))]
