@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from attrib.attribution import Attribution
 from attrib.errors import InputError, NotApplicable
 from attrib.explain import explain
+from attrib.failures import named_failures
 from attrib.methods import method_named
 from attrib.methods.base import Method
+from attrib.models.prefix import Prefix, keeps_prefixes
 from attrib.rules.shadow import shadow
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 
@@ -99,16 +102,28 @@ def _continued(model: TextModel, before: list[int], most: int) -> list[int]:
     """What the model writes when it always takes the likeliest token."""
     if most < 1:
         raise InputError(f"max_new_tokens = {most}: use at least 1")
-    twin, new = shadow(model.module), list[int]()
-    ends = _ends(model)
+    new, ends, logits = list[int](), _ends(model), _logits_after(model, shadow(model.module), before)
     while len(new) < most:
-        encoded = model.encode([*before, *new])
-        with torch.no_grad():
-            token = int(model.forward(twin, encoded.x, encoded.extra)[0].argmax())
+        token = int(logits(new).argmax())
         if token in ends:
             break
         new.append(token)
     return new
+
+
+def _logits_after(model: TextModel, twin: nn.Module, before: list[int]) -> Callable[[list[int]], Tensor]:
+    """new -> logits behind before + new, to be asked with one more token each time; keys and values are kept."""
+    x = model.encode(before).x
+    prefix = Prefix(model, twin) if keeps_prefixes(model, twin, x) else None
+
+    def logits(new: list[int]) -> Tensor:
+        encoded = model.encode([*before, *new])
+        with named_failures(model.name, twin, encoded.x), torch.no_grad():
+            if prefix is not None:
+                return prefix.grown(encoded.x[:, prefix.length :])
+            return model.forward(twin, encoded.x, encoded.extra)
+
+    return logits
 
 
 def _ends(model: TextModel) -> set[int]:

@@ -63,6 +63,7 @@ class TextModel(Wrapped):
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
     weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
     _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
+    keeps_prefixes: bool | None = field(default=None, init=False, repr=False)  # found out on first use
     _padding_is_harmless: bool | None = field(default=None, init=False, repr=False)
 
     @property
@@ -77,7 +78,8 @@ class TextModel(Wrapped):
         return window_of(self.module, self.tokenizer)
 
     @cached_property
-    def _takes(self) -> frozenset[str]:
+    def takes(self) -> frozenset[str]:
+        """The names of what the module's forward can be given."""
         return frozenset(inspect.signature(type(self.module).forward).parameters)
 
     def encode(self, inputs: Any, anywhere: bool = False) -> EncodedText:
@@ -118,7 +120,7 @@ class TextModel(Wrapped):
         extra: dict[str, Tensor] = {}
         if bool((lengths != longest).any()):
             extra[_MASK] = (torch.arange(longest, device=self.device)[None] < lengths[:, None]).long()
-        if "token_type_ids" in self._takes and any(any(row.types) for row in rows):
+        if "token_type_ids" in self.takes and any(any(row.types) for row in rows):
             extra["token_type_ids"] = _padded([row.types for row in rows], 0).to(self.device)
         if self.task == "next_token":
             extra[READ_AT] = lengths - 1
@@ -150,12 +152,12 @@ class TextModel(Wrapped):
             rows = [{name: value[i : i + 1] for name, value in extra.items()} for i in range(len(x))]
             return torch.cat([self._forward_together(twin, x[i : i + 1], row) for i, row in enumerate(rows)])
         given: dict[str, Any] = {name: value for name, value in extra.items() if name != READ_AT}
-        if "use_cache" in self._takes:
+        if "use_cache" in self.takes:
             given["use_cache"] = False
         read = extra.get(READ_AT)
         if read is None or self.task == "classification":
             return logits_of(twin(inputs_embeds=x, **given))
-        if "logits_to_keep" in self._takes:
+        if "logits_to_keep" in self.takes:
             # only these positions go through the large last layer
             kept, read = torch.unique(read, return_inverse=True)
             given["logits_to_keep"] = kept

@@ -80,7 +80,7 @@ def test_candidates_run_one_forward() -> None:
     assert len(runs) == 1
 
 
-@pytest.mark.parametrize("method", ["input_x_gradient", "attn_lrp", "positions"])
+@pytest.mark.parametrize("method", ["input_x_gradient", "attn_lrp", "positions", "occlusion"])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_causal_model_read_early_is_the_model_of_the_beginning(family: str, method: str) -> None:
     subject, how = model(family), (SHARED | NOT_SHARED | {"input_x_gradient": attrib.InputXGradient()})[method]
