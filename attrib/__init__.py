@@ -38,6 +38,11 @@ from attrib.methods.normgrad import NormGrad
 from attrib.methods.occlusion import Occlusion
 from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
 from attrib.methods.shap import GradientSHAP
+from attrib.metrics import METRICS
+from attrib.metrics.checking import check
+from attrib.metrics.evaluate import evaluate
+from attrib.metrics.evaluation import Evaluation
+from attrib.metrics.evidence import Evidence
 from attrib.models import load, wrap
 from attrib.patching.pair import Pair, pair
 from attrib.reports.api import report
@@ -46,6 +51,7 @@ from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 __all__ = [
     "LRP",
     "METHODS",
+    "METRICS",
     "ActivationPatching",
     "AttentionRollout",
     "AttribError",
@@ -56,6 +62,8 @@ __all__ = [
     "Coverage",
     "DeconvNet",
     "DeepLift",
+    "Evaluation",
+    "Evidence",
     "ExcitationPullback",
     "GradCAM",
     "GradCAMPlusPlus",
@@ -89,8 +97,10 @@ __all__ = [
     "UnknownName",
     "UnsupportedModel",
     "VarGrad",
+    "check",
     "class_sensitivity",
     "compare",
+    "evaluate",
     "explain",
     "explain_generation",
     "load",

@@ -19,6 +19,7 @@ from attrib.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from attrib.metrics.evidence import Evidence
     from attrib.patching.effects import Effect, MeanEffects
 
 FORMAT_VERSION = 1
@@ -107,6 +108,13 @@ class Attribution:
         if self.delta is None:
             return None
         return self.delta.abs() / self.score.abs().clamp_min(1e-12)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What speaks for and against each map, without any pass of the model; `attrib.check` looks into the rest."""
+        from attrib.metrics.evidence import evidence_of  # deferred: it stands on top of this module
+
+        return evidence_of(self)
 
     def heatmap(self, size: tuple[int, int] | int | None = None) -> np.ndarray:
         """(batch, height, width) float32: channels reduced, resized bilinearly to `size`.

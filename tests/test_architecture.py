@@ -35,9 +35,9 @@ MAY_IMPORT = {
     "provenance": {"methods", "attribution"},
 }
 # what stands on top of all and is imported by nothing below
-DRIVERS = {"explain", "generation", "class_sensitivity", "cli", "__init__", "__main__", "reports"}
+DRIVERS = {"explain", "generation", "class_sensitivity", "cli", "__init__", "__main__", "reports", "metrics", "truth"}
 # methods take nothing from models but what they need to know of an architecture
-MODELS_FOR_METHODS = {"attrib.models.folding", "attrib.models.positions", "attrib.models.prefix", "attrib.models.prefix"}
+MODELS_FOR_METHODS = {"attrib.models.folding", "attrib.models.positions", "attrib.models.prefix"}
 
 
 def part_of(path: str) -> str:

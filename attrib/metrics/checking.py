@@ -1,0 +1,205 @@
+"""`attrib.check`: the lights of a result that ask the model again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attrib.attribution import Attribution
+from attrib.errors import InputError
+from attrib.explain import Progress
+from attrib.methods import METHODS
+from attrib.methods.base import Method
+from attrib.metrics.base import Measured, Subject
+from attrib.metrics.evaluate import BROKEN, CONSTANT, scored, subject_of
+from attrib.metrics.evidence import (
+    BETTER,
+    CLASS,
+    DRAWS,
+    FORWARDS,
+    LARGEST_P,
+    MOST_ALIKE_OTHER_CLASS,
+    MOST_ALIKE_RANDOM_WEIGHTS,
+    STAGES,
+    STEPS,
+    WEIGHTS,
+    Evidence,
+    Light,
+    Verdict,
+    evidence_of,
+)
+from attrib.metrics.randomisation import ParameterRandomisation, RandomLogit
+from attrib.metrics.references import references
+from attrib.metrics.removal import Deletion, Insertion
+from attrib.metrics.statistics import among
+from attrib.metrics.trial import Model, Trial
+from attrib.targets import BoundTarget
+
+
+def check(
+    model: Model,
+    inputs: Any,
+    result: Attribution,
+    method: Method | None = None,
+    *,
+    target: Any = None,
+    seed: int = 0,
+    max_memory: int | None = None,
+    on_progress: Progress | None = None,
+) -> Evidence:
+    """All four lights of a result: the dear ones ask the model again.
+
+    model, inputs: those that were explained; InputError where hashes say otherwise.
+    method: as it was set; None: made again from the result's provenance, InputError where that cannot be done (a
+        tensor as baseline, say).
+    target: only needed where it was a callable, which a result does not hold.
+    """
+    method = method or _method_of(result)
+    encoded = model.encode(inputs)
+    if tuple(encoded.hashes) != result.provenance.input_hashes:
+        raise InputError("these are not the inputs that were explained: their hashes differ")
+    if model.weights_hash != result.provenance.weights_hash:
+        raise InputError(f"this is not the model that was explained: the weights of {model.name} differ")
+    trial = Trial.of(model, encoded, _target_of(result, target), FORWARDS, seed=seed, max_memory=max_memory)
+    subject = subject_of(trial, method, result)
+    cheap, found = evidence_of(result), []
+    for place, (name, judge) in enumerate(_JUDGES.items()):
+        trial.on_progress = _part(on_progress, name, place)
+        trial.on_progress(0.0)
+        found.append(judge(trial, subject))
+    if on_progress is not None:
+        on_progress(1.0, "checked")
+    lights = [(cheap.lights[row][0], *each) for row, each in enumerate(zip(*found, strict=True))]
+    return Evidence(tuple(lights), cheap.facts)
+
+
+def _beats(trial: Trial, subject: Subject) -> list[Light]:
+    """Insertion − deletion area among those of random maps, half of them noise and half of them smooth regions."""
+    metrics = (Deletion(STEPS), Insertion(STEPS))
+    random = references(trial, DRAWS)
+    kinds = [draws for name, draws in random.items() if name.startswith("random")]
+    draws = [draw for pair in zip(*kinds, strict=True) for draw in pair][:DRAWS]
+    own = [scored(metric, trial, subject) for metric in metrics]
+    others = []
+    for place, draw in enumerate(draws):
+        others.append([scored(metric, trial, draw) for metric in metrics])
+        trial.on_progress((place + 1) / len(draws))
+    return [_beat(own, others, row) for row in range(len(trial))]
+
+
+def _beat(own: list[Measured], others: list[list[Measured]], row: int) -> Light:
+    value = _gain(own, row)
+    if not math.isfinite(value):
+        said = next((words for m in own for words in m.words[row : row + 1] if words), "there is no number")
+        return Light(BETTER, _without_number(said), said[0].upper() + said[1:] + ".")
+    random = np.array([_gain(other, row) for other in others])
+    p, mean = among(value, random), float(np.nanmean(random))
+    as_good = int((random >= value).sum())
+    words = (
+        f"Insertion less deletion is {value:.2f}; {as_good} of {len(random)} random maps, {mean:.2f} on average, "
+        f"do as well (p = {p:.2f})."
+    )
+    curves = {m: _curve(own[k], row) for k, m in enumerate(("deletion", "insertion"))}
+    for k, name in enumerate(("deletion", "insertion")):
+        each = [o[k].curve[row] for o in others if o[k].curve is not None]  # type: ignore[index]
+        curves[f"{name} of random maps"] = tuple(torch.stack(each).mean(0).tolist())
+    return Light(BETTER, "passes" if p <= LARGEST_P else "fails", words, value, mean, at=own[0].at, curves=curves)
+
+
+def _gain(measured: list[Measured], row: int) -> float:
+    return float(measured[1].values[row] - measured[0].values[row])
+
+
+def _weights(trial: Trial, subject: Subject) -> list[Light]:
+    kept: list[Tensor] = []
+    measured = scored(ParameterRandomisation(stages=STAGES), trial, _remembering(subject, kept))
+    words = "Made with random weights instead, the map has a rank correlation of {value:.2f} with this one"
+    maps = {"with random weights": kept[-1]} if kept else {}
+    return [_alike(WEIGHTS, measured, row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps) for row in range(len(trial))]
+
+
+def _class(trial: Trial, subject: Subject) -> list[Light]:
+    kept: list[Tensor] = []
+    measured = scored(RandomLogit(), trial, _remembering(subject, kept))
+    words = "The map of another class, drawn at random, has a rank correlation of {value:.2f} with this one"
+    maps = {"of another class": kept[-1]} if kept else {}
+    return [_alike(CLASS, measured, row, words, MOST_ALIKE_OTHER_CLASS, maps) for row in range(len(trial))]
+
+
+def _alike(name: str, measured: Measured, row: int, words: str, most: float, maps: dict[str, Tensor]) -> Light:
+    value = float(measured.values[row])
+    own = {what: each[row].numpy() for what, each in maps.items()}
+    if not math.isfinite(value):
+        said = (measured.words[row] if measured.words else "") or "one of the two maps is constant"
+        return Light(name, _without_number(said), said[0].upper() + said[1:] + ".", maps=own)
+    curves = {"rank correlation": _curve(measured, row)} if measured.at else {}
+    said = f"{words.format(value=value)}; above {most} it fails."
+    verdict: Verdict = "passes" if value <= most else "fails"
+    return Light(name, verdict, said, value, most, at=measured.at, curves=curves, maps=own)
+
+
+def _without_number(said: str) -> Verdict:
+    """A map that is no map fails; a question that has no meaning for it does not apply."""
+    return "fails" if said in (BROKEN, CONSTANT) else "does not apply"
+
+
+def _remembering(subject: Subject, kept: list[Tensor]) -> Subject:
+    def again(model: Model, x: Tensor, target: BoundTarget) -> Tensor:
+        kept.append(subject.again(model, x, target))
+        return kept[-1]
+
+    return replace(subject, again=again)
+
+
+_JUDGES: dict[str, Callable[[Trial, Subject], list[Light]]] = {BETTER: _beats, WEIGHTS: _weights, CLASS: _class}
+
+
+def _curve(measured: Measured, row: int) -> tuple[float, ...]:
+    return () if measured.curve is None else tuple(measured.curve[row].tolist())
+
+
+def _part(on_progress: Progress | None, name: str, place: int) -> Callable[[float], None]:
+    if on_progress is None:
+        return lambda fraction: None
+    return lambda fraction: on_progress((place + min(1.0, fraction)) / len(_JUDGES), f"checking: {name}")
+
+
+def _target_of(result: Attribution, given: Any) -> BoundTarget:
+    first = result.target[0]
+    if callable(given):
+        return BoundTarget("function", function=given)
+    if first["kind"] == "function":
+        raise InputError("the target was a function, which the result does not hold; give it as target=")
+    positive, versus = ([row.get(name) for row in result.target] for name in ("index", "versus"))
+    negative = None if versus[0] is None else torch.tensor(versus)
+    return BoundTarget(first["kind"], torch.tensor(positive), negative)
+
+
+def _method_of(result: Attribution) -> Method:
+    try:
+        return _made(result.provenance.method, result.provenance.settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{result.method} cannot be made again from the result's settings; give it as method="
+        ) from error
+
+
+def _made(name: str, settings: dict[str, Any]) -> Method:
+    given = {key: _restored(value) for key, value in settings.items() if key != "method"}
+    return METHODS[name](**given)
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict) and "method" in value:
+        return _made(value["method"], value)
+    if isinstance(value, list):
+        return tuple(_restored(each) for each in value)
+    if isinstance(value, str) and (value.startswith("tensor (") or "(" in value):
+        raise ValueError(value)
+    return value

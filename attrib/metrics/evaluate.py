@@ -1,0 +1,276 @@
+"""`attrib.evaluate`: methods × metrics × inputs, beside maps that know nothing of the model."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attrib.attribution import Attribution
+from attrib.errors import InputError, NotApplicable
+from attrib.explain import Progress, check_applies, explain
+from attrib.methods import method_named
+from attrib.methods.base import Method
+from attrib.metrics import METRICS, metric_named
+from attrib.metrics.agreement import rank_correlations, top_overlaps
+from attrib.metrics.base import Measured, Metric, Passes, Subject, nothing
+from attrib.metrics.evaluation import Evaluation, Row
+from attrib.metrics.localisation import masks_of
+from attrib.metrics.references import references
+from attrib.metrics.trial import Model, Trial
+from attrib.provenance import plain
+from attrib.targets import BoundTarget, Logit, LogitDiff, LogProb, Targets, bind
+
+BROKEN = "the map holds NaN or infinite values"
+CONSTANT = "the map is constant: it puts nothing before anything else"
+
+
+def evaluate(
+    model: Model,
+    inputs: Any,
+    methods: Sequence[Method | str] | Method | str,
+    metrics: Sequence[Metric | str] | Metric | str,
+    target: Targets = None,
+    masks: Any = None,
+    *,
+    n_random: int = 5,
+    seed: int = 0,
+    confidence: float = 0.95,
+    max_memory: int | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """How good are the maps of `methods`, by `metrics`, and are they better than maps that know nothing?
+
+    inputs, target: as of `attrib.explain`; every method explains the same target.
+    methods, metrics: objects, or names from `attrib.METHODS` and `attrib.METRICS`.
+    masks: where the object is, for the metrics that ask for it: (batch, height, width) of what the model sees, or
+        boxes (left, top, right, bottom); of texts (batch, tokens).
+    n_random: how many random maps of each kind every score is compared with; the centre prior and, of pictures, the
+        edge detector come on top. 0: no comparison. Each costs what the metric costs: see `cost`.
+    seed: decides all that is random; equal seeds give equal results, in any batch and in any chunks.
+    max_memory, on_progress: as of `attrib.explain`; what on_progress raises stops the evaluation.
+
+    Raises InputError for masks that do not fit or are missing, NotApplicable for a metric that has no meaning on
+    this kind of model, and the errors of `attrib.explain`.
+    """
+    started = time.perf_counter()
+    chosen = [method_named(method) for method in _listed(methods)]
+    asked = _named([metric_named(metric) for metric in _listed(metrics)])
+    _check(model, chosen, asked, masks, n_random)
+    encoded = model.encode(inputs)
+    bound = bind(target, len(encoded.x), model.index_of)
+    passes = cost(model, chosen, list(asked.values()), n_random).forwards
+    trial = Trial.of(model, encoded, bound, passes, seed=seed, max_memory=max_memory)
+    if masks is not None:
+        trial = replace(trial, masks=masks_of(masks, tuple(trial.allowed.shape)))
+    tasks = _Tasks(on_progress, len(asked) * (len(chosen) + 2 * n_random + 2) + len(chosen))
+    subjects = _subjects(trial, inputs, chosen, tasks, max_memory)
+    nobodies = references(trial, n_random) if n_random else {}
+    book = _Book(trial, subjects, nobodies)
+    for name, metric in asked.items():
+        book.measure(name, metric, tasks)
+    tasks.finish()
+    facts = {
+        "model": model.name, "weights_hash": model.weights_hash, "inputs": list(encoded.hashes), "seed": seed,
+        "n_random": n_random, "target": trial.target.describe(model.label_of, len(trial)),
+        "methods": {s.name: plain(m) for s, m in zip(subjects, chosen, strict=True)},
+        "metrics": {name: repr(metric) for name, metric in asked.items()}, "device": str(model.device),
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+    agreement = _agreement(trial, subjects, [each[0] for each in nobodies.values()])
+    return Evaluation(
+        tuple(book.rows), {name: m.better for name, m in asked.items()}, book.axes, book.axis_names, agreement,
+        facts, book.curves, confidence, tuple(encoded.notes),
+    )  # fmt: skip
+
+
+def cost(model: Model, methods: Sequence[Any], metrics: Sequence[Metric | str], n_random: int = 5) -> Passes:
+    """What `evaluate` costs per input, told before it runs: forwards, and maps made anew by the methods themselves.
+
+    The maps of the methods are not in it; each method's card says what one costs.
+    """
+    nobodies = (2 * n_random + 2 if model.kind == "image" else n_random + 1) if n_random else 0
+    total = Passes()
+    for metric in map(metric_named, metrics):
+        each = metric.passes(model)
+        free = Passes(each.forwards) * (nobodies if metric.of_references else 0)  # references are made for nothing
+        total = total + each * len(methods) + free
+    return total
+
+
+@dataclass
+class _Tasks:
+    """Progress over tasks of unequal length, counted as equal; what on_progress raises ends everything."""
+
+    report: Progress | None
+    n: int
+    done: int = 0
+
+    def begin(self, message: str) -> Callable[[float], None]:
+        """The progress of one more task, from 0 to 1."""
+        start = self.done
+        self.done += 1
+        furthest = [0.0]  # a metric may go over its inputs twice
+
+        def told(fraction: float) -> None:
+            furthest[0] = max(furthest[0], fraction)
+            if self.report is not None:
+                self.report(min(1.0, (start + furthest[0]) / max(1, self.n)), message)
+
+        told(0.0)
+        return told
+
+    def finish(self) -> None:
+        if self.report is not None:
+            self.report(1.0, "evaluated")
+
+
+@dataclass
+class _Book:
+    """Rows as they come in."""
+
+    trial: Trial
+    subjects: list[Subject]
+    nobodies: dict[str, list[Subject]]
+    rows: list[Row] = field(default_factory=list)
+    axes: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    axis_names: dict[str, str] = field(default_factory=dict)
+    curves: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
+
+    def measure(self, name: str, metric: Metric, tasks: _Tasks) -> None:
+        """The references once, then a row per method and input."""
+        beside: dict[str, Tensor] = {}
+        for reference, draws in self.nobodies.items() if metric.of_references else ():
+            found = [self._measured(metric, draw, tasks, name) for draw in draws]
+            beside[reference] = torch.stack([each.values for each in found]).nanmean(0)
+            if found[0].curve is not None:
+                mean = torch.stack([each.curve for each in found if each.curve is not None]).mean((0, 1))
+                self.curves[name, reference] = tuple(mean.tolist())
+        for subject in self.subjects:
+            measured = self._measured(metric, subject, tasks, name)
+            self.axes[name], self.axis_names[name] = measured.at, measured.axis
+            self.rows += [self._row(i, subject.name, name, measured, beside) for i in range(len(self.trial))]
+
+    def _measured(self, metric: Metric, subject: Subject, tasks: _Tasks, name: str) -> Measured:
+        self.trial.on_progress = tasks.begin(f"{name} of {subject.name}")
+        return scored(metric, self.trial, subject)
+
+    def _row(self, i: int, method: str, metric: str, measured: Measured, beside: dict[str, Tensor]) -> Row:
+        curve = () if measured.curve is None else tuple(measured.curve[i].tolist())
+        words = measured.words[i] if measured.words else ""
+        values = {name: float(found[i]) for name, found in beside.items()}
+        return Row(i, method, metric, float(measured.values[i]), values, words, curve)
+
+
+def scored(metric: Metric, trial: Trial, subject: Subject) -> Measured:
+    """The metric's answer, with words in place of a number where the map itself is broken or constant."""
+    said = [_doubt(maps[inside], metric) for maps, inside in zip(subject.maps, trial.allowed, strict=True)]
+    if all(said):
+        return replace(nothing(len(trial), ""), words=tuple(said))
+    maps = torch.nan_to_num(subject.maps, nan=0.0, posinf=0.0, neginf=0.0)
+    measured = metric.score(trial, replace(subject, maps=maps))
+    words = measured.words or ("",) * len(trial)
+    values = torch.where(torch.tensor([bool(s) for s in said]), torch.nan, measured.values)
+    return replace(measured, values=values, words=tuple(a or b for a, b in zip(said, words, strict=True)))
+
+
+def _doubt(values: Tensor, metric: Metric) -> str:
+    if not len(values):
+        return "the text has no token but special ones"
+    if not values.isfinite().all():
+        return BROKEN
+    return CONSTANT if metric.ordering and len(values) > 1 and float(values.amax() - values.amin()) == 0 else ""
+
+
+def _subjects(trial: Trial, inputs: Any, methods: list[Method], tasks: _Tasks, max_memory: int | None) -> list[Subject]:
+    found: list[Subject] = []
+    target = exactly(trial.target)
+    for method in methods:
+        told = tasks.begin(f"maps of {method.name}")
+        result = explain(trial.model, inputs, method, target, max_memory=max_memory, on_progress=_alone(told))
+        found.append(subject_of(trial, method, result))
+    return _distinct(found)
+
+
+def _alone(told: Callable[[float], None]) -> Progress:
+    return lambda fraction, message: told(fraction)
+
+
+def exactly(target: BoundTarget) -> Any:
+    """A bound target as `attrib.explain` takes it."""
+    if target.function is not None:
+        return target.function
+    assert target.positive is not None  # settled
+    first = target.positive.tolist()
+    if target.kind == "difference" and target.negative is not None:
+        return [LogitDiff(a, b) for a, b in zip(first, target.negative.tolist(), strict=True)]
+    return [LogProb(a) if target.kind == "log_probability" else Logit(a) for a in first]
+
+
+def subject_of(trial: Trial, method: Method, result: Attribution) -> Subject:
+    """A method's result on trial."""
+    if trial.is_text:
+        maps = result.values.detach().double().cpu()
+    else:
+        maps = torch.from_numpy(result.heatmap((trial.allowed.shape[1], trial.allowed.shape[2]))).double()
+    if maps.shape != trial.allowed.shape:
+        raise InputError(f"maps of shape {tuple(maps.shape)} do not lie on inputs of {tuple(trial.allowed.shape)}")
+    return Subject(method.name, maps, lambda model, x, target: trial.explained(method, model, x, target), result)
+
+
+def _distinct(subjects: list[Subject]) -> list[Subject]:
+    counts: dict[str, int] = {}
+    found = []
+    for subject in subjects:
+        counts[subject.name] = counts.get(subject.name, 0) + 1
+        n = counts[subject.name]
+        found.append(subject if n == 1 else replace(subject, name=f"{subject.name}_{n}"))
+    return found
+
+
+def _named(metrics: list[Metric]) -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        name, number = metric.name, 2
+        while name in found:
+            name, number = f"{metric.name}_{number}", number + 1
+        found[name] = metric
+    return found
+
+
+def _listed(given: Any) -> list[Any]:
+    return [given] if isinstance(given, (str, Method, Metric)) else list(given)
+
+
+def _check(model: Model, methods: list[Method], metrics: dict[str, Metric], masks: Any, n_random: int) -> None:
+    if not methods or not metrics:
+        raise InputError("nothing to evaluate: give at least one method and one metric")
+    if n_random < 0:
+        raise InputError(f"n_random = {n_random}: give 0 or more")
+    for method in methods:
+        check_applies(model, method)
+    for metric in metrics.values():
+        if model.kind not in metric.applies_to:
+            fitting = ", ".join(sorted(name for name, cls in METRICS.items() if model.kind in cls.applies_to))
+            raise NotApplicable(f"{metric.name} does not apply to {model.kind} models; these do: {fitting}")
+        if metric.needs_mask and masks is None:
+            raise InputError(f"{metric.name} needs masks: give masks= with a mask or a box for each input")
+
+
+def _agreement(
+    trial: Trial, subjects: list[Subject], nobodies: list[Subject]
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Every pair with a method in it: mean Spearman correlation and mean overlap of the top tenths, over the inputs."""
+    found = {}
+    for a, b in [*itertools.combinations(subjects, 2), *itertools.product(subjects, nobodies)]:
+        correlation = rank_correlations(a.maps, b.maps, trial.allowed).numpy()
+        overlap = top_overlaps(a.maps, b.maps, trial.allowed).numpy()
+        finite = correlation[np.isfinite(correlation)]
+        found[a.name, b.name] = (float(finite.mean()) if len(finite) else float("nan"), float(overlap.mean()))
+    return found

@@ -1,0 +1,140 @@
+"""Four lights beside every map: does it account for the score, beat random maps, hang on the weights and the class?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from attrib.attribution import Attribution
+from attrib.metrics.agreement import correlations
+from attrib.metrics.base import Passes
+from attrib.metrics.shape import entropy, gini, unaccounted
+
+Verdict = Literal["passes", "fails", "not checked", "does not apply"]
+
+ACCOUNTS, BETTER, WEIGHTS, CLASS = LIGHTS = (
+    "accounts for the score",
+    "better than random",
+    "depends on the weights",
+    "depends on the class",
+)
+# beyond these a light fails. Correlations are 0 for unrelated maps and 1 for maps that know nothing of the model,
+# such as an edge detector's
+LARGEST_ERROR = 0.05
+LARGEST_P = 0.05
+MOST_ALIKE_RANDOM_WEIGHTS = 0.5
+MOST_ALIKE_OTHER_CLASS = 0.8
+
+DRAWS = 19  # with 19 random maps a map that beats all has p = 1/20
+STEPS = 8
+STAGES = 4
+FORWARDS = 2 * (STEPS + 1) * (DRAWS + 1)
+
+
+@dataclass(frozen=True)
+class Light:
+    """One question about one map.
+
+    value: the number behind the verdict, comparison: what it stands beside, words: one sentence on both.
+    cost: what checking costs, where it was not done. curves: by name, over `at`: deletion and insertion, of the map
+    and of random maps, or the correlation while more and more layers are random.
+    maps: by name, the other map that was compared, (height, width) or (tokens,); not part of `document`.
+    """
+
+    name: str
+    verdict: Verdict
+    words: str
+    value: float | None = None
+    comparison: float | None = None
+    cost: str = ""
+    at: tuple[float, ...] = ()
+    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    maps: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """For every input of a result its four lights, and numbers that describe its map and do not judge it."""
+
+    lights: tuple[tuple[Light, ...], ...]
+    facts: tuple[dict[str, float | None], ...]  # sparseness, complexity and, of pictures, recovery
+
+    def __len__(self) -> int:
+        return len(self.lights)
+
+    def light(self, name: str, index: int = 0) -> Light:
+        """The light of that name of one input."""
+        return next(light for light in self.lights[index] if light.name == name)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{light.name}: {light.verdict}. {light.words}" for lights in self.lights for light in lights)
+
+    def document(self) -> dict[str, Any]:
+        """Everything but the compared maps, as JSON can hold it."""
+        lights = [[asdict(replace(light, maps={})) for light in each] for each in self.lights]
+        for light in (light for each in lights for light in each):
+            del light["maps"]
+            light["curves"] = {name: [_finite(v) for v in curve] for name, curve in light["curves"].items()}
+            light["value"], light["comparison"] = _finite(light["value"]), _finite(light["comparison"])
+        return {"lights": lights, "facts": [dict(each) for each in self.facts]}
+
+
+def evidence_of(result: Attribution) -> Evidence:
+    """What a result says for and against itself, without any pass of the model; the rest is "not checked"."""
+    lights = []
+    accounted = _accounts(result)
+    for row in range(len(result)):
+        broken = not bool(result.values[row].isfinite().all())
+        waiting = [Light(name, "not checked", words, cost=str(cost)) for name, words, cost in DEAR]
+        if broken:
+            waiting = [Light(light.name, "fails", "The map holds NaN or infinite values.") for light in waiting]
+        lights.append((accounted[row], *waiting))
+    return Evidence(tuple(lights), tuple(_facts(result, row) for row in range(len(result))))
+
+
+def _accounts(result: Attribution) -> list[Light]:
+    share = unaccounted(result)
+    if share is None:
+        words = "The method makes no claim that its numbers add up to the score."
+        return [Light(ACCOUNTS, "does not apply", words)] * len(result)
+    return [_accounted(float(error), result, row) for row, error in enumerate(share)]
+
+
+def _accounted(error: float, result: Attribution, row: int) -> Light:
+    good = error <= LARGEST_ERROR  # NaN is not
+    words = f"{error:.2%} of the score is left over; up to {LARGEST_ERROR:.0%} passes."
+    if result.ledger is not None and math.isfinite(error):
+        reached = sum(float(result.ledger[name][row]) for name in ("input", "position") if name in result.ledger)
+        score = float(result.score[row])
+        if score:
+            words += f" {reached / score:.2g} of it reached the input, the rest is booked in the ledger."
+    return Light(ACCOUNTS, "passes" if good else "fails", words, error, LARGEST_ERROR)
+
+
+# name, question, cost for one input
+DEAR: tuple[tuple[str, str, Passes], ...] = (
+    (BETTER, "Whether removing what it marks changes the prediction more than removing at random.", Passes(FORWARDS)),
+    (WEIGHTS, "Whether the map changes when the weights are random.", Passes(explanations=STAGES)),
+    (CLASS, "Whether the map changes when another class is asked for.", Passes(1, 1)),
+)
+
+
+def _facts(result: Attribution, row: int) -> dict[str, float | None]:
+    values = result.values[row : row + 1].detach().double().cpu()
+    if not values.isfinite().all():
+        return {"sparseness": None, "complexity": None}
+    pictured = result.kind in ("input", "layer")
+    maps = torch.from_numpy(result.heatmap()[row : row + 1]) if pictured else values
+    facts = {"sparseness": _finite(float(gini(maps))), "complexity": _finite(float(entropy(maps)))}
+    if pictured and result.pictures is not None and tuple(maps.shape[1:]) == result.pictures.shape[1:3]:
+        grey = torch.from_numpy(result.pictures[row : row + 1].astype(np.float64)).mean(3)
+        facts["recovery"] = _finite(float(correlations(maps, grey).abs()))
+    return facts
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,7 @@
+"""Makes `given`, `contract_nets` and `tiny_text` importable: pytest's importlib mode puts no folder on the path."""
+
+import sys
+from pathlib import Path
+
+for folder in ("metrics", "contracts", "app"):
+    sys.path.insert(0, str(Path(__file__).parent.parent / folder))
