@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attrib.attribution import Coverage
 from attrib.errors import UnsupportedModel
 from attrib.rules.affine import packed
-from attrib.rules.engine import Engine, Rules
+from attrib.rules.engine import Engine, Rules, engine_in_force
 from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ class Question:
                 f"the score of {self.model.name} has no gradient at the input: somewhere the model detaches, rounds or "
                 "runs under no_grad; occlusion and kernel_shap need no gradient"
             )
+        engine = engine_in_force()
+        if engine is not None and scores.requires_grad:
+            engine.watch_functions(scores)
         return scores
 
     def outputs(self, x: Tensor, rows: Tensor | None = None) -> Any:

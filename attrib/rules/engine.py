@@ -187,6 +187,15 @@ class Engine(TorchFunctionMode):
         self._count("linear" if rule in self.rules.harmless else "ruled", name_of(func))
         return output
 
+    def watch_functions(self, scores: Tensor) -> None:
+        """Count the model's own autograd functions, inside which no mode can see, as uncovered."""
+        if self.cache.functions is None:
+            self.cache.functions = autograd_functions(scores)
+        for name in self.cache.functions:
+            if self.strict:
+                raise _uncovered(name, "")
+            self._count("uncovered", f"{name}, a custom autograd function,")
+
     def under(self, compute: Callable[[], Any]) -> Any:
         """`compute()` with the table in force, for rules that rebuild an operation from others."""
         with self:
@@ -239,6 +248,27 @@ class Engine(TorchFunctionMode):
     def _count(self, verdict: str, name: str) -> None:
         counts = self.counts[verdict]
         counts[name] = counts.get(name, 0) + 1
+
+
+def engine_in_force() -> Engine | None:
+    """The innermost engine of this thread, if one is in force."""
+    modes = torch.overrides._get_current_function_mode_stack()
+    return next((mode for mode in reversed(modes) if isinstance(mode, Engine)), None)
+
+
+def autograd_functions(output: Tensor) -> tuple[str, ...]:
+    """The names of the custom autograd functions behind `output`, attrib's own left out."""
+    nodes, seen, found = [output.grad_fn], set(), set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        function = getattr(type(node), "_forward_cls", None)
+        if function is not None and not function.__module__.startswith("attrib."):
+            found.add(function.__name__)
+        nodes += [behind for behind, _ in node.next_functions]
+    return tuple(sorted(found))
 
 
 def _uncovered(name: str, path: str) -> UncoveredOperation:

@@ -56,10 +56,11 @@ def _widest(*bytes_: int) -> torch.dtype:
 
 
 class WeightCache:
-    """What rules compute from weights, kept while the weights stay as they are."""
+    """What rules know of a model: what they computed from its weights, kept while those stay as they are."""
 
     def __init__(self) -> None:
         self.followed_by_norm: set[int] = set()  # weights of layers whose output goes into a BatchNorm
+        self.functions: tuple[str, ...] | None = None  # the model's custom autograd functions, once looked for
         self._entries: dict[tuple[object, ...], tuple[Fingerprint, tuple[Tensor, ...], Tensor]] = {}
 
     def derived(self, name: str, sources: tuple[Tensor, ...], compute: Callable[..., Tensor]) -> Tensor:

@@ -173,3 +173,56 @@ def test_a_model_that_autograd_cannot_differentiate_is_named() -> None:
     with pytest.raises(attrib.UnsupportedModel, match=r"no gradient that autograd can compute.*inplace"):
         attrib.explain(model, x, "saliency", target=0)
     assert attrib.explain(model, x, attrib.Occlusion(window=4, stride=4), target=0).values.abs().max() > 0
+
+
+class Swish(torch.autograd.Function):
+    """x·σ(x), as older packages have it: no mode sees inside."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        gate = torch.sigmoid(x)
+        return gradient * gate * (1 + x * (1 - gate))
+
+
+class WithSwish(nn.Module):
+    def __init__(self, activation: nn.Module | None) -> None:
+        super().__init__()
+        self.conv, self.head, self.activation = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = Swish.apply(y) if self.activation is None else self.activation(y)
+        answer: Tensor = self.head(y.mean((2, 3)))
+        return answer
+
+
+class SwishModule(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Swish.apply(x)
+
+
+@pytest.mark.parametrize("name", ["lrp", "deeplift", "guided_backprop"])
+def test_a_custom_autograd_function_is_uncovered(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = attrib.wrap(WithSwish(None)), torch.randn(2, 3, 8, 8)
+    result = attrib.explain(model, x, name, target=0)
+    assert result.coverage is not None and any("Swish" in operation for operation in result.coverage.uncovered)
+    assert any("Swish" in note for note in result.notes)
+    with pytest.raises(attrib.UncoveredOperation, match="Swish"):
+        attrib.explain(model, x, name, target=0, strict=True)
+
+
+def test_as_an_activation_module_it_is_known_by_its_behaviour() -> None:
+    torch.manual_seed(0)
+    net, x = WithSwish(SwishModule()).double(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    builtin = WithSwish(nn.SiLU()).double()
+    builtin.load_state_dict(net.state_dict())
+    for method in (attrib.LRP(), attrib.DeepLift()):
+        first, second = (attrib.explain(attrib.wrap(n), x, method, target=0, strict=True) for n in (net, builtin))
+        torch.testing.assert_close(first.values, second.values, rtol=1e-7, atol=1e-10)
