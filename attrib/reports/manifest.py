@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from attrib.errors import AttribError, InputError
+from attrib.errors import AttribError, InputError, ReportError
 from attrib.explain import check_applies
 from attrib.provenance import versions
 from attrib.reports.batches import Model
@@ -62,7 +62,9 @@ def earlier(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise another_report(f"it cannot be read ({error.strerror})") from error
+        raise ReportError(
+            f"cannot use the folder {str(folder)!r}: {error.strerror}; choose another with --out"
+        ) from error
     if not inside:
         return None
     if MANIFEST in inside:
