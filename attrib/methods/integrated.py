@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor
 from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
+from attrib.methods.discretized import along, refined, word_paths
 from attrib.methods.passes import about, laid_out, pairs, per_row
 
 QUADRATURES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "trapezoid", "captum_trapezoid")
+PATHS = ("straight", "discretized")
 # with a tolerance: where the doubling begins, and by which multiple of n_steps it ends
 _FIRST_STEPS = 8
 _MOST_TIMES = 32
@@ -33,6 +35,14 @@ class IntegratedGradients(Method):
         "Where the points lie and how they are weighted. captum_trapezoid: weights that sum to (n − 1)/n, as captum's.",
         choices=QUADRATURES,
         advanced=True,
+    )
+    path: str = setting(
+        "straight",
+        "discretized: not straight to the baseline, but over n_steps real words near each token (Sanyal, Ren 2021), "
+        "summed by the trapezoid rule, or as the authors do with quadrature riemann_left.",
+        choices=PATHS,
+        advanced=True,
+        for_kinds=("text",),
     )
     tolerance: float | None = setting(
         None,
@@ -60,15 +70,41 @@ class IntegratedGradients(Method):
     )
 
     def explain(self, question: Question) -> Finding:
-        nodes_and_weights(self.quadrature, self.n_steps)  # wrong settings fail before the first pass
+        self._check(question)  # before the first pass
         question = laid_out(question, self.n_steps)
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
         with torch.no_grad():
             difference = score - dataclasses.replace(question, x=baseline).settle()
-        values, notes = self._until_tolerated(question, baseline, difference)
+        if self.path == "discretized":
+            values, notes = self._over_words(question, baseline, difference)
+        else:
+            values, notes = self._until_tolerated(question, baseline, difference)
         delta = values.flatten(1).sum(1) - difference
         return Finding(values, score, delta=delta, notes=(*equal_notes(question.x, baseline), *notes))
+
+    def _check(self, question: Question) -> None:
+        nodes_and_weights(self.quadrature, self.n_steps)
+        if self.path not in PATHS:
+            raise UnknownName("path", self.path, PATHS)
+        if self.path == "discretized" and not question.is_text:
+            raise InputError("path='discretized' goes over the words of a vocabulary, which pictures have none of")
+
+    def _over_words(self, question: Question, baseline: Tensor, difference: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """Values along the path over words; with a tolerance, steps are halved until it is met."""
+        model: Any = question.model
+        vocabulary = model.embeddings.weight.detach().to(question.x)
+        path = word_paths(vocabulary, question.x, baseline, self.n_steps)
+        left = self.quadrature == "riemann_left"
+        while True:
+            values = along(question, path, left)
+            error = (values.flatten(1).sum(1) - difference).abs()
+            if self.tolerance is None:
+                return values, ()
+            met = bool((error <= self.tolerance * difference.abs()).all())
+            if met or 2 * len(path) > _MOST_TIMES * self.n_steps:
+                return values, (_told(self.tolerance, len(path), met),)
+            path = refined(path)
 
     def _until_tolerated(
         self, question: Question, baseline: Tensor, difference: Tensor
@@ -85,12 +121,16 @@ class IntegratedGradients(Method):
             error = (values[left].flatten(1).sum(1) - difference[left]).abs()
             left = left[error > self.tolerance * difference[left].abs()]
             if not len(left):
-                return values, (f"{steps} steps meet the tolerance of {self.tolerance:g}",)
+                return values, (_told(self.tolerance, steps, True),)
             if 2 * steps > _MOST_TIMES * self.n_steps:
-                return values, (
-                    f"the tolerance of {self.tolerance:g} is not met with {steps} steps; see the completeness error",
-                )
+                return values, (_told(self.tolerance, steps, False),)
             steps *= 2
+
+
+def _told(tolerance: float, steps: int, met: bool) -> str:
+    if met:
+        return f"{steps} steps meet the tolerance of {tolerance:g}"
+    return f"the tolerance of {tolerance:g} is not met with {steps} steps; see the completeness error"
 
 
 def path_integral(question: Question, baseline: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
