@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from attrib.errors import TargetError
 from attrib.targets import Logit, LogitDiff, LogProb
 
@@ -13,9 +16,8 @@ Asked = Logit | LogitDiff | LogProb
 
 
 def name_of(text: str | int) -> str | int:
-    """A class by label, or by index where the text is a number."""
-    stripped = text.strip() if isinstance(text, str) else text
-    return int(stripped) if isinstance(stripped, str) and stripped.isdecimal() else stripped
+    """A class by label, or by index where the text is a number. Spaces stay: " Paris" and "Paris" are two tokens."""
+    return int(text) if isinstance(text, str) and text.strip().isdecimal() else text
 
 
 def asked(target: str, own: str | int | None) -> Asked | None:
@@ -25,16 +27,24 @@ def asked(target: str, own: str | int | None) -> Asked | None:
     if target == ITEM:
         return Logit(name_of(own if own is not None else ""))
     if target.startswith(_LOG_PROB):
-        return LogProb(name_of(target.removeprefix(_LOG_PROB)))
+        return LogProb(name_of(target.removeprefix(_LOG_PROB).removeprefix(" ")))
     first, versus, second = target.partition(_VERSUS)
     return LogitDiff(name_of(first), name_of(second)) if versus else Logit(name_of(target))
+
+
+def settled(question: Asked, index_of: Callable[[int | str], int]) -> Asked:
+    """The same with classes as indices; `index_of` looks a label up or raises TargetError."""
+    if isinstance(question, LogitDiff):
+        return replace(question, positive=index_of(question.positive), negative=index_of(question.negative))
+    return replace(question, index=index_of(question.index))
 
 
 def check_target(target: str) -> None:
     """Raise TargetError for what cannot be a target of any model."""
     question = asked(target, None)
-    names = [getattr(question, name) for name in vars(question)] if question is not None else [0]
-    if any(name == "" for name in names):
+    fields = ("index", "positive", "negative")
+    names = [getattr(question, field) for field in fields if hasattr(question, field)]
+    if not all(str(name).strip() for name in names):
         raise TargetError(
             f"the target {target!r} names no class; give a label or an index, 'log_prob: LABEL', 'LABEL vs LABEL', "
             "'predicted' or 'item'"

@@ -15,7 +15,7 @@ from attrib.errors import Cancelled, NotApplicable, ReportError
 from attrib.explain import explain
 from attrib.models.text import TextModel
 from attrib.models.wrapped import Prediction
-from attrib.reports.asked import asked
+from attrib.reports.asked import asked, settled
 from attrib.reports.batches import Model, Ready, told
 from attrib.reports.journal import Finished, Key
 from attrib.reports.reading import found_in, one_map, own_notes, own_values
@@ -94,8 +94,7 @@ class _Work:
         for i in places:
             question = asked(target, self.prepared.batch.items[i].input.target) or Logit(self.predicted[i][0].index)
             try:
-                indices = {name: self.model.index_of(value) for name, value in vars(question).items()}
-                found[i] = type(question)(**indices)
+                found[i] = settled(question, self.model.index_of)
             except Exception as error:  # a tokenizer may be anybody's code
                 problems[i] = told(error)
         return found

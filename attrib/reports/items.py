@@ -90,12 +90,12 @@ def _text_of(text: Any) -> str:
 def _bytes_of(path: str | None, root: str | None) -> bytes:
     if not path:
         raise InputError("the path is empty")
-    if root is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        raise InputError(f"{printable(path)!r} lies outside {printable(root)!r}, the root that the spec sets")
     try:
+        if root is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+            raise InputError(f"{printable(path)!r} lies outside {printable(root)!r}, the root that the spec sets")
         # a pipe or a device would never end: only files are opened
         if not Path(path).is_file():
-            raise InputError(f"{printable(path)!r} is {'not a file' if os.path.lexists(path) else 'not there'}")
+            raise InputError(f"{printable(path)!r} is {'not a file' if Path(path).exists() else 'not there'}")
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
