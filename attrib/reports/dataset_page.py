@@ -154,7 +154,7 @@ def _cluster(
         "colour": COLOURS[k % len(COLOURS)],
         "mean": _drawing(cluster_map(cluster, group.signed)),
         "words": words,
-        "items": [_shown(item, name, thumbnail) for item, name, thumbnail in named],
+        "photos": [_shown(item, name, thumbnail) for item, name, thumbnail in named],
     }
 
 
@@ -180,12 +180,15 @@ def _words(view: DatasetView, group: tuple[Series, str]) -> dict[str, Any]:
 def _profiles(found: Profiles) -> dict[str, Any]:
     labels = found.largest(MOST_SHOWN)
     rows = []
-    for label in labels:
+    for label in labels if len(found.groups) > 1 else []:
         neurons = [
             (f"{'+' if z > 0 else '−'}{neuron}: {z:+.1f}".replace(": -", ": −"), f"raw difference {number(raw)}")
             for neuron, raw, z in found.strongest(label)
         ]
         rows.append((label, found.groups[label].count, neurons))
+    if not rows:
+        only = f"All {found.overall.count} items are of one class: there is nothing to set its profile against."
+        return {"model": found.model, "layer": found.layer, "note": only, "rows": [], "matrix": None}
     more = len(found.groups) - len(labels)
     note = f"Activation profiles of {len(found.overall.mean)} neurons over {found.overall.count} items: the mean over "
     note += "a class minus the mean over all items. Positions are averaged first, as inputs are not aligned."

@@ -44,7 +44,7 @@ def render_pdf(
             story += _classes(labels[series], groups, sum(s == series for s, _ in view.classes), photo)
         story += _words(view, series, labels[series])
     for found in profiles:
-        story += _neurons(found)
+        story += _neurons(found) if len(found.groups) > 1 else []
     story += _items(store)
     story += _errors(store, view)
     return document(title, story)
@@ -102,9 +102,10 @@ def _classes(heading: str, groups: Sequence[GroupView], classes: int, photo: Pho
         return []
     more = f" {len(shown)} of {classes} classes, the largest." if classes > len(shown) else ""
     note = "Maps of a class, each scaled so that its magnitudes add up to 1: mean, and spread cell by cell." + more
-    story: list[Flowable] = [paragraph(f"Over all items: {heading}", "h2"), paragraph(note, "small")]
+    head: list[Flowable] = [paragraph(f"Over all items: {heading}", "h2"), paragraph(note, "small")]
+    story: list[Flowable] = []
     for group in shown:
-        story += [together(list(_group(group, photo)))]
+        story += [together([*(head if group is shown[0] else []), *_group(group, photo)])]
         if group.strategies is not None:
             story += _strategies(group, photo)
     return story

@@ -67,9 +67,14 @@ def _texts(pairs: Sequence[tuple[Row, Attribution]]) -> tuple[list[Flowable], li
 
 
 def _caption(row: Row) -> Flowable:
-    error = "" if row.delta is None else f", error {number(row.delta)}".replace("-", "−", 1)
-    score = "" if row.score is None else f": score {number(row.score)}".replace("-", "−", 1)
+    error = "" if row.delta is None else f", error {_minus(row.delta)}"
+    score = "" if row.score is None else f": score {_minus(row.score)}"
     return paragraph(f"{row.method}{score}{error}", "small", 160)
+
+
+def _minus(value: float) -> str:
+    told = number(value)
+    return f"−{told[1:]}" if told.startswith("-") else told
 
 
 def _small(photo: object) -> Image.Image:

@@ -152,5 +152,6 @@ def _style(name: str) -> ParagraphStyle:
         style.textColor, style.alignment = GREY, 2 if name == "right" else 0
     if name in ("warning", "error"):
         style.borderColor = AMBER if name == "warning" else RED
-        style.borderWidth, style.borderPadding, style.spaceBefore, style.spaceAfter = 0.8, 5, 6, 10
+        style.borderWidth, style.borderPadding, style.spaceBefore, style.spaceAfter = 0.8, 5, 12, 10
+        style.leftIndent = style.rightIndent = 6
     return style
