@@ -9,16 +9,24 @@ import attrib
 from attrib.attribution import labels_of
 from attrib.render import Entry, readable
 
+# the files of each method: ending -> what it is
+OF_METHOD = {"png": "picture", "safetensors": "values", "json": "provenance"}
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known so far. slider: (before, after) pictures of an ascent. text: what was explained, if a text."""
+    """What is known so far. slider: (before, after) pictures of an ascent. text: what was explained, if a text.
+
+    continued: the results have a row for each generated token; chosen: the one whose cards are shown.
+    """
 
     results: dict[str, attrib.Attribution] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     slider: tuple[Any, Any] | None = None
     photo_name: str = ""
     text: str | None = None
+    continued: bool = False
+    chosen: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,22 @@ def titled(answer: Answer) -> list[Entry]:
     entries = []
     for name, attribution in answer.results.items():
         card = attrib.METHODS[name].card
-        entries.append(Entry(attribution, card.title, card.misleads, card.formula, card.reference))
+        entries.append(
+            Entry(attribution, card.title, card.misleads, card.formula, card.reference, sample=answer.chosen)
+        )
     return entries
 
 
 def target_name(answer: Answer) -> str:
-    """What is explained, in words."""
+    """What is explained, in words; of a continuation all of it."""
     first = next(iter(answer.results.values()), None)
-    return "" if first is None else readable(labels_of(first.target)[0])
+    if first is None:
+        return ""
+    if answer.continued:
+        names = [str(target.get("label", "")) for target in first.target]
+        keeps_spaces = len(names) == 1 or any(name != name.strip() for name in names)
+        return readable(("" if keeps_spaces else " ").join(names))
+    return readable(labels_of(first.target)[0])
 
 
 def summary(answer: Answer) -> str:

@@ -70,15 +70,23 @@ def name_asked(given: Any, strip: bool = True) -> int | str | None:
 
 def document(answer: Answer) -> dict[str, Any]:
     """What a program may read of each result, short of the maps themselves, which are in the files."""
-    return {"results": {name: _numbers(a) for name, a in answer.results.items()}, "failures": answer.failures}
+    results = {name: _rows(a) if answer.continued else _numbers(a, 0) for name, a in answer.results.items()}
+    return {"results": results, "failures": answer.failures}
 
 
-def _numbers(a: attrib.Attribution) -> dict[str, Any]:
+def _rows(a: attrib.Attribution) -> dict[str, Any]:
+    """A continuation: what differs from one generated token to the next is in `rows`."""
+    rows = [_numbers(a, i) for i in range(len(a))]
+    common = {name: value for name, value in rows[0].items() if all(row[name] == value for row in rows)}
+    return {**common, "rows": [{k: v for k, v in row.items() if k not in common} for row in rows]}
+
+
+def _numbers(a: attrib.Attribution, i: int) -> dict[str, Any]:
     return {
-        "target": a.target[0],
-        "score": float(a.score[0]),
-        "delta": None if a.delta is None else float(a.delta[0]),
-        "ledger": None if a.ledger is None else {name: float(amount[0]) for name, amount in a.ledger.items()},
+        "target": a.target[i],
+        "score": float(a.score[i]),
+        "delta": None if a.delta is None else float(a.delta[i]),
+        "ledger": None if a.ledger is None else {name: float(amount[i]) for name, amount in a.ledger.items()},
         "coverage": None if a.coverage is None else str(a.coverage),
         "notes": list(a.notes),
         "signed": a.signed,
@@ -86,16 +94,16 @@ def _numbers(a: attrib.Attribution) -> dict[str, Any]:
         "settings": json.loads(json.dumps(a.provenance.settings)),
         "seconds": a.provenance.seconds,
         "weights_hash": a.provenance.weights_hash,
-        **(_tokens(a) if is_text(a) else {}),
+        **(_tokens(a, i) if is_text(a) else {}),
     }
 
 
-def _tokens(a: attrib.Attribution) -> dict[str, Any]:
+def _tokens(a: attrib.Attribution, i: int) -> dict[str, Any]:
     """Each token with its relevance, its word, and what is content and position where they are known apart."""
-    size = len(a.tokens(0))
-    parts = {name: part_of(a, name)[0, :size].tolist() for name in ("content", "position")} if has_parts(a) else None
-    words = None if a.words is None else list(a.words[0])
-    return {"tokens": [list(pair) for pair in a.tokens(0)], "words": words, "parts": parts}
+    size = len(a.tokens(i))
+    parts = {name: part_of(a, name)[i, :size].tolist() for name in ("content", "position")} if has_parts(a) else None
+    words = None if a.words is None else list(a.words[i])
+    return {"tokens": [list(pair) for pair in a.tokens(i)], "words": words, "parts": parts}
 
 
 def clear(handler: Callable[..., Any]) -> Callable[..., Any]:

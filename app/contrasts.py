@@ -1,4 +1,4 @@
-"""One method on one question: the target alone, or what speaks for it rather than for another."""
+"""One method on one question: the target alone, what speaks for it rather than for another, or a continuation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _LABELS = (("index", "label"), ("versus", "versus_label"))
 
 
 def one(model: Any, ask: Ask, method: Any, on_progress: Any) -> tuple[attrib.Attribution, tuple[Any, Any] | None]:
+    if ask.new_tokens:
+        return _named(model, ask, _continued(model, ask, method, on_progress)), None
     if ask.versus is None or ask.versus_by == "logits":
         target = ask.target if ask.versus is None else attrib.LogitDiff(settled(model, ask), ask.versus)
         result = attrib.explain(model, ask.given, method, target, on_progress=on_progress)
@@ -25,6 +27,19 @@ def one(model: Any, ask: Ask, method: Any, on_progress: Any) -> tuple[attrib.Att
 
         halves.append(attrib.explain(model, ask.given, method, target, on_progress=half))
     return difference(*halves), None
+
+
+def _continued(model: Any, ask: Ask, method: Any, on_progress: Any) -> attrib.Attribution:
+    """A row for each generated token; with `versus`, what speaks for it rather than for that token."""
+    versus = ask.versus
+    target = None if versus is None else lambda token: attrib.LogitDiff(token, versus)
+    continuation = ask.continuation
+    if continuation:
+        continuation = model.tokenizer.encode(continuation, add_special_tokens=False)[: ask.new_tokens]
+    return attrib.explain_generation(
+        model, ask.given, method, continuation or None, max_new_tokens=ask.new_tokens, target=target,
+        on_progress=on_progress,
+    )  # fmt: skip
 
 
 def _named(model: Any, ask: Ask, result: attrib.Attribution) -> attrib.Attribution:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+from markupsafe import Markup
 from PIL import Image
 
 import attrib
-from app.answers import Answer, target_name, titled
+from app.answers import OF_METHOD, Answer, target_name, titled
+from app.markup import triangles
 from attrib.render import (
     Display,
     Entry,
@@ -22,10 +25,9 @@ from attrib.render import (
     scales,
     standalone,
     token_scales,
+    triangle_picture,
 )
 
-# ending -> what it is, of each method
-OF_METHOD = {"png": "picture", "safetensors": "values", "json": "provenance"}
 _SAVED = {"safetensors": "values.safetensors", "json": "attribution.json"}
 
 
@@ -58,14 +60,15 @@ def _page(answer: Answer, display: Display, place: Path) -> Path:
     given = {"photo": answer.photo_name} if answer.text is None else {"text": answer.text}
     facts, title = {**given, "target": target}, f"Why {target}?"
     page = place / f"{_stem(answer)}.html"
-    page.write_text(standalone(titled(answer), display, title=title, facts=facts), encoding="utf-8")
+    maps = Markup(triangles(answer, display))
+    page.write_text(standalone(_all_rows(answer), display, title=title, facts=facts, before=maps), encoding="utf-8")
     return page
 
 
 def _of_method(answer: Answer, display: Display, place: Path, name: str, ending: str) -> Path:
     path = place / f"{_stem(answer)}.{_safe(name)}.{ending}"
     if ending == "png":
-        drawn = _picture if answer.text is None else _text
+        drawn = _triangle if answer.continued else _picture if answer.text is None else _text
         drawn(titled(answer), list(answer.results).index(name), display).save(path)
         return path
     with tempfile.TemporaryDirectory(dir=place) as saved:
@@ -86,6 +89,18 @@ def _text(entries: list[Entry], which: int, display: Display) -> Image.Image:
     scale = token_scales([(e.attribution, e.sample) for e in entries], display)[which]
     entry = entries[which]
     return captioned(pieces(entry.attribution, entry.sample, display), scale, entry.name)
+
+
+def _triangle(entries: list[Entry], which: int, display: Display) -> Image.Image:
+    return triangle_picture(entries[which].attribution, display, entries[which].name)
+
+
+def _all_rows(answer: Answer) -> list[Entry]:
+    """A card for each generated token of a continuation; else one for each method."""
+    if not answer.continued:
+        return titled(answer)
+    rows = range(len(next(iter(answer.results.values()))))
+    return [entry for row in rows for entry in titled(replace(answer, chosen=row))]
 
 
 def _stem(answer: Answer) -> str:

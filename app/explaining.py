@@ -40,7 +40,8 @@ def explain(ask: Ask, catalogue: Catalogue, run: Run) -> Iterator[Step]:
 
 
 def _one_by_one(model: Any, ask: Ask, methods: Sequence[Any], run: Run) -> Iterator[Step]:
-    answer, n = Answer(photo_name=Path(ask.photo).stem, text=ask.text), len(methods)
+    n = len(methods)
+    answer = Answer(photo_name=Path(ask.photo).stem, text=ask.text, continued=bool(ask.new_tokens))
     for done, method in enumerate(methods):
         title = method.card.title
         told = f"{title} ({done + 1} of {n})"

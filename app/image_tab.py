@@ -21,8 +21,6 @@ from app.running import (
     UNCHANGED,
     Reading,
     Updates,
-    connect_display,
-    connect_downloads,
     connect_groups,
     connect_run,
     guarded,
@@ -30,6 +28,7 @@ from app.running import (
     restored_methods,
 )
 from app.server import Server
+from app.showing import connect_display, connect_downloads
 from attrib.render import Display
 
 BEGIN = "Choose a photo to begin."

@@ -10,9 +10,8 @@ from PIL import Image, ImageOps
 
 import attrib
 from app import answers, offers
-from app.answers import Answer
-from app.downloads import OF_METHOD
-from attrib.render import Display, Entry, cards, readable
+from app.answers import OF_METHOD, Answer
+from attrib.render import Display, Entry, cards, readable, triangle
 from attrib.render.html import embedded
 
 
@@ -70,8 +69,24 @@ def gallery(answer: Answer, display: Display) -> str:
         f"{html.escape(message)}</p>"
         for name, message in answer.failures.items()
     )
-    heading = f"<h2>Why {html.escape(answers.target_name(answer))}?</h2>" if answer.results else ""
-    return inert(heading + failures + (cards(_with_buttons(answer), display) if answer.results else ""))
+    heading = f"<h2>Why {html.escape(_quoted(answer))}?</h2>" if answer.results else ""
+    shown = triangles(answer, display, choosable=True) + cards(_with_buttons(answer), display) if answer.results else ""
+    return inert(heading + failures + shown)
+
+
+def _quoted(answer: Answer) -> str:
+    name = answers.target_name(answer)
+    return f"“{name}”" if answer.continued else name
+
+
+def triangles(answer: Answer, display: Display, *, choosable: bool = False) -> str:
+    """The maps of a continuation, one for each method; nothing for other answers."""
+    if not answer.continued:
+        return ""
+    chosen = answer.chosen if choosable else None
+    maps = [triangle(a, display, attrib.METHODS[name].card.title, chosen) for name, a in answer.results.items()]
+    hint = "<p>Choose a generated token, one row, to see its tokens below.</p>" if choosable else ""
+    return hint + "".join(maps)
 
 
 def _with_buttons(answer: Answer) -> list[Entry]:

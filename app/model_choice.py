@@ -13,7 +13,7 @@ from app.catalogue import Catalogue
 from app.parts import Parts
 from app.running import PRIVATE, UNCHANGED, Updates, sessions_of
 from app.server import Server
-from attrib.models import MODELS, SOURCES
+from attrib.models import MODELS
 
 FETCH = "Fetch this model"
 
@@ -71,5 +71,5 @@ def how_to_get(name: str) -> str:
 def _may_type(patterns: Sequence[str]) -> str | None:
     if not patterns:
         return None
-    known = {f"{prefix}:*": source.example for prefix, source in SOURCES.items()}
-    return "Or type a name: " + ", ".join(known.get(pattern, pattern) for pattern in patterns)
+    places = (pattern.replace("*", "NAME-OR-FOLDER" if pattern == "hf:*" else "NAME") for pattern in patterns)
+    return f"Or type {', '.join(places)}."

@@ -14,16 +14,40 @@ import gradio as gr
 import attrib
 from app import drawing, markup, offers
 
-CHOOSE = """element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-index]');
-  if (button) trigger('click', {index: Number(button.dataset.index)});
-});"""
+# the page is told which button was pressed; what replaces the buttons gets the focus back
+_REFOCUS = """
+let pressed = null;
+new MutationObserver(() => {
+  const button = pressed && element.querySelector(pressed);
+  if (button && !element.contains(document.activeElement)) button.focus({preventScroll: true});
+}).observe(element, {childList: true, subtree: true});
+"""
 
-# a button in a card: what it tells is read from the event
-ACT = """element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-action]');
-  if (button) trigger('click', {action: button.dataset.action});
+CHOOSE = (
+    _REFOCUS
+    + """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-index]');
+  if (!button) return;
+  pressed = `button[data-index="${button.dataset.index}"]`;
+  trigger('click', {index: Number(button.dataset.index)});
 });"""
+)
+
+# cards have buttons for files, triangular maps have rows
+ACT = (
+    _REFOCUS
+    + """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-action]'), row = event.target.closest('[data-index]');
+  if (button) trigger('click', {action: button.dataset.action});
+  else if (row) {
+    const region = row.closest('.at-triangle'), all = [...element.querySelectorAll('.at-triangle')];
+    pressed = `.at-triangle:nth-of-type(${all.indexOf(region) + 1}) button[data-index="${row.dataset.index}"]`;
+    trigger('select', {index: Number(row.dataset.index)});
+  }
+});"""
+)
 
 # what a handler has written is saved without a second click
 SAVE = """(file) => {

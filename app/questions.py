@@ -16,12 +16,16 @@ VERSUS = {
     "maps": "subtract the two maps, each in shares of its own total",
 }
 
+MOST_NEW = 24  # generated tokens
+MOST_CELLS = 12_000  # of a triangular map
+
 
 @dataclass(frozen=True)
 class Ask:
     """One question. methods: (name, values of its controls); target, versus: class index, label or None.
 
-    photo: a file. text: the text to explain instead of a photo.
+    photo: a file. text: the text to explain instead of a photo. new_tokens: so many generated tokens are explained,
+    each by all before it (0: the next one alone); continuation: what they are (empty: what the model writes).
     """
 
     photo: str
@@ -31,6 +35,8 @@ class Ask:
     versus: int | str | None = None
     versus_by: str = "logits"
     text: str | None = None
+    new_tokens: int = 0
+    continuation: str = ""
 
     @property
     def kind(self) -> str:
@@ -72,9 +78,27 @@ def check_target(model: Any, ask: Ask) -> None:
         raise attrib.InputError("maps are subtracted for photos only; a text is contrasted by the difference of logits")
     if ask.versus_by not in VERSUS:
         raise attrib.UnknownName("comparison", ask.versus_by, VERSUS)
+    if ask.new_tokens:
+        _check_continuation(model, ask)
+        return
     indices = [model.index_of(name) for name in (ask.target, ask.versus) if name is not None]
     if len(indices) == 2 and indices[0] == indices[1]:
         raise attrib.TargetError("both targets are the same class; choose two different ones, or only one")
+
+
+def _check_continuation(model: Any, ask: Ask) -> None:
+    if getattr(model, "task", None) != "next_token":
+        raise attrib.InputError(f"{ask.model} writes no text; a continuation needs a language model")
+    if not 1 <= ask.new_tokens <= MOST_NEW:
+        raise attrib.InputError(f"{ask.new_tokens} tokens to write: from 1 to {MOST_NEW}")
+    size = len(model.encode(ask.given).token_ids[0]) + ask.new_tokens
+    if size * ask.new_tokens > MOST_CELLS:
+        raise attrib.InputError(
+            f"a map of {ask.new_tokens} tokens by {size} is too large to show; take at most {MOST_CELLS // size}, or a "
+            "shorter text"
+        )
+    if ask.versus is not None:
+        model.index_of(ask.versus)
 
 
 def settled(model: Any, ask: Ask) -> int | str:

@@ -6,15 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import gradio as gr
 
 import attrib
-from app import answers, controls, displays, downloads, explaining, markup, offers
+from app import answers, controls, displays, explaining, markup, offers
 from app.answers import Answer
-from app.parts import RAW, SAVE, Parts
+from app.parts import RAW, Parts
 from app.questions import Ask
 from app.server import Server
 from attrib.render import Display
@@ -84,38 +84,6 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
 def sessions_of(request: gr.Request) -> tuple[str, str]:
     """The names of a browser tab's run, and of what it fetches."""
     return f"{request.session_hash}", f"fetch:{request.session_hash}"
-
-
-def connect_display(parts: Parts, reading: Reading) -> None:
-    """The display's controls redraw without computing."""
-
-    def redraw(answer: Answer | None, *display: Any) -> Any:
-        return gr.skip() if answer is None else markup.gallery(answer, reading.display(*display))
-
-    inputs, how = [parts.answer, *parts.display], {"trigger_mode": "always_last", **PRIVATE}
-    for component in parts.display:
-        event = component.release if isinstance(component, gr.Slider) else component.input
-        event(redraw, inputs, parts.gallery, **how)
-        if isinstance(component, gr.Slider):  # arrow keys and the number box do not release
-            component.change(redraw, inputs, parts.gallery, **how)
-
-
-def connect_downloads(server: Server, parts: Parts, reading: Reading) -> None:
-    """One click saves one file, written as the display stands."""
-
-    def write(wanted: str, answer: Answer | None, *display: Any) -> str:
-        if answer is None or not answer.results:
-            raise gr.Error("There is nothing to download yet; press Explain first.", print_exception=False)
-        return downloads.write_one(answer, reading.display(*display), server.folder, wanted)
-
-    def of_card(event: gr.EventData, *values: Any) -> str:
-        return write(str(event.action), *values)
-
-    inputs, how = [parts.answer, *parts.display], {"api_visibility": "private", "show_progress": "hidden"}
-    for button, handler in (
-        (parts.zip, partial(write, "zip")), (parts.html, partial(write, "html")), (parts.gallery, of_card),
-    ):  # fmt: skip
-        button.click(handler, inputs, parts.file, **how).success(None, parts.file, None, js=SAVE, **how)
 
 
 def connect_groups(parts: Parts) -> None:

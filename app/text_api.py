@@ -1,4 +1,4 @@
-"""Named endpoints for programs: /predict_text, /explain_text."""
+"""Named endpoints for programs: /predict_text, /explain_text, /explain_generation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import displays, offers, predictions
 from app.api import clear, explained, heavy, methods_asked, name_asked, whole
-from app.questions import Ask
+from app.questions import MOST_NEW, Ask
 from app.server import Server
 
 
@@ -22,6 +22,8 @@ def add(server: Server) -> None:
         methods = gr.JSON(offers.preselected("text"), label="methods")
         settings = gr.JSON({}, label="settings")
         k = gr.Number(5, precision=0, minimum=1, maximum=1000, label="k")
+        new_tokens = gr.Number(8, precision=0, minimum=1, maximum=MOST_NEW, label="new_tokens")
+        continuation = gr.Textbox("", label="continuation")
         answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
 
     def predict_text(text: str, model: str, k: Any) -> Any:
@@ -34,6 +36,14 @@ def add(server: Server) -> None:
         chosen, first, second = methods_asked(methods, settings), name_asked(target, False), name_asked(versus, False)
         return explained(server, Ask("", model, chosen, first, second, text=text or ""), displays.USUAL_TEXT, request)
 
+    def explain_generation(
+        text: str, model: str, methods: Any, new_tokens: Any, continuation: str, versus: Any, settings: Any,
+        request: gr.Request,
+    ) -> Any:  # fmt: skip
+        ask = Ask("", model, methods_asked(methods, settings), None, name_asked(versus, False), text=text or "",
+                  new_tokens=whole("new_tokens", new_tokens, 1, MOST_NEW), continuation=continuation or "")  # fmt: skip
+        return explained(server, ask, displays.USUAL_TEXT, request)
+
     trigger.click(clear(predict_text), [text, model, k], answer, api_name="predict_text",
                   api_description="The k most probable classes, or next tokens, of a text.")  # fmt: skip
     trigger.click(
@@ -43,4 +53,11 @@ def add(server: Server) -> None:
         "or index as text, empty for the top prediction and for none; settings: {method: {setting: value}}. Returns "
         "each token with its relevance, numbers and provenance, and files: a zip, a page, and each method's PNG, "
         "safetensors and JSON.",
+    )  # fmt: skip
+    trigger.click(
+        clear(explain_generation), [text, model, methods, new_tokens, continuation, versus, settings], [answer, files],
+        api_name="explain_generation", **heavy(server),
+        api_description="Explain each token of a continuation by all before it. new_tokens: how many; continuation: "
+        "the text to explain, empty for what the model writes; versus: a token to explain them against. Returns a row "
+        "for each generated token, and files as /explain_text does.",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from app import displays, links, offers
 from app.displays import USUAL_TEXT
+from app.questions import MOST_NEW
 from attrib.render import PALETTES, PARTS, Display
 
 LONGEST = 1500  # characters; longer links are cut by browsers and chat programs
@@ -23,6 +24,8 @@ class TextView:
     methods: tuple[str, ...] = ()
     target: int | str | None = None
     versus: int | str | None = None
+    new_tokens: int = 0
+    continuation: str = ""
     display: Display = USUAL_TEXT
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -37,6 +40,8 @@ def to_query(view: TextView) -> str:
         "methods": ",".join(view.methods) or None,
         "target": _named(view.target),
         "versus": _named(view.versus),
+        "write": view.new_tokens or None,
+        "continuation": view.continuation[:LONGEST] or None,
         "part": None if shown.part == usual.part else shown.part,
         "words": None if shown.whole_words == usual.whole_words else str(shown.whole_words).lower(),
         "scale": None if shown.how == usual.how else shown.how,
@@ -63,6 +68,7 @@ def from_query(query: Mapping[str, str], models: Container[str]) -> tuple[TextVi
     unknown = [m[:60] for m in wanted if m not in titles]
     if unknown:
         problems.append(f"The link asks for methods that are not on offer here: {', '.join(unknown)}.")
+    write = known("write", [str(n) for n in range(MOST_NEW + 1)], "0")
     words = known("words", ("true", "false"), str(USUAL_TEXT.whole_words).lower())
     return TextView(
         text=query.get("text", "")[:LONGEST],
@@ -70,6 +76,8 @@ def from_query(query: Mapping[str, str], models: Container[str]) -> tuple[TextVi
         methods=tuple(dict.fromkeys(m for m in wanted if m in titles)),
         target=_read(query.get("target")),
         versus=_read(query.get("versus")),
+        new_tokens=int(write),
+        continuation=query.get("continuation", "")[:LONGEST],
         display=Display(
             palette=known("palette", PALETTES, USUAL_TEXT.palette),
             how=known("scale", displays.TEXT_SCALES, USUAL_TEXT.how),

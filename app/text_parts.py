@@ -9,10 +9,11 @@ from app.catalogue import Catalogue
 from app.displays import TEXT_SCALES, USUAL_TEXT
 from app.model_choice import draw_model
 from app.parts import CHOOSE, Parts, listed
+from app.questions import MOST_NEW
 from attrib.render import PALETTES
 
 SHOWN = ("part", "whole_words", "how", "palette")
-ASKED = ("text", "model", "methods", "target", "versus")
+ASKED = ("text", "model", "methods", "target", "versus", "new_tokens", "continuation")
 NOTHING = ("nothing", -1)
 EMPTY = "The most probable classes, or the ten likeliest next tokens, will be here."
 BEGIN = "Write or paste a text, or take an example."
@@ -40,6 +41,19 @@ def draw_target(parts: Parts) -> None:
         [NOTHING], value=-1, label="Why this rather than …", elem_id="tx-versus", allow_custom_value=True,
         info="The colours become signed differences: for the target, or for this.",
     )  # fmt: skip
+
+
+def draw_continuation(parts: Parts) -> None:
+    n = parts.named
+    with gr.Accordion("Continuation", open=False, visible=False, elem_id="tx-continue") as n["continue_box"]:
+        n["new_tokens"] = gr.Slider(
+            0, MOST_NEW, 0, step=1, label="Generated tokens to explain", elem_id="tx-new",
+            info="0: only the target above. Else each token that the model writes is explained by all before it.",
+        )  # fmt: skip
+        n["continuation"] = gr.Textbox(
+            "", label="Continuation", elem_id="tx-continuation", max_lines=3, max_length=2000,
+            placeholder="empty: what the model writes; or yours, with its leading space",
+        )  # fmt: skip
 
 
 def draw_display(parts: Parts) -> None:

@@ -21,8 +21,6 @@ from app.running import (
     UNCHANGED,
     Reading,
     Updates,
-    connect_display,
-    connect_downloads,
     connect_groups,
     connect_run,
     guarded,
@@ -30,7 +28,8 @@ from app.running import (
     restored_methods,
 )
 from app.server import Server
-from app.text_parts import ASKED, BEGIN, EMPTY, NOTHING, SHOWN, draw_display, draw_target, draw_text
+from app.showing import connect_display, connect_downloads, connect_rows
+from app.text_parts import ASKED, BEGIN, EMPTY, NOTHING, SHOWN, draw_continuation, draw_display, draw_target, draw_text
 from attrib.render import Display
 
 
@@ -41,6 +40,7 @@ def build(server: Server) -> None:
         with gr.Column(scale=4, min_width=300):
             draw_text(parts, catalogue)
             draw_target(parts)
+            draw_continuation(parts)
         with gr.Column(scale=7, min_width=320):
             draw_methods(parts, "tx", BEGIN)
             draw_display(parts)
@@ -53,6 +53,7 @@ def build(server: Server) -> None:
     connect_run(server, parts, reading)
     connect_display(parts, reading)
     connect_downloads(server, parts, reading)
+    connect_rows(parts, reading)
     _connect_link(server.page, server.tabs, parts, catalogue)
 
 
@@ -80,7 +81,15 @@ def _connect_text(server: Server, parts: Parts) -> None:
 
 
 def _shown(parts: Parts) -> list[Any]:
-    return [parts.predicted, parts.predictions, parts.target, parts.versus, parts.status, parts.fetch]
+    return [
+        parts.predicted,
+        parts.predictions,
+        parts.target,
+        parts.versus,
+        parts.status,
+        parts.fetch,
+        parts.continue_box,
+    ]
 
 
 def _predicted(parts: Parts, catalogue: Catalogue, text: str | None, model: str) -> Updates:
@@ -97,8 +106,9 @@ def _predicted(parts: Parts, catalogue: Catalogue, text: str | None, model: str)
         choices = predictions.text_choices(catalogue, model, found)
     except attrib.AttribError as error:
         return updates | {parts.predictions: markup.status(str(error), "error")}
-    top = found[0]["index"]
+    top, writes = found[0]["index"], catalogue[model].task == "next_token"
     return updates | {
+        parts.continue_box: gr.update(visible=writes),
         parts.predicted: found,
         parts.predictions: markup.bars(found, top, EMPTY),
         parts.target: gr.update(choices=choices, value=top),
@@ -119,7 +129,7 @@ def _connect_link(page: gr.Blocks, tabs: gr.Tabs, parts: Parts, catalogue: Catal
 
     outputs = [
         tabs, parts.text, parts.model, parts.methods, *parts.display, parts.settings_box, *parts.flat,
-        *parts.groups.values(), *_shown(parts),
+        *parts.groups.values(), *_shown(parts), parts.new_tokens, parts.continuation,
     ]  # fmt: skip
 
     def restore(request: gr.Request) -> Updates:
@@ -143,17 +153,23 @@ def _restored(parts: Parts, catalogue: Catalogue, view: text_links.TextView, pro
         updates[parts.predictions] = markup.bars(found, view.target, EMPTY)
     if problems:
         updates[parts.status] = markup.status(" ".join(problems), "error")
+    if view.new_tokens and parts.continue_box in updates:
+        updates[parts.continue_box] = gr.update(visible=True, open=True)
     shown = view.display
     values = (shown.part, shown.whole_words, shown.how, shown.palette)
     return {
         **updates, **restored_methods(parts, view.methods, view.settings), parts.text: view.text, parts.model: model,
+        parts.new_tokens: view.new_tokens, parts.continuation: view.continuation,
         **dict(zip(parts.display, values, strict=True)),
     }  # fmt: skip
 
 
 def _ask(parts: Parts, values: Sequence[Any]) -> Ask:
-    text, model, chosen, target, versus, *flat = values
-    return Ask("", model, methods_of(parts, chosen, flat), _name(target), _name(versus), text=text or "")
+    text, model, chosen, target, versus, new_tokens, continuation, *flat = values
+    return Ask(
+        "", model, methods_of(parts, chosen, flat), _name(target), _name(versus), text=text or "",
+        new_tokens=int(new_tokens or 0), continuation=continuation or "",
+    )  # fmt: skip
 
 
 def _name(value: Any) -> int | str | None:
@@ -170,6 +186,8 @@ def _view(ask: Ask, display: Display) -> text_links.TextView:
         methods=tuple(name for name, _ in ask.methods),
         target=ask.target,
         versus=ask.versus,
+        new_tokens=ask.new_tokens,
+        continuation=ask.continuation,
         display=display,
         settings={name: links.changed("text", name, values) for name, values in ask.methods},
     )

@@ -5,6 +5,7 @@ from attrib.render.overlay import annotated, over, verdict
 from attrib.render.scale import HOW, PALETTES, Display, Scale, drawn_maps, scales
 from attrib.render.token_picture import captioned
 from attrib.render.tokens import PARTS, has_parts, pieces, readable, token_scales
+from attrib.render.triangle import triangle, triangle_picture
 
 __all__ = [
     "HOW",
@@ -29,5 +30,7 @@ __all__ = [
     "scales",
     "standalone",
     "token_scales",
+    "triangle",
+    "triangle_picture",
     "verdict",
 ]

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from attrib.attribution import Attribution, labels_of
 from attrib.render.overlay import over, verdict
 from attrib.render.scale import OWN, SHARED, Display, Scale, drawn_maps, number, scales
+from attrib.render.templating import rendered
 from attrib.render.tokens import (
     PARTS,
     direction,
@@ -46,7 +44,6 @@ _TOKEN_READS = {
     "raw": "; in each method's own units",
     "own": "",
 }
-_SURROGATES = re.compile("[\ud800-\udfff]")  # no file and no browser takes them
 
 
 @dataclass(frozen=True)
@@ -86,17 +83,17 @@ def fragment(attribution: Attribution, display: Display = OWN) -> str:
     """What a notebook shows for a result: up to eight samples, with the numbers that qualify them."""
     entries = [Entry(attribution, sample=i) for i in range(min(len(attribution), MAX_SAMPLES))]
     left_out = len(attribution) - len(entries)
-    return _rendered("fragment.html", cards=_shown(entries, display), left_out=left_out)
+    return rendered("fragment.html", cards=_shown(entries, display), left_out=left_out)
 
 
 def cards(entries: Sequence[Entry], display: Display = SHARED, pictures: Pictures = LARGE) -> str:
     """A gallery: one card per entry, all under one legend where the scale is shared."""
-    return _rendered("gallery.html", cards=_shown(entries, display, pictures), **_legend_of(entries, display))
+    return rendered("gallery.html", cards=_shown(entries, display, pictures), **_legend_of(entries, display))
 
 
 def legend(entries: Sequence[Entry], display: Display = SHARED) -> str:
     """The shared colour bars alone; empty where every map has its own."""
-    return _rendered("legend.html", **_legend_of(entries, display))
+    return rendered("legend.html", **_legend_of(entries, display))
 
 
 def standalone(
@@ -105,16 +102,21 @@ def standalone(
     *,
     title: str = "Explanation",
     facts: Mapping[str, str] | None = None,
+    before: Markup | str = "",
 ) -> str:
-    """A whole HTML page with embedded pictures, numbers, notes and full provenance; `facts` go under the title."""
+    """A whole HTML page with embedded pictures, numbers, notes and full provenance.
+
+    facts: go under the title. before: what stands before the cards, such as `triangle`; a str is escaped.
+    """
     entries = entries_of(results)
     pictures = entries[0].attribution.pictures if entries else None
     photo = None if pictures is None else embedded(Image.fromarray(pictures[entries[0].sample]))
-    return _rendered(
+    return rendered(
         "page.html",
         title=title,
         facts=dict(facts or {}),
         photo=photo,
+        before=before,
         cards=_shown(entries, display),
         **_legend_of(entries, display),
     )
@@ -283,13 +285,3 @@ def _legends(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]
     found = scales(maps, [e.attribution.signed for e in drawable], display)
     kinds = {scale.signed: scale for scale in [*texts, *found]}
     return [scale_bar(kinds[sign]) for sign in (True, False) if sign in kinds]
-
-
-@cache
-def _environment() -> Environment:
-    loader = PackageLoader("attrib.render", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-def _rendered(name: str, **values: Any) -> str:
-    return _SURROGATES.sub("\ufffd", str(_environment().get_template(name).render(**values)))

@@ -24,8 +24,8 @@ _FURTHER = (
 
 def token_picture(shown: Sequence[Piece], scale: Scale, width: int = 900, size: int = 20) -> Image.Image:
     """The pieces on lines of `width` pixels, in their colours; text that runs right to left starts at the right."""
-    fonts = _fonts(size)
-    drawn = [_fitting(readable(p.text), fonts, width - 20) for p in shown]
+    fonts = fonts_of(size)
+    drawn = [fitting(readable(p.text), fonts, width - 20) for p in shown]
     lines, left_out = _lines([font.getlength(text) for text, font in drawn], shown, width - 20)
     step = round(size * 1.7)
     picture = Image.new("RGB", (width, step * (len(lines) + bool(left_out)) + 12), "white")
@@ -67,7 +67,7 @@ def _lines(
     return lines, 0
 
 
-def _fitting(text: str, fonts: Sequence[ImageFont.FreeTypeFont], width: float) -> tuple[str, ImageFont.FreeTypeFont]:
+def fitting(text: str, fonts: Sequence[ImageFont.FreeTypeFont], width: float) -> tuple[str, ImageFont.FreeTypeFont]:
     """The text and the first font that has all of it; characters that no font has as their code points."""
     for font in fonts:
         if all(ord(c) in _covered(str(font.path)) for c in text):
@@ -81,7 +81,7 @@ def _fitting(text: str, fonts: Sequence[ImageFont.FreeTypeFont], width: float) -
     return text, font
 
 
-def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
+def fonts_of(size: int) -> list[ImageFont.FreeTypeFont]:
     import matplotlib as mpl
 
     found = [ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)]

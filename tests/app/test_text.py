@@ -192,6 +192,24 @@ def test_a_visitor_writes_a_text_and_sees_why(page: Page, address: str) -> None:
     expect(rows.nth(1)).to_have_attribute("aria-pressed", "true", timeout=LONG)
 
 
+def test_a_visitor_clicks_through_what_the_model_wrote(page: Page, address: str) -> None:
+    page.goto(
+        address + f"?tab=text&model={LANGUAGE}&text=the+capital+of+france&write=3&continuation=+is+paris&methods=lrp"
+    )
+    expect(page.locator("#tx-new input[type=number]")).to_have_value("3", timeout=LONG)
+    page.locator("#tx-explain").click()
+    rows = page.locator("#tx-gallery .at-triangle button")
+    expect(rows).to_have_count(2, timeout=LONG)
+    tokens = page.locator("#tx-gallery .at-card .at-token")
+    before = tokens.count()
+    rows.nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(rows.nth(1)).to_have_attribute("aria-pressed", "true", timeout=LONG)
+    expect(rows.nth(1)).to_be_focused()  # the keyboard goes on where it was
+    expect(tokens).to_have_count(before + 1)
+    expect(page.locator("#tx-gallery h2")).to_have_text("Why “is paris”?")
+
+
 def test_a_program_predicts_and_explains(address: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -204,5 +222,8 @@ def test_a_program_predicts_and_explains(address: str, tmp_path: Path) -> None:
     content, position = result["parts"]["content"], result["parts"]["position"]
     for (_, value), c, p in zip(result["tokens"], content, position, strict=True):
         assert value == pytest.approx(c + p, abs=1e-6)
+    assert len(files) == 5
+    answer, files = client.predict(TEXT, LANGUAGE, ["saliency"], 2, "", "", {}, api_name="/explain_generation")
+    assert len(answer["results"]["saliency"]["rows"]) == 2
     assert len(files) == 5
     client.close()
