@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ def on_ray(spec: Spec, address: str, number: int | None, todo: Iterator[Batch]) 
     started = not ray.is_initialized()
     try:
         if started:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
             ray.init(address=None if address == LOCAL else address, include_dashboard=False, log_to_driver=False)
         slots = _slots(spec, ray.cluster_resources(), number)
         pool = ActorPool(_actors(ray, spec, slots))
