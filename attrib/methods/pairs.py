@@ -46,15 +46,15 @@ def found(question: Question, sites: Sequence[PatchSite], effects: Callable[[Que
         return _finding(sites, effects(question))
     if question.target.kind == "predicted":
         question.settle()
-    values = question.x.new_zeros(len(question.x), len(sites), question.x.shape[1])
     parts = []
     for done, rows in enumerate(groups):
         alone = of_rows(question, rows)
         alone.on_progress = share(question.on_progress, done, len(groups))
-        part = effects(alone)
-        values[rows, :, : part.values.shape[2]] = part.values
-        parts.append(part)
+        parts.append(effects(alone))
         question.on_progress((done + 1) / len(groups))
+    values = parts[0].values.new_zeros(len(question.x), len(sites), question.x.shape[1])
+    for rows, part in zip(groups, parts, strict=True):
+        values[rows, :, : part.values.shape[2]] = part.values
     order = torch.cat(groups).argsort()
     clean, corrupted = (torch.cat([getattr(p, run) for p in parts])[order] for run in ("clean", "corrupted"))
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))

@@ -8,16 +8,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import attrib
 from attrib.methods.base import Method
 from attrib.models import VisionModel
+from attrib.models.text import TextModel
 
 N_CLASSES = 5
 METHOD_NAMES = tuple(
     name for name, cls in attrib.METHODS.items() if "image" in cls.applies_to and not cls.needs_attention
 )
+PAIR_METHODS = tuple(name for name, cls in attrib.METHODS.items() if "pair" in cls.applies_to)
 # what makes loops short; only the fields that a method has are set
 _CHEAP = {"n_steps": 4, "n_samples": 6, "window": 8, "stride": 8, "n_segments": 4}
 
@@ -108,6 +112,32 @@ def network(cls: type[nn.Module] = Modules, dtype: torch.dtype = torch.float64) 
 
 def model(cls: type[nn.Module] = Modules, dtype: torch.dtype = torch.float64) -> VisionModel:
     return attrib.wrap(network(cls, dtype))
+
+
+def language_model(dtype: torch.dtype = torch.float64) -> TextModel:
+    """A GPT-2 of two blocks that takes the words w4 … w29."""
+    special = {"[PAD]": 0, "[BOS]": 1, "[EOS]": 2, "[UNK]": 3}
+    words = Tokenizer(models.WordLevel(special | {f"w{i}": i for i in range(4, 30)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=16, vocab_size=30, **ids)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        module = GPT2LMHeadModel(config).double().eval()
+        for parameter in module.parameters():
+            parameter.data += torch.randn_like(parameter) * (0.3 if parameter.dim() > 1 else 0.1)
+    return attrib.wrap(module.to(dtype), tokenizer=tokenizer)
+
+
+def prompts(batch: int = 3) -> attrib.Pair:
+    """Pairs of prompts of 6, 5 and 4 words, and again."""
+    rows = [(6, 20), (5, 21), (4, 22)] * 2
+    clean = [" ".join(f"w{4 + i + j}" for j in range(n)) for i, (n, _) in enumerate(rows[:batch])]
+    corrupted = [text.split(" ") for text in clean]
+    for words, (_, other) in zip(corrupted, rows, strict=False):
+        words[1] = f"w{other}"
+    return attrib.pair(clean, [" ".join(words) for words in corrupted])
 
 
 def pictures(batch: int = 3, dtype: torch.dtype = torch.float64, side: int = 16) -> Tensor:
