@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attrib.failures import is_out_of_memory
 from attrib.patching.access import reading
 from attrib.patching.blocks import NotReplayable, entering, recorded
+from attrib.patching.fused import fuse_activations
 from attrib.patching.prompt import Patch, Prompt, Recomputation, Tick
 from attrib.patching.replay import Replay
 from attrib.patching.sites import PatchSite
@@ -46,6 +47,7 @@ def true_effects(
     a run; the stream behind one block and in front of the next is patched once.
     """
     on_progress(0.0)
+    fuse_activations(twin)
     sites = [_canonical(site, base.structure) for site, _ in entries]
     before, after = (run.values(twin, sites) for run in (base, other))
     own, others = (run.scores(twin, run.x) for run in (base, other))

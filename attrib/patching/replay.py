@@ -22,7 +22,7 @@ from attrib.patching.prompt import Patch, Tick, overwriting
 from attrib.patching.tail import Tail
 
 # more tokens in one call gain nothing: on a CPU the MLP's activations then leave the cache
-_TOKENS_AT_ONCE = {"cpu": 512}
+_TOKENS_AT_ONCE = {"cpu": 1024}
 
 
 @dataclass(frozen=True, eq=False)
