@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,20 +11,18 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from attrib.command import explain
 from attrib.errors import AttribError
 from attrib.patching.command import sites
 from attrib.reports.command import report, verify
 
 if TYPE_CHECKING:
-    from attrib.attribution import Attribution
     from attrib.methods.base import Card
-
-DEFAULT_MODEL = "efficientnet-lite0"
-DEFAULT_METHOD = "integrated_gradients"
 
 commands = typer.Typer(no_args_is_help=True, add_completion=False, help="See why a neural network decided what it did.")
 model_commands = typer.Typer(no_args_is_help=True, help="The models that can be explained.")
 commands.add_typer(model_commands, name="models")
+commands.command()(explain)
 commands.command()(sites)
 commands.command()(report)
 commands.command()(verify)
@@ -39,51 +36,6 @@ def main() -> None:
     except AttribError as error:
         sys.stderr.write(f"attrib: {' '.join(str(error).split())}\n")
         sys.exit(1)
-
-
-@commands.command()
-def explain(
-    image: Annotated[Path, typer.Argument(help="The picture to explain.")],
-    model: Annotated[
-        str, typer.Option(help="A name from `attrib models list`, or torchvision:…, timm:…, hf:…")
-    ] = DEFAULT_MODEL,
-    method: Annotated[list[str] | None, typer.Option(help="A name from `attrib methods`; may be given again.")] = None,
-    target: Annotated[str | None, typer.Option(help="A class by label or index; default: the top prediction.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder for the heatmaps and the raw values.")] = Path("explained"),
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: cpu.")] = None,
-    strict: Annotated[bool, typer.Option(help="Fail where a method has no rule for an operation.")] = False,
-) -> None:
-    """Explain what a model sees in a picture: one heatmap (PNG) and the raw values for each method."""
-    import attrib
-
-    names = method or [DEFAULT_METHOD]
-    loaded = attrib.load(model, device=device)
-    for label, index, probability in loaded.predict(image)[0]:
-        _out.print(f"  {probability:6.1%}  {label} ({index})", highlight=False, markup=False)
-    wanted = int(target) if target is not None and target.isdecimal() else target
-    for name in dict.fromkeys(names):
-        with Progress(transient=True, console=_out) as progress:
-            task = progress.add_task(name, total=1.0)
-            result = attrib.explain(
-                loaded,
-                image,
-                name,
-                wanted,
-                strict=strict,
-                on_progress=lambda fraction, message, p=progress, t=task: p.update(t, completed=fraction),  # type: ignore[misc]
-            )
-        _write(result, out / name)
-
-
-def _write(result: Attribution, folder: Path) -> None:
-    result.save(folder)
-    result.plot().savefig(folder / "heatmap.png", dpi=150, bbox_inches="tight")
-    told = f"{result.method}: score {float(result.score[0]):.3f}"
-    if result.delta is not None:
-        told += f", completeness error {float(result.delta[0]):+.3g}"
-    _out.print(f"{told} → {folder / 'heatmap.png'}", highlight=False, markup=False, soft_wrap=True)
-    for note in result.notes:
-        _out.print(f"  note: {note}", highlight=False, markup=False)
 
 
 @commands.command()

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from attrib import cli
+from attrib import cli, command
 from attrib.attribution import Attribution
 from attrib.methods import METHODS
+from attrib.models import MODELS
+from attrib.models.text import wrap_text
+
+sys.path.insert(0, str(Path(__file__).parent))
+import text_families
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit status of `attrib ARGUMENTS`."""
     monkeypatch.setattr(sys, "argv", ["attrib", *arguments])
-    monkeypatch.setattr(cli, "_out", cli.Console(width=200))
+    for module in (cli, command):
+        monkeypatch.setattr(module, "_out", cli.Console(width=200))
     try:
         cli.main()
     except SystemExit as end:
@@ -36,7 +44,7 @@ def test_explain_writes_heatmaps_and_values(
         assert (tmp_path / name / "heatmap.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
     assert "cheetah (293)" in out
-    assert "input_x_gradient: score" in out
+    assert "input_x_gradient of lion: score" in out
     assert "completeness error" in out
 
 
@@ -75,8 +83,88 @@ def test_errors_are_one_line_and_status_1(
     assert error.count("\n") == 1
 
 
-def test_the_default_method_exists() -> None:
-    assert cli.DEFAULT_METHOD in METHODS
+def test_the_defaults_exist() -> None:
+    for kind, (name, method) in command.DEFAULTS.items():
+        assert MODELS[name].kind == kind
+        assert kind in METHODS[method].applies_to
+
+
+@pytest.fixture
+def sentiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny classifier under the name of the default model for texts."""
+    tiny = wrap_text(text_families.model("bert", "classification"), text_families.word_piece())
+
+    def load(name: str, device: str | None = None) -> Any:
+        assert name == "minilm-sentiment"
+        return tiny
+
+    monkeypatch.setattr("attrib.load", load)
+
+
+@pytest.mark.usefixtures("sentiment")
+def test_a_text_is_a_table_of_tokens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    methods = ["--method", "lrp", "--method", "occlusion", "--out", str(tmp_path / "out")]
+    assert run(monkeypatch, "explain", "--text", "The film was not good", "--contrast", "LABEL_1", *methods) == 0
+    said = capsys.readouterr().out
+    result = Attribution.load(tmp_path / "out" / "lrp")
+    table = said[said.index("token") :].splitlines()
+    assert table[0].split() == ["token", "lrp", "occlusion"]
+    assert [row.split()[0] for row in table[1 : 1 + len(result.tokens())]] == [text for text, _ in result.tokens()]
+    assert "rather than LABEL_1" in said
+    assert "softmax remainder" in said
+    for name in ("lrp", "occlusion"):
+        assert (tmp_path / "out" / name / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+        assert "<html" in (tmp_path / "out" / name / "explanation.html").read_text()
+
+
+@pytest.mark.usefixtures("sentiment")
+def test_a_file_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\ufeffwonderful music\n", encoding="utf-8")
+    arguments = ["--file", str(tmp_path / "text.txt"), "--target", "1", "--json", "--out", str(tmp_path / "out")]
+    assert run(monkeypatch, "explain", *arguments) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    result = Attribution.load(found["folder"])
+    assert [(t["text"], t["value"]) for t in found["tokens"]] == result.tokens()
+    assert found["target"]["label"] == "LABEL_1"
+    assert sum(found["ledger"].values()) == pytest.approx(found["score"], abs=1e-4)
+
+
+@pytest.mark.usefixtures("sentiment")
+def test_tokens_do_not_act_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    hostile = "good \x1b[31m[bold]film[/bold] \x07 \u202emusic"
+    assert run(monkeypatch, "explain", "--text", hostile, "--out", str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
+
+
+@pytest.mark.usefixtures("sentiment")
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (b"\xff\xfe\x00", ["--file", "{file}"], "no text in UTF-8: byte 0"),
+        (b"a" * (2**20 + 1), ["--file", "{file}"], "more than 1048576 bytes"),
+        (b"", ["--file", "{file}"], "empty text"),
+        (b"", ["--file", "{file}.not"], "cannot be read: No such file"),
+        (b"", ["--text", "good", "--target", "great"], "no class 'great'"),
+        (b"", ["--text", "good", "--contrast", "LABEL_2"], "no class 'LABEL_2'"),
+    ],
+)
+def test_texts_that_cannot_be_explained(
+    content: bytes,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "f").write_bytes(content)
+    filled = [a.format(file=tmp_path / "f") for a in arguments]
+    assert run(monkeypatch, "explain", *filled, "--out", str(tmp_path / "out")) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +190,7 @@ def test_methods_and_their_cards(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_usage_errors_have_a_status_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "explain") == 2
+    assert run(monkeypatch, "explain", "a.png", "--text", "good") == 2
     assert run(monkeypatch, "nothing") == 2
     assert run(monkeypatch, "--help") == 0
 
