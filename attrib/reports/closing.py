@@ -81,7 +81,9 @@ def close_report(
     told(0.9, "writing pages")
     photo = _photos(store)
     write_file(store.folder / "dataset.html", render_dataset(title, view, photo, profiles))
-    write_file(store.folder / "report.pdf", render_pdf(store, title, facts_of(store, view), view, photo, profiles))
+    # without times, so that the same report makes the same file
+    facts = [fact for fact in facts_of(store, view) if fact[0] != "started"]
+    write_file(store.folder / "report.pdf", render_pdf(store, title, facts, view, photo, profiles))
     write_file(store.folder / "index.html", render_index(0, table.first, table.total, title, _summary(store, view)))
     _remove_beyond(store, table.number)
     told(1.0, "report written")

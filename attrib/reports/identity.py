@@ -13,14 +13,14 @@ from attrib.reports.export import CSV, PARQUET
 from attrib.reports.records import MEASURED
 from attrib.reports.store import JOURNAL, LOCK, MANIFEST
 
-_TIMES = re.compile(rb"<time\b[^>]*>.*?</time>", re.DOTALL)
+_TIMES = re.compile(rb"<dt>(?:time|peak memory|created|started)</dt>\s*<dd>.*?</dd>", re.DOTALL)
 
 
 def contents(folder: str | Path) -> dict[str, str]:
     """Path inside the report → hash of what every run of the same spec on the same machine writes there.
 
-    Left out: the columns seconds and memory of the tables, times and machine of the manifest, <time> elements of the
-    pages; and the journal, whose layout tells in which order things were finished.
+    Left out: the columns seconds and memory of the tables, times and machine of the manifest, the same in the pages;
+    and the journal, whose layout tells in which order things were finished.
     """
     root = Path(folder)
     files = sorted(path for path in root.rglob("*") if path.is_file())

@@ -72,7 +72,9 @@ def run(
     on_progress: told (settled rows, all rows or None, message); what it raises stops the run, and what is finished is
     kept. Raises the errors of `attrib.errors`; a single input that fails becomes a row with its error instead.
     """
-    from attrib.reports.export import export  # deferred: takes a while to import, and most users need it not
+    # deferred: these take a while to import, and most users of attrib need them not
+    from attrib.reports.closing import close_report
+    from attrib.reports.export import export
 
     how = how or How()
     tell = on_progress or (lambda done, total, message: None)
@@ -94,10 +96,12 @@ def run(
         manifest = begin(folder, spec, [abouts[name] for name in spec.models], before)
         if how.retry_failed:
             journal.forget_failed()
-        done = _compute(spec, folder, journal, models, how, number, tell, items(spec, kind, stdin, folder))
         found = Store(folder, journal, manifest)
+        done = _compute(spec, found, models, how, number, tell, items(spec, kind, stdin, folder))
         tell(done, done, "writing tables")
         counts = export(found)
+        tell(done, done, "writing pages")
+        close_report(found, lambda name: _loaded(name, spec, how), lambda part, message: tell(done, done, message))
         end(folder, manifest, counts, time.monotonic() - started)
     return Report(folder, counts)
 
@@ -115,21 +119,26 @@ def _elsewhere(how: How) -> bool:
 
 def _compute(
     spec: Spec,
-    folder: Path,
-    journal: Journal,
+    found: Store,
     models: dict[str, Model],
     how: How,
     number: int | None,
     tell: OnProgress,
     stream: Iterator[Any],
 ) -> int:
+    from attrib.reports.entry_files import current_summary
+
     each = len(spec.models) * len(spec.methods) * len(spec.targets)
     total = None if number is None else number * each
     tally = Tally()
-    todo = batches(spec, stream, journal, tally)
+    todo = batches(spec, stream, found.journal, tally)
     tell(0, total, "explaining")
     for parts in _results(spec, todo, models, how):
-        tally.computed += store(folder, journal, parts)
+        tally.computed += store(found.folder, found.journal, parts)
+        for item in dict.fromkeys(row.key.item for part in parts for row in part.rows):
+            it, rows = found.entry(item)
+            if len(rows) == each:  # its page can be drawn while others are computed
+                current_summary(found, it, rows)
         tell(tally.done, total, "explaining")
     return tally.done
 
