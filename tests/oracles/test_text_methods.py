@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import ViTConfig, ViTForImageClassification
 
 import attrib
@@ -221,6 +222,25 @@ def test_rollout_needs_attention():
     net = attrib.wrap(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     with pytest.raises(NotApplicable, match="no attention"):
         attrib.explain(net, torch.randn(1, 3, 8, 8), "attention_rollout")
+
+
+class Fused(TorchFunctionMode):
+    """Counts the fused attention that really runs."""
+
+    runs = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.runs += func is nn.functional.scaled_dot_product_attention
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
+def test_who_opens_attention_says_so(name, family):
+    subject = model(family, "sdpa")
+    with Fused() as fused:
+        result = attrib.explain(subject, SHORT, cheap(name), 1)
+    assert any("opened" in note for note in result.notes) == (fused.runs == 0)
 
 
 @pytest.mark.parametrize("how", ["plain", "causal", "boolean", "additive", "grouped"])
