@@ -47,6 +47,7 @@ from attrib.models import load, wrap
 from attrib.patching.pair import Pair, pair
 from attrib.reports.api import report
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
+from attrib.verification import Verification, verify_effects
 
 __all__ = [
     "LRP",
@@ -97,6 +98,7 @@ __all__ = [
     "UnknownName",
     "UnsupportedModel",
     "VarGrad",
+    "Verification",
     "check",
     "class_sensitivity",
     "compare",
@@ -107,5 +109,6 @@ __all__ = [
     "models",
     "pair",
     "report",
+    "verify_effects",
     "wrap",
 ]

@@ -12,6 +12,9 @@ def doubts(finding: Finding) -> list[str]:
     """What speaks against the numbers themselves: no number, all zero, a score that is not accounted for."""
     found = []
     flat = finding.values.detach().flatten(1)
+    measured = (finding.parts or {}).get("measured")
+    if measured is not None:  # the others are NaN on purpose
+        flat = flat.masked_fill(~measured.flatten(1), 0.0)
     broken = (~flat.isfinite()).any(1).nonzero()[:, 0].tolist()
     empty = (flat == 0).all(1).nonzero()[:, 0].tolist()
     unscored = (~finding.score.detach().isfinite()).nonzero()[:, 0].tolist()

@@ -35,7 +35,10 @@ MAY_IMPORT = {
     "provenance": {"methods", "attribution"},
 }
 # what stands on top of all and is imported by nothing below
-DRIVERS = {"explain", "generation", "class_sensitivity", "cli", "command", "__init__", "__main__", "reports", "metrics", "truth"}
+DRIVERS = {
+    "explain", "generation", "class_sensitivity", "verification", "cli", "command", "__init__", "__main__", "reports",
+    "metrics", "truth",
+}  # fmt: skip
 # methods take nothing from models but what they need to know of an architecture
 MODELS_FOR_METHODS = {"attrib.models.folding", "attrib.models.positions", "attrib.models.prefix"}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -25,7 +25,10 @@ from attrib.patching.sites import PatchSite
 
 @dataclass(frozen=True)
 class ActivationPatching(Method):
-    """True effects, (batch, site, position); NaN for what `only` leaves out. Vig et al. 2020; Meng et al. 2022."""
+    """True effects, (batch, site, position). Vig et al. 2020; Meng et al. 2022.
+
+    With `only`, all other values are NaN, and parts["measured"] is True for those that were asked for.
+    """
 
     name: ClassVar[str] = "activation_patching"
     applies_to: ClassVar[frozenset[str]] = frozenset({"pair"})
@@ -60,7 +63,13 @@ class ActivationPatching(Method):
             raise UnknownName("site among those asked for", unknown[0], [site.name for site in sites])
         if question.target.kind == "predicted":
             question.settle()
-        return found(question, sites, lambda part: _true_effects(part, sites, wanted, self.direction))
+        finding = found(question, sites, lambda part: _true_effects(part, sites, wanted, self.direction))
+        if not wanted:
+            return finding
+        measured = torch.zeros_like(finding.values, dtype=torch.bool)
+        for site, position in wanted:
+            measured[:, [s.name for s in sites].index(site), position : position + 1] = True
+        return replace(finding, parts={**(finding.parts or {}), "measured": measured})
 
 
 def _entries(only: Sequence[str]) -> list[tuple[str, int]]:
