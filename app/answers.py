@@ -10,7 +10,7 @@ from attrib.attribution import labels_of
 from attrib.render import Entry, readable
 
 # the files of each method: ending -> what it is
-OF_METHOD = {"png": "picture", "safetensors": "values", "json": "provenance"}
+OF_METHOD = {"png": "PNG", "safetensors": "values", "json": "JSON"}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from attrib.render import (
     annotated,
     captioned,
     drawn_maps,
+    is_signed,
     over,
     pieces,
     scales,
@@ -79,7 +80,7 @@ def _of_method(answer: Answer, display: Display, place: Path, name: str, ending:
 
 def _picture(entries: list[Entry], which: int, display: Display) -> Image.Image:
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in entries], display)
-    scale = scales(maps, [e.attribution.signed for e in entries], display)[which]
+    scale = scales(maps, [is_signed(e.attribution) for e in entries], display)[which]
     entry, pictures = entries[which], entries[which].attribution.pictures
     photo = None if pictures is None else pictures[entry.sample]
     return annotated(over(maps[which], scale, photo, display, size=672), scale, entry.name)

@@ -22,7 +22,7 @@ from attrib.render import Display
 log = logging.getLogger("attrib.app")
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-REDRAW = 1.0  # seconds between two drawings of a growing gallery
+REDRAW = 1.0  # seconds at least between two drawings of a growing gallery
 HEAVY = "explanations"  # one queue for the buttons and the API
 UNEXPECTED = "Something failed for a reason that is not yours; the server's log has it."
 
@@ -47,7 +47,7 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
     def explain(request: gr.Request, *values: Any) -> Iterator[Updates]:
         session, _ = sessions_of(request)
         run = runs.begin(session)
-        shown, display, drawn = Answer(), displays.USUAL, 0.0
+        shown, display, drawn, pause = Answer(), displays.USUAL, 0.0, REDRAW
         try:
             waiting = markup.status("Waiting for the model …", "busy")
             yield {parts.answer: None, parts.gallery: "", parts.status: waiting, **_running(parts, True),
@@ -56,10 +56,14 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
             ask = reading.ask(values[len(parts.display) :])
             for step in explaining.explain(ask, server.catalogue, run):
                 shown = step.answer
-                # drawing the whole gallery costs as much as a quick method: not for each one of many
-                draw = step.done or (step.fresh and time.monotonic() - drawn > REDRAW)
-                drawn = time.monotonic() if draw else drawn
-                yield _progressed(parts, step, display if draw else None, slider)
+                # drawing the whole gallery costs more than a quick method: not for each one of many
+                draw = step.done or (step.fresh and time.monotonic() - drawn > pause)
+                begun = time.monotonic()
+                updates = _progressed(parts, step, display if draw else None, slider)
+                if draw:
+                    drawn = time.monotonic()
+                    pause = max(REDRAW, 5 * (drawn - begun))
+                yield updates
         except attrib.AttribError as error:
             yield _ended(parts, shown, display, str(error))
         except Exception:

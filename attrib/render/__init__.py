@@ -2,7 +2,7 @@
 
 from attrib.render.html import Entry, Pictures, cards, embedded, fragment, is_text, legend, standalone
 from attrib.render.overlay import annotated, over, verdict
-from attrib.render.scale import HOW, PALETTES, Display, Scale, drawn_maps, scales
+from attrib.render.scale import HOW, PALETTES, Display, Scale, drawn_maps, is_signed, scales
 from attrib.render.token_picture import captioned
 from attrib.render.tokens import PARTS, has_parts, pieces, readable, token_scales
 from attrib.render.triangle import triangle, triangle_picture
@@ -22,6 +22,7 @@ __all__ = [
     "embedded",
     "fragment",
     "has_parts",
+    "is_signed",
     "is_text",
     "legend",
     "over",

@@ -12,7 +12,7 @@ from attrib.attribution import Attribution, labels_of
 from attrib.errors import InputError
 from attrib.render.html import is_text
 from attrib.render.overlay import over, verdict
-from attrib.render.scale import OWN, Display, Scale, drawn_maps, scales
+from attrib.render.scale import OWN, Display, Scale, drawn_maps, is_signed, scales
 from attrib.render.sites import sites_figure
 from attrib.render.token_picture import token_picture
 from attrib.render.tokens import pieces, readable, token_scales
@@ -32,7 +32,7 @@ def figure(attribution: Attribution, display: Display = OWN, **options: Any) -> 
         raise InputError(f"a {attribution.kind} attribution has no picture to plot; read .tokens() or .values")
     rows = min(len(attribution), MAX_ROWS)
     maps = drawn_maps(list(attribution.heatmap()[:rows]), display)
-    drawn = scales(maps, [attribution.signed] * rows, display)
+    drawn = scales(maps, [is_signed(attribution)] * rows, display)
     columns = 1 if attribution.pictures is None else 2
     sheet = Figure(figsize=(3.4 * columns + 0.8, 3.5 * rows), layout="constrained")
     axes = sheet.subplots(rows, columns, squeeze=False)

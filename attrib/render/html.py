@@ -17,7 +17,7 @@ from PIL import Image
 
 from attrib.attribution import Attribution, labels_of
 from attrib.render.overlay import over, verdict
-from attrib.render.scale import OWN, SHARED, Display, Scale, drawn_maps, number, scales
+from attrib.render.scale import OWN, SHARED, Display, Scale, drawn_maps, is_signed, number, scales
 from attrib.render.templating import rendered
 from attrib.render.tokens import (
     PARTS,
@@ -155,7 +155,7 @@ def where(values: np.ndarray) -> str:
 def _shown(entries: Sequence[Entry], display: Display, pictures: Pictures = LARGE) -> list[dict[str, Any]]:
     drawable = [e for e in entries if e.attribution.kind in ("input", "layer")]
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
-    found = scales(maps, [e.attribution.signed for e in drawable], display)
+    found = scales(maps, [is_signed(e.attribution) for e in drawable], display)
     pairs = {id(e): (m, s) for e, m, s in zip(drawable, maps, found, strict=True)}
     texts = [e for e in entries if is_text(e.attribution)]
     token_scale = dict(zip(map(id, texts), _token_scales(texts, display), strict=True))
@@ -241,7 +241,7 @@ def _completeness(a: Attribution, i: int) -> str | None:
     if a.delta is None or relative is None:
         return None
     share = 100 * float(relative[i])
-    return f"{number(float(a.delta[i]))} ({'< 0.01' if share < 0.01 else f'{share:.2g}'} %)"
+    return f"{number(float(a.delta[i]))} ({'< 0.01' if share < 0.01 else number(share)} %)"
 
 
 def _provenance(a: Attribution, i: int) -> list[tuple[str, str]]:
@@ -282,6 +282,6 @@ def _legends(entries: Sequence[Entry], display: Display) -> list[dict[str, Any]]
     texts = _token_scales([e for e in entries if is_text(e.attribution)], display)
     drawable = [e for e in entries if e.attribution.kind in ("input", "layer")]
     maps = drawn_maps([e.attribution.heatmap()[e.sample] for e in drawable], display)
-    found = scales(maps, [e.attribution.signed for e in drawable], display)
+    found = scales(maps, [is_signed(e.attribution) for e in drawable], display)
     kinds = {scale.signed: scale for scale in [*texts, *found]}
     return [scale_bar(kinds[sign]) for sign in (True, False) if sign in kinds]

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from attrib.attribution import Attribution
 from attrib.errors import InputError, UnknownName
 
 HOW: dict[str, str] = {
@@ -116,6 +117,11 @@ class Scale:
 def drawn_maps(maps: Sequence[np.ndarray], display: Display) -> list[np.ndarray]:
     """The maps as they are drawn: smoothed where the display says so."""
     return [_smoothed(m, display.blur) if display.blur > 0 else m for m in maps]
+
+
+def is_signed(a: Attribution) -> bool:
+    """Whether the heatmap has a sign: the strongest channel, or the length of all, has none."""
+    return a.signed and not (a.values.dim() == 4 and a.reduction in ("max_abs", "norm"))
 
 
 def scales(maps: Sequence[np.ndarray], signed: Sequence[bool], display: Display = SHARED) -> list[Scale]:

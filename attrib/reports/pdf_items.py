@@ -8,7 +8,7 @@ from PIL import Image
 from reportlab.platypus import Flowable
 
 from attrib.attribution import Attribution
-from attrib.render import Display, drawn_maps, is_text, over, pieces, scales, token_scales
+from attrib.render import Display, drawn_maps, is_signed, is_text, over, pieces, scales, token_scales
 from attrib.render.scale import Scale, number
 from attrib.render.token_picture import token_picture
 from attrib.reports.pages import percent, reasons, short
@@ -46,7 +46,7 @@ def _told(good: Sequence[Row], left_out: int) -> str:
 
 def _maps(pairs: Sequence[tuple[Row, Attribution]]) -> tuple[list[Flowable], list[Scale]]:
     maps = drawn_maps([a.heatmap()[0] for _, a in pairs], _DISPLAY)
-    found = scales(maps, [a.signed for _, a in pairs], _DISPLAY)
+    found = scales(maps, [is_signed(a) for _, a in pairs], _DISPLAY)
     width = WIDTH / 4 - 10
     photo = pairs[0][1].pictures
     cells: list[list[Flowable]] = [] if photo is None else [[picture(_small(photo[0]), width)]]

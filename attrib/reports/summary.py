@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from attrib.attribution import Attribution
 from attrib.errors import ReportError
-from attrib.render import Display, drawn_maps, is_text, over, scales
+from attrib.render import Display, drawn_maps, is_signed, is_text, over, scales
 from attrib.reports.store import Row, digest
 
 GRID = 32  # cells along each side
@@ -108,7 +108,7 @@ def reduced(a: Attribution | None) -> np.ndarray | None:
 def _thumbnails(attributions: Sequence[Attribution | None]) -> tuple[bytes, ...]:
     drawable = [a for a in attributions if a is not None and a.kind in ("input", "layer")]
     maps = drawn_maps([_coarse(a) for a in drawable], Display())
-    found = scales(maps, [a.signed for a in drawable], Display())
+    found = scales(maps, [is_signed(a) for a in drawable], Display())
     pictures = {
         id(a): _jpeg(over(values, scale, None if a.pictures is None else a.pictures[0], size=THUMBNAIL))
         for a, values, scale in zip(drawable, maps, found, strict=True)

@@ -1,10 +1,14 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attrib.attribution import Attribution
 from attrib.errors import InputError, UnknownName
-from attrib.render import HOW, PALETTES, Display, drawn_maps, scales
+from attrib.render import HOW, PALETTES, Display, drawn_maps, is_signed, scales
 from attrib.render.scale import colours, number
 
 SIGNED = np.array([[-2.0, 0.0], [1.0, 4.0]], dtype=np.float32)
@@ -129,3 +133,10 @@ def test_a_display_refuses_what_it_cannot_show(wrong: dict[str, object], error: 
 @given(st.floats(-1e6, 1e6, allow_nan=False))
 def test_numbers_keep_three_digits(value: float) -> None:
     assert float(number(value)) == pytest.approx(value, rel=0.06, abs=1e-30)
+
+
+def test_a_strongest_channel_has_no_sign(made: Callable[..., Attribution]) -> None:
+    assert is_signed(made())
+    assert not is_signed(made(reduction="max_abs"))  # SmoothGrad's values have a sign, its heatmap has none
+    assert not is_signed(made(signed=False))
+    assert is_signed(made(torch.zeros(1, 4, 4), kind="layer", reduction="max_abs"))  # nothing left to reduce
