@@ -126,7 +126,7 @@ def _strategies(anchor: str, group: GroupView, found: Strategies, photo: Photo) 
         "anchor": anchor,
         "label": group.label,
         "note": f"Spectral clusters (SpRAy) of the maps of {sampled}: {len(found.clusters)} clusters, as many as the "
-        f"eigenvalues of the neighbour graph's Laplacian have before their widest gap ({eigenvalues}).",
+        f"eigenvalues of the neighbour graph's Laplacian have before their widest relative gap ({eigenvalues}).",
         "points": [
             (f"{100 * x:.1f}", f"{100 * y:.1f}", COLOURS[k % len(COLOURS)], f"cluster {k + 1}")
             for x, y, k in points(found)

@@ -23,9 +23,8 @@ MAX_NAME = 160
 
 
 def rendered(name: str, **values: Any) -> bytes:
-    """The template as UTF-8; lone surrogates become U+FFFD."""
-    text = str(_environment().get_template(name).render(**values))
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    """The template as UTF-8; lone surrogates become question marks."""
+    return _environment().get_template(name).render(**values).encode("utf-8", "replace")
 
 
 def index_path(number: int) -> str:

@@ -58,14 +58,13 @@ class Cluster:
 class Strategies:
     """clusters: the smallest first. eigenvalues: the smallest of the Laplacian. embedding: (maps, 2). used: of `maps`.
 
-    gap: from the last eigenvalue of a cluster to the next. Maps that are zero everywhere are in no cluster.
+    Maps that are zero everywhere are in no cluster.
     """
 
     clusters: tuple[Cluster, ...]
     eigenvalues: tuple[float, ...]
     embedding: np.ndarray
     used: tuple[int, ...]
-    gap: float
 
     @property
     def suspect(self) -> Cluster | None:
@@ -83,13 +82,12 @@ def strategies(maps: Sequence[np.ndarray]) -> Strategies | None:
     vectors = vectors[used] / lengths[used, None]
     graph = _neighbours(vectors)
     values, embedding = _spectrum(graph)
-    gaps = np.diff(values[: MOST_CLUSTERS + 1])
-    wanted = int(gaps[1:].argmax()) + 2
+    wanted = _clusters_of(values[: MOST_CLUSTERS + 1])
     labels = _clustered(graph, wanted)
     clusters = [_cluster(graph, vectors, labels == label) for label in sorted(set(labels.tolist()))]
     clusters.sort(key=lambda c: (len(c.members), c.members))
     eigenvalues = tuple(round(float(v), 6) for v in values[: MOST_CLUSTERS + 1])
-    return Strategies(tuple(clusters), eigenvalues, embedding, tuple(used.tolist()), float(gaps[wanted - 1]))
+    return Strategies(tuple(clusters), eigenvalues, embedding, tuple(used.tolist()))
 
 
 def sampled(items: Sequence[str], most: int, seed: int = 0) -> list[str]:
@@ -129,7 +127,17 @@ def _spectrum(graph: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(np.eye(len(graph)) - graph / np.sqrt(np.outer(degree, degree)))
     plane = vectors[:, 1:3] / np.sqrt(degree)[:, None]
     plane = plane * np.sign(plane[np.abs(plane).argmax(0), [0, 1]])  # an eigenvector has no sign of its own
-    return np.maximum(values, 0.0), plane / np.maximum(np.abs(plane).max(0), 1e-12)
+    return np.where(values < 1e-9, 0.0, values), plane / np.maximum(np.abs(plane).max(0), 1e-12)
+
+
+def _clusters_of(values: np.ndarray) -> int:
+    """How many, at least two: k with the widest gap between the k-th and the next eigenvalue, relative to the latter.
+
+    Relative, since gaps grow with the eigenvalues: two clouds that do not touch at all have λ₂ = 0 and so a gap of 1,
+    and the widest absolute gap is often one among the eigenvalues inside a cloud.
+    """
+    gaps = np.diff(values) / np.maximum(values[1:], 1e-12)
+    return int(gaps[1:].argmax()) + 2
 
 
 def _clustered(graph: np.ndarray, wanted: int) -> np.ndarray:
