@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from attrib.reports.files import write_file
 from attrib.reports.journal import Finished, Journal
 
 VALUES, PICTURES = "values", "pictures"
+RECENT = 256  # pictures; more than a batch has
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class Packed:
     files: dict[str, bytes]
 
 
-def packed(outcome: Outcome) -> Packed:
-    """One file for all maps, one for each picture; called by hashes, so that the same outcome makes the same files."""
+def packed(outcome: Outcome, recent: deque[str]) -> Packed:
+    """One file for all maps, one for each picture; called by hashes, so that the same outcome makes the same files.
+
+    recent: names of pictures that were made lately, for other methods; those are not made again.
+    """
     files: dict[str, bytes] = {}
     paths: dict[str, dict[str, str]] = {item: {} for item in outcome.tensors}
     if outcome.tensors:
@@ -36,9 +41,11 @@ def packed(outcome: Outcome) -> Packed:
         files[name] = to_bytes({f"{i}/{key}": t for i, own in outcome.tensors.items() for key, t in own.items()})
         paths = {item: {"values": name} for item in outcome.tensors}
     for item, picture in outcome.pictures.items():
-        name = f"{PICTURES}/{_hash(str(picture.shape), picture.tobytes().hex())}.png"
+        name = f"{PICTURES}/{hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).hexdigest()[:24]}.png"
         paths[item]["picture"] = name
-        files[name] = _png(picture)
+        if name not in recent:
+            files[name] = _png(picture)
+            recent.append(name)
     rows = [row._replace(found=row.found | paths.get(row.key.item, {})) for row in outcome.rows]
     return Packed(rows, files)
 

@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +20,7 @@ from attrib.errors import Cancelled, ReportError
 from attrib.models import load
 from attrib.reports.batches import Batch, Model, ready
 from attrib.reports.compute import outcomes
-from attrib.reports.packing import Packed, packed
+from attrib.reports.packing import RECENT, Packed, packed
 from attrib.reports.spec import Spec
 
 T = TypeVar("T")
@@ -43,7 +44,8 @@ class Worker:
     def answer(self, batch: Batch) -> list[Packed]:
         """Everything that is to be done of a batch."""
         model = self.model(batch.model)
-        return [packed(outcome) for outcome in outcomes(self._spec, model, ready(batch, model))]
+        recent: deque[str] = deque(maxlen=RECENT)
+        return [packed(outcome, recent) for outcome in outcomes(self._spec, model, ready(batch, model))]
 
 
 def here(worker: Worker, spec: Spec, todo: Iterator[Batch]) -> Iterator[list[Packed]]:
@@ -57,8 +59,9 @@ def here(worker: Worker, spec: Spec, todo: Iterator[Batch]) -> Iterator[list[Pac
     decoded = ahead(ready(batch, worker.model(batch.model)) for batch in todo)
     found = ahead(o for r in decoded for o in outcomes(spec, worker.model(r.batch.model), r, heed))
     try:
+        recent: deque[str] = deque(maxlen=RECENT)
         for outcome in found:
-            yield [packed(outcome)]
+            yield [packed(outcome, recent)]
     finally:
         stop.set()
         found.close()

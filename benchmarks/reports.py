@@ -1,0 +1,166 @@
+"""`python -m benchmarks.reports`: batch reports beside the bare batched computation, workers, the start, memory.
+
+rate     items per second of a report (decode to written files) over that of `attrib.explain` alone on the same batches,
+         decoded beforehand; both take turns, wall and CPU time are shown
+workers  the same report by one process and by two
+start    from starting `attrib report` to the first finished item, model cached
+memory   the peak of a report on many small texts and pictures, at a fifth and at all of them
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+
+import attrib
+from attrib.models import VisionModel, photos
+from attrib.reports import Store
+
+_ROUNDS = 3
+
+
+def pictures(folder: Path, number: int, size: tuple[int, int] = (500, 375)) -> None:
+    """Different crops of the example photos, as JPEGs."""
+    folder.mkdir()
+    sources = [Image.open(path).convert("RGB") for path in photos().values()]
+    generator = np.random.default_rng(0)
+    for i in range(number):
+        image = sources[i % len(sources)]
+        share = generator.uniform(0.5, 1)
+        width, height = int(image.width * share), int(image.height * share)
+        left = int(generator.integers(0, image.width - width + 1))
+        top = int(generator.integers(0, image.height - height + 1))
+        image.crop((left, top, left + width, top + height)).resize(size).save(folder / f"{i:05}.jpg", quality=90)
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """(wall seconds, CPU seconds of this process) of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def bare(model: VisionModel, tensors: list[torch.Tensor], methods: dict[str, Any]) -> None:
+    """The computation alone: prepared batches through every method."""
+    for x in tensors:
+        for method in methods.values():
+            attrib.explain(model, x, method)
+
+
+def rate(folder: Path, items: int, name: str, methods: dict[str, Any], batch: int) -> None:
+    """One report of all items, and the bare computation of half of them before and after it."""
+    model = attrib.load(name)
+    assert isinstance(model, VisionModel)
+    paths = sorted((folder / "in").iterdir())
+    half = list(range(0, len(paths) // 2, batch))
+    tensors = [model.encode([str(p) for p in paths[start : start + batch]]).x for start in half]
+    count = sum(len(x) for x in tensors)
+    bare(model, tensors[:1], methods)
+    first = timed(lambda: bare(model, tensors, methods))
+    whole = timed(lambda: attrib.report(folder / "in", model, methods, folder / "rate", batch=batch))
+    second = timed(lambda: bare(model, tensors, methods))
+    alone = [2 * count / (a + b) for a, b in zip(first, second, strict=True)]
+    for what, ours, theirs in zip(("wall", "CPU"), whole, alone, strict=True):
+        print(f"rate ({what}): report {items / ours:.2f} items/s, bare {theirs:.2f}: ratio {items / ours / theirs:.3f}")
+
+
+def workers(folder: Path, name: str, methods: list[str], limit: int) -> None:
+    """The whole command with one worker and with two, in turns."""
+    ratios = []
+    for turn in range(_ROUNDS):
+        seconds = [
+            _command(folder, name, methods, f"w{turn}{n}", "--workers", str(n), "--limit", str(limit)) for n in (1, 2)
+        ]
+        ratios.append(seconds[0] / seconds[1])
+        print(
+            f"workers: one {seconds[0]:.1f} s, two {seconds[1]:.1f} s for {limit} items: {ratios[-1]:.2f} times as fast"
+        )
+    print(f"workers: median {sorted(ratios)[len(ratios) // 2]:.2f}")
+
+
+def _command(folder: Path, name: str, methods: list[str], out: str, *more: str) -> float:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "attrib.cli", "report", str(folder / "in"), "--model", name]
+    command += ["--methods", ",".join(methods), "--out", str(folder / out), *more]
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def start(folder: Path, name: str, methods: list[str]) -> None:
+    """From the command to the first item whose methods are all finished."""
+    for turn in range(_ROUNDS):
+        out = folder / f"start{turn}"
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "attrib.cli", "report", str(folder / "in"), "--model", name]
+        command += ["--methods", ",".join(methods), "--out", str(out)]
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not _first_is_finished(out, len(methods)) and running.poll() is None:
+            time.sleep(0.05)
+        print(f"start: first item finished after {time.perf_counter() - started:.1f} s")
+        running.kill()
+        running.wait()
+
+
+def _first_is_finished(out: Path, methods: int) -> bool:
+    try:
+        store = Store.open(out)
+        found = next(store.entries(), None)
+        store.close()
+    except attrib.ReportError:
+        return False
+    return found is not None and len(found[1]) == methods
+
+
+def memory(folder: Path, items: int) -> None:
+    """Peaks of processes of their own: a report of a fifth of the items, and of all of them."""
+    for kind in ("text", "image"):
+        peaks = []
+        for number in (items // 5, items):
+            command = [sys.executable, "-m", "benchmarks.report_memory", kind, str(number), str(folder)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks.append(int(done.stdout.split()[-1]))
+            print(f"memory: {number} small {kind}s, peak {peaks[-1] / 2**20:.0f} MB")
+        print(f"memory: {kind}s: {(peaks[1] - peaks[0]) / 2**20:+.0f} MB for {items - items // 5} items more")
+
+
+def main(
+    only: Annotated[
+        str, typer.Option(help="Parts, with commas: rate, workers, start, memory.")
+    ] = "rate,workers,start,memory",
+    items: Annotated[int, typer.Option(help="Pictures of the rate.")] = 500,
+    small: Annotated[int, typer.Option(help="Small items of the memory.")] = 20_000,
+    model: Annotated[str, typer.Option(help="The network.")] = "efficientnet-lite0",
+    steps: Annotated[int, typer.Option(help="n_steps of integrated gradients.")] = 50,
+    batch: Annotated[int, typer.Option(help="Items of a batch.")] = 16,
+) -> None:
+    """Measure; targets: rate 0.85, workers 1.0, start 10 s, memory flat."""
+    methods = {"lrp": {}, "integrated_gradients": {"n_steps": steps}, "normgrad": {}}
+    objects = {name: attrib.METHODS[name](**settings) for name, settings in methods.items()}
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures(folder / "in", items)
+        for part in only.split(","):
+            if part == "rate":
+                rate(folder, items, model, objects, batch)
+            elif part == "workers":
+                workers(folder, model, ["lrp", "normgrad"], min(items, 100))
+            elif part == "start":
+                start(folder, model, list(methods))
+            else:
+                memory(folder, small)
+
+
+if __name__ == "__main__":
+    typer.run(main)
