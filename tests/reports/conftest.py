@@ -43,6 +43,13 @@ def photos_of_noise(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without HTML and PDF, for tests of everything else: drawing takes most of the time of tiny ones."""
+    monkeypatch.setattr("attrib.reports.closing.close_report", lambda *_: None)
+    monkeypatch.setattr("attrib.reports.entry_files.current_summary", lambda *_: None)
+
+
+@pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Report]:
     """attrib.report with the tiny model, two quick methods, two targets and batches of 2, into tmp_path/NAME."""
 

@@ -22,6 +22,8 @@ from tests.reports.conftest import write_pictures
 
 Make = Callable[..., Report]
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 
 def read(inputs: Any, kind: str, stdin: bytes | None = None, **fields: Any) -> list[Item]:
     spec = spec_of({"inputs": str(inputs), "models": "m", "methods": "lrp"} | fields)

@@ -18,6 +18,8 @@ from tests.reports.conftest import tiny_model
 
 Make = Callable[..., Report]
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 
 def test_rows_and_maps_are_those_of_explain(make: Make, photos_of_noise: Path) -> None:
     model = tiny_model()

@@ -33,6 +33,8 @@ method = "lrp"
 preset = "epsilon_plus_flat"
 """
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 
 def test_flags_override_the_file_and_keep_its_settings(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(TOML)

@@ -18,6 +18,8 @@ from tests.reports.conftest import write_pictures
 
 OPTIONS: dict[str, Any] = {"models": "squeezenet1_1", "methods": "normgrad", "batch": 2, "values": "heatmap"}
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 
 def scores(folder: Path) -> list[tuple[str, float]]:
     store = Store.open(folder)

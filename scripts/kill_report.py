@@ -1,0 +1,75 @@
+"""Kill a report again and again, and see whether it ends as an unbroken one does.
+
+    python scripts/kill_report.py [--kills 10] [--seed 0] -- photos/ --model squeezenet1_1 --methods lrp,normgrad
+
+Everything behind -- goes to `attrib report`; --out is added. The command runs once unbroken. Then it is started and
+killed (SIGKILL, at a random moment of its life) so many times, run to its end, and the two folders are compared file by
+file, less times, memory and the machine. Exit status 1 when they differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from attrib.reports import Store
+from attrib.reports.identity import contents
+
+
+def command(arguments: list[str], out: Path) -> list[str]:
+    return [sys.executable, "-m", "attrib.cli", "report", *arguments, "--out", str(out)]
+
+
+def finished_rows(out: Path) -> int:
+    try:
+        store = Store.open(out)
+    except Exception:
+        return 0
+    try:
+        return sum(1 for _ in store.rows())
+    finally:
+        store.close()
+
+
+def main() -> int:
+    """Run, kill, compare; 0 when the reports are the same."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("report", nargs="+")
+    given = parser.parse_args()
+    generator = random.Random(given.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, broken = Path(folder, "whole"), Path(folder, "broken")
+        started = time.perf_counter()
+        subprocess.run(command(given.report, whole), check=False, capture_output=True)
+        life = time.perf_counter() - started
+        print(f"unbroken: {life:.1f} s, {finished_rows(whole)} rows, {len(contents(whole))} files")
+        for kill in range(given.kills):
+            running = subprocess.Popen(
+                command(given.report, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            moment = generator.uniform(0.05 * life, life)
+            try:
+                running.wait(moment)
+                state = "had ended"
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+                state = "killed"
+            print(f"{kill + 1}: {state} after {moment:.1f} s, {finished_rows(broken)} rows finished", flush=True)
+        ended = subprocess.run(command(given.report, broken), check=False, capture_output=True, text=True)
+        one, other = contents(whole), contents(broken)
+        differing = sorted(name for name in one | other if one.get(name) != other.get(name))
+        print(f"resumed: exit status {ended.returncode}, {finished_rows(broken)} rows")
+        print(f"differing files: {differing or 'none'}")
+        return bool(differing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
