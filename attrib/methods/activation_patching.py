@@ -61,6 +61,9 @@ class ActivationPatching(Method):
         unknown = [name for name, _ in wanted if name not in {site.name for site in sites}]
         if unknown:
             raise UnknownName("site among those asked for", unknown[0], [site.name for site in sites])
+        behind = [position for _, position in wanted if position >= question.x.shape[1]]
+        if behind:
+            raise InputError(f"position {behind[0]} was asked for; the longest prompt has {question.x.shape[1]} tokens")
         if question.target.kind == "predicted":
             question.settle()
         finding = found(question, sites, lambda part: _true_effects(part, sites, wanted, self.direction))

@@ -49,14 +49,13 @@ def true_effects(
     on_progress(0.0)
     fuse_activations(twin)
     sites = [_canonical(site, base.structure) for site, _ in entries]
-    before, after = (run.values(twin, sites) for run in (base, other))
-    own, others = (run.scores(twin, run.x) for run in (base, other))
+    (before, own), (after, others) = (run.values(twin, sites) for run in (base, other))
     patches: dict[tuple[str, int], Patch] = {}
     for site, (_, position) in zip(sites, entries, strict=True):
         value = after[site.place][0, position, site.part]
         if (site.name, position) not in patches and not torch.equal(value, before[site.place][0, position, site.part]):
             patches[site.name, position] = Patch(site, position, value)
-    scores, unpatched, notes = _scores(base, twin, list(patches.values()), after, rows, on_progress)
+    scores, unpatched, notes = _scores(base, twin, list(patches.values()), after, own, rows, on_progress)
     changes = dict(zip(patches, scores - unpatched, strict=True))
     zero = torch.zeros_like(own[0])
     effects = [changes.get((site.name, position), zero) for site, (_, position) in zip(sites, entries, strict=True)]
@@ -75,10 +74,11 @@ def _scores(
     twin: nn.Module,
     patches: list[Patch],
     other: dict[Place, Tensor],
+    own: Tensor,
     rows: int,
     on_progress: Callable[[float], None],
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """(metric with each patch, metric with none, notes)."""
+    """(metric with each patch, metric with none, notes). own: the metric of the base run."""
     progress = _Progress(on_progress)
     notes: tuple[str, ...] = ()
     if len(patches) > _FEW:
@@ -87,15 +87,15 @@ def _scores(
         except NotReplayable as error:
             notes = (f"every patch is a whole forward: the blocks cannot be replayed one by one ({error})",)
         else:
-            read = [patch for patch in patches if patch.position < replay.tokens]
-            progress.total = replay.work(read)
-            unpatched = replay.tail.scores(replay.calls[-1].made[:, -1:] if replay.causal else replay.calls[-1].made)
+            read = [i for i, patch in enumerate(patches) if patch.position < replay.tokens]
+            progress.total = replay.work([patches[i] for i in read])
+            unpatched = replay.unpatched()
             scores = unpatched.repeat(len(patches))
-            scores[[i for i, patch in enumerate(patches) if patch.position < replay.tokens]] = replay.scores(read)
+            scores[read] = replay.scores([patches[i] for i in read])
             return scores, unpatched, notes
     whole = Recomputation(twin, base, rows, progress.add)
     progress.total = whole.work(patches)
-    return whole.scores(patches), base.scores(twin, base.x), notes
+    return whole.scores(patches), own, notes
 
 
 @dataclass
@@ -155,18 +155,19 @@ def _is_causal(prompt: Prompt, twin: nn.Module) -> bool:
 
 
 def _prove(replay: Replay, prompt: Prompt, other: dict[Place, Tensor]) -> None:
-    """Compare with whole forwards: nothing patched, from three places on, and one true patch."""
+    """Compare with whole forwards: nothing patched, from three places on, and beside it one true patch."""
     layers, tokens = prompt.structure.layers, replay.tokens
-    places = ((0, 0), (len(layers) // 2, tokens // 2), (len(layers) - 1, tokens - 1))
+    middle = _stream(prompt.structure, len(layers) // 2)
+    hidden, position, true = replay.calls[len(layers) // 2].hidden[0], tokens // 2, []
+    if middle.place in other:
+        changed = (other[middle.place][0, :tokens] != hidden).any(-1).nonzero()[:, 0].tolist()
+        position = changed[len(changed) // 2] if changed else position
+        true = [Patch(middle, position, other[middle.place][0, position])]
+    places = ((0, 0), (len(layers) // 2, position), (len(layers) - 1, tokens - 1))
     same = [Patch(_stream(prompt.structure, at), p, replay.calls[at].hidden[0, p]) for at, p in places]
     expected = prompt.scores(replay.twin, prompt.x)
-    site = _stream(prompt.structure, len(layers) // 2)
-    true = []
-    if site.place in other:
-        changed = (other[site.place][0, :tokens] != replay.calls[len(layers) // 2].hidden[0]).any(-1).nonzero()[:, 0]
-        true = [Patch(site, int(p), other[site.place][0, int(p)]) for p in changed[:1]]
     whole = Recomputation(replay.twin, prompt, 1, lambda done: None).scores(true)
-    found = torch.cat([replay.tail.scores(replay.calls[-1].made), replay.scores([*same, *true])])
+    found = torch.cat([replay.unpatched(), replay.scores([*same, *true])])
     worst = float((found - torch.cat([expected.expand(4), whole])).abs().max())
     if not worst <= _tolerance(torch.cat([expected, whole])):
         raise NotReplayable(f"replayed, the metric differs by {worst:.2g}")

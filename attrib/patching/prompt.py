@@ -85,11 +85,11 @@ class Prompt:
             return self
         return replace(self, x=self.x[:, : int(self.extra[_READ_AT]) + 1])
 
-    def values(self, twin: nn.Module, sites: Sequence[PatchSite]) -> dict[Place, Tensor]:
-        """What the sites' places hold, (1, tokens, width) each."""
+    def values(self, twin: nn.Module, sites: Sequence[PatchSite]) -> tuple[dict[Place, Tensor], Tensor]:
+        """(what the sites' places hold, (1, tokens, width) each; the explained number, (1,)) of one run."""
         with reading(twin, [site.place for site in sites if site.kind != "embed"]) as found:
-            self.forward(twin, self.x)
-        return found.values | {site.place: self.x for site in sites if site.kind == "embed"}
+            score = self.scores(twin, self.x)
+        return found.values | {site.place: self.x for site in sites if site.kind == "embed"}, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +103,11 @@ class Recomputation:
 
     def scores(self, patches: Sequence[Patch]) -> Tensor:
         """(patches,) the explained number with each patch alone."""
+        if not patches:
+            return self.prompt.x.new_empty(0)
         at_once = self.rows if self._takes_rows() else 1
         parts = [self._scores(patches[at : at + at_once]) for at in range(0, len(patches), at_once)]
-        return torch.cat(parts) if parts else self.prompt.x.new_empty(0)
+        return torch.cat(parts)
 
     def work(self, patches: Sequence[Patch]) -> int:
         return len(patches)

@@ -54,6 +54,11 @@ class Replay:
             found[order] = self.tail.scores(hidden).to(found.dtype)
         return found
 
+    def unpatched(self) -> Tensor:
+        """(1,) the explained number without a patch, the same way."""
+        last = self.calls[-1].made
+        return self.tail.scores(last[:, -1:] if self.causal else last)
+
     def work(self, patches: Sequence[Patch]) -> int:
         """How many token positions of blocks `scores` will compute."""
         return sum((len(self.calls) - p.layer) * (self.tokens - self._start(p)) for p in patches)

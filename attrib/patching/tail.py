@@ -44,12 +44,18 @@ class Tail:
         self._at_once = _FULL_HEAD_AT_ONCE
         if _narrowed(self._twin.get_submodule(structure.head), target):
             self._target, self._at_once = _renumbered(target), 1 << 20
-        if len(self._scores(calls[-1].hidden.expand(2, -1, -1)[:, -1:])) != 2:
-            self._at_once = 1  # a classifier that takes one row at a time
+        if not self._takes_rows(calls[-1].made):
+            self._at_once = 1
 
     def scores(self, hidden: Tensor) -> Tensor:
         """(rows,) from (rows, tokens, width)."""
         return torch.cat([self._scores(rows) for rows in hidden.split(self._at_once)])
+
+    def _takes_rows(self, hidden: Tensor) -> bool:
+        """Whether two different rows get together what they get apart: some classifiers read the first row only."""
+        rows = (hidden, hidden.flip(-1))
+        together, apart = self._scores(torch.cat(rows)), torch.cat([self._scores(row) for row in rows])
+        return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-2, atol=1e-2)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         self._hidden = hidden
