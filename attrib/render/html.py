@@ -183,7 +183,6 @@ def _token_card(entry: Entry, scale: Scale, display: Display) -> dict[str, Any]:
     a, i = entry.attribution, entry.sample
     shown = pieces(a, i, display)
     values = np.array([p.value for p in shown])
-    ledger = [(name, float(amounts[i])) for name, amounts in (a.ledger or {}).items()]
     return {
         "tokens": spans(shown, scale),
         "direction": direction([p.text for p in shown]),
@@ -193,7 +192,6 @@ def _token_card(entry: Entry, scale: Scale, display: Display) -> dict[str, Any]:
         "words": verdict(values) if len(values) > 1 else None,
         "bar": scale_bar(scale),
         "anchor": None if scale.anchor is None else (scale.anchor[0], number(scale.anchor[1])),
-        "ledger_bar": ledger_bar(ledger) if len(ledger) > 1 else [],
     }
 
 
@@ -202,6 +200,7 @@ def _card(
 ) -> dict[str, Any]:
     a, i = entry.attribution, entry.sample
     target = readable(labels_of(a.target)[i])
+    ledger = [(name, float(amounts[i])) for name, amounts in (a.ledger or {}).items()]
     card: dict[str, Any] = {
         "title": entry.name,
         "target": target,
@@ -211,7 +210,7 @@ def _card(
         "evidence": list(entry.evidence),
         "score": number(float(a.score[i])),
         "completeness": _completeness(a, i),
-        "ledger": [(name, number(float(amounts[i]))) for name, amounts in (a.ledger or {}).items()],
+        "ledger": [(name, number(amount)) for name, amount in ledger],
         "coverage": None if a.coverage is None else str(a.coverage),
         "uncovered": [] if a.coverage is None else list(a.coverage.uncovered),
         "notes": list(a.notes),
@@ -223,7 +222,7 @@ def _card(
         "bar": None,
         "words": None,
         "tokens": None,
-        "ledger_bar": [],
+        "ledger_bar": ledger_bar(ledger) if len(ledger) > 1 else [],
         "actions": entry.actions,
     }
     if values is not None and scale is not None:
