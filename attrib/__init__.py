@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrib import models
+from attrib import models, truth
 from attrib.attribution import Attribution, Coverage, Provenance
 from attrib.class_sensitivity import class_sensitivity
 from attrib.errors import (
@@ -109,6 +109,7 @@ __all__ = [
     "models",
     "pair",
     "report",
+    "truth",
     "verify_effects",
     "wrap",
 ]

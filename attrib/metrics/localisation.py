@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,8 +52,14 @@ def _filled(box: Any, height: int, width: int) -> Tensor:
     return mask
 
 
+@dataclass(frozen=True)
 class _OnMask(Metric):
     """What metrics with a mask share: an empty one gives no number."""
+
+    read: Literal["signed", "absolute"] = setting(
+        "signed", "signed: what speaks against the class is the least relevant; absolute: only sizes count.",
+        choices=("signed", "absolute"),
+    )  # fmt: skip
 
     needs_mask: ClassVar[bool] = True
 
@@ -61,10 +67,11 @@ class _OnMask(Metric):
         masks = trial.masks
         if masks is None:
             raise InputError(f"{self.name} needs masks: give a mask or a box for each input")
+        maps = subject.maps.abs() if self.read == "absolute" else subject.maps
         found, words = [], []
         for row in range(len(trial)):
             mask = masks[row] & trial.allowed[row]
-            value, said = (float("nan"), EMPTY) if not mask.any() else self._of(trial, subject.maps[row], mask, row)
+            value, said = (float("nan"), EMPTY) if not mask.any() else self._of(trial, maps[row], mask, row)
             found.append(value)
             words.append(said)
         return Measured(torch.tensor(found, dtype=torch.float64), tuple(words))
