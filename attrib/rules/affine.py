@@ -11,6 +11,8 @@ from torch import Tensor
 from attrib.rules.engine import Call
 from attrib.rules.weights import WeightCache
 
+_PACKED = torch.channels_last
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -92,7 +94,7 @@ class Affine:
 
     def plain(self, x: Tensor) -> Tensor:
         """W·x + b as the model computes it, a folded BatchNorm left out."""
-        return self.apply(x, self._laid_out(x), self.bias)
+        return self.apply(x, self.laid_out(x), self.bias)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """weight·x + bias with this layer's geometry."""
@@ -111,7 +113,9 @@ class Affine:
         g = self.geometry
         if g.pointwise and weight.dim() == 4 and is_packed(s):
             return _pointwise(s, weight.flatten(1), None)
-        like = s.new_empty(1).expand(shape)
+        # x itself is not needed, but its layout: of a strided 1×1 weight a CPU cannot tell and takes the slow way
+        packs = is_packed(s) and len(shape) == 4
+        like = torch.empty(shape, dtype=s.dtype, device=s.device, memory_format=_PACKED) if packs else _shaped(s, shape)
         out = list(g.output_padding) or [0] * len(g.stride)
         geometry = (g.stride, g.padding, g.dilation, g.transposed, out, g.groups)
         pulled: Tensor = torch.ops.aten.convolution_backward(s, like, weight, None, *geometry, [True, False, False])[0]
@@ -120,9 +124,9 @@ class Affine:
     def pull(self, s: Tensor, shape: torch.Size) -> Tensor:
         """Wᵀ·s with the folded scale."""
         s = s if self.scale is None else s * self.channels(self.scale)
-        return self.transpose(s, self._laid_out(s), shape)
+        return self.transpose(s, self.laid_out(s), shape)
 
-    def _laid_out(self, x: Tensor) -> Tensor:
+    def laid_out(self, x: Tensor) -> Tensor:
         """W in the memory layout of x."""
         slides = self.geometry is not None and not self.geometry.pointwise
         return self.cache.derived("packed", (self.weight,), packed) if slides and is_packed(x) else self.weight
@@ -156,6 +160,10 @@ class Affine:
 
 def _each(value: Any, n: int) -> list[int]:
     return [value] * n if isinstance(value, int) else list(value) if len(value) == n else list(value) * n
+
+
+def _shaped(s: Tensor, shape: torch.Size) -> Tensor:
+    return s.new_empty(1).expand(shape)
 
 
 def is_packed(x: Tensor) -> bool:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UncoveredOperation
 from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, name_of
-from attrib.rules.weights import WeightCache
+from attrib.rules.weights import OnePass, WeightCache
 
 Rule = Callable[["Call"], Any]
 Pull = Callable[..., Any]
@@ -152,6 +152,7 @@ class Engine(TorchFunctionMode):
         self.inputs = inputs
         self.rules = rules
         self.cache = cache
+        self.weights = OnePass(cache)
         self.strict = strict
         self.ledger = Ledger(inputs[0])
         self.deposits: list[Tensor] = []

@@ -69,10 +69,28 @@ class WeightCache:
         The sources are kept alive with the entry, so that an address is never mistaken for its successor's.
         """
         key = (name, *(source.data_ptr() for source in sources))
-        mark = fingerprint(*sources)
+        mark = tuple(self._mark(source) for source in sources)
         entry = self._entries.get(key)
         if entry is None or entry[0] != mark:
             with torch.no_grad():
                 entry = (mark, sources, compute(*sources))
             self._entries[key] = entry
         return entry[2]
+
+    def _mark(self, source: Tensor) -> Fingerprint:
+        return fingerprint(source)
+
+
+class OnePass(WeightCache):
+    """A cache as it is used during one pass, in which weights stay as they are: each is looked at once."""
+
+    def __init__(self, cache: WeightCache) -> None:
+        super().__init__()
+        self._entries = cache._entries
+        self._marks: dict[int, tuple[Tensor, Fingerprint]] = {}  # with the tensor, so that no address is used again
+
+    def _mark(self, source: Tensor) -> Fingerprint:
+        place = source.data_ptr()
+        if place not in self._marks or self._marks[place][0].shape != source.shape:
+            self._marks[place] = (source, fingerprint(source))
+        return self._marks[place][1]
