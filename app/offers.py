@@ -17,7 +17,11 @@ DEFAULT_METHODS = {
 # kind -> method -> values of its controls that suit this kind of input better than the method's defaults
 USUAL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "image": {},
-    "text": {"lrp": {"preset": "attn_lrp", "positions": True}},
+    "text": {
+        "lrp": {"preset": "attn_lrp", "positions": True},
+        # from zero, pad and unk the way is so steep on language models that 50 steps miss most of the score
+        "integrated_gradients": {"baseline": "noise"},
+    },
 }
 # text, and the model it is for where that is on offer
 EXAMPLE_TEXTS: tuple[tuple[str, str], ...] = (

@@ -64,8 +64,8 @@ class IntegratedGradients(Method):
         assumptions="The baseline x′ means 'nothing there', and what lies halfway means something to the network.",
         misleads="What looks like the baseline gets nothing, whatever it does: black objects on a black "
         "baseline. On ReLU networks 50 steps may leave percents of the difference unexplained: see the "
-        "completeness error, and set a tolerance. Of a text, zero embeddings are where RMSNorm (LLaMA) jumps, "
-        "which few steps miss: take unk or pad there.",
+        "completeness error, and set a tolerance. Of a text the way from zero, pad or unk is steep on language models, "
+        "and 50 steps may miss more than the score: random tokens (noise) fared best.",
         cost="n_steps × (1 F + 1 B) + 2 F",
     )
 
