@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +12,7 @@ from attrib.reports.dataset import DatasetView, Entry
 from attrib.reports.dataset_page import alarms, render_dataset
 from attrib.reports.entry_files import current_summary, summary_path
 from attrib.reports.files import write_file
-from attrib.reports.index_page import render_index, table_row
+from attrib.reports.index_page import ALL, Seen, render_index, table_row, write_all
 from attrib.reports.pages import PER_PAGE, index_path, short
 from attrib.reports.pdf import render_pdf
 from attrib.reports.profiles import Model, Profiler
@@ -32,9 +34,13 @@ class _Table:
     first: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     number: int = 0
+    seen: Seen = field(default_factory=Seen)
+    agreements: array[float] = field(default_factory=lambda: array("d"))  # NaN: none
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any], agreement: float | None) -> None:
         self.rows.append(row)
+        self.seen.add(row)
+        self.agreements.append(math.nan if agreement is None else agreement)
         if len(self.rows) == PER_PAGE:
             self.flush()
 
@@ -46,6 +52,16 @@ class _Table:
             write_file(self.store.folder / index_path(self.number), content)
         self.number += 1
         self.rows = []
+
+    def write_all(self) -> None:
+        """The table of all items, where there are several pages."""
+        path = self.store.folder / ALL
+        if self.total > PER_PAGE:
+            entries = zip(self.store.entries(), self.agreements, strict=True)
+            rows = (table_row(it, rows, None, None if math.isnan(a) else a) for (it, rows), a in entries)
+            write_all(path, rows, self.seen, self.total, self.title)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def close_report(
@@ -68,7 +84,7 @@ def close_report(
             _profile(store, profilers, rows, it.text)
         else:
             agreement = view.repeated(rows, summary)
-        table.add(table_row(it, rows, summary, agreement))
+        table.add(table_row(it, rows, summary, agreement), agreement)
         told(0.6 * n / total, "reading results")
     table.flush()
     view.choose()
@@ -85,6 +101,7 @@ def close_report(
     facts = [fact for fact in facts_of(store, view) if fact[0] != "started"]
     write_file(store.folder / "report.pdf", render_pdf(store, title, facts, view, photo, profiles))
     write_file(store.folder / "index.html", render_index(0, table.first, table.total, title, _summary(store, view)))
+    table.write_all()
     _remove_beyond(store, table.number)
     told(1.0, "report written")
     return view

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from attrib.reports.entry_files import page_path
-from attrib.reports.pages import PER_PAGE, image_uri, index_path, reasons, rendered, script, short
+from attrib.reports.pages import PER_PAGE, image_uri, index_path, reasons, rendered, script, short, streamed
 from attrib.reports.store import Input, Row
 from attrib.reports.summary import Summary
 
 MAX_FOUND = 600  # characters of an item's name and text that the filter looks at
 MOST_WORDS = 5
+MOST_PREDICTIONS = 2000  # that the filter offers
+ALL = "all.html"
 LINKS = (
     ("dataset.html", "Over all items"),
     ("report.pdf", "PDF"),
@@ -21,8 +25,8 @@ LINKS = (
 )  # a place for further pages
 
 
-def table_row(it: Input, rows: list[Row], summary: Summary, agreement: float | None) -> dict[str, Any]:
-    """What the table says of one input."""
+def table_row(it: Input, rows: list[Row], summary: Summary | None, agreement: float | None) -> dict[str, Any]:
+    """What the table says of one input; without a summary it has no pictures."""
     good = [row for row in rows if not row.failed]
     first = good[0] if good else None
     failed = len(rows) - len(good)
@@ -34,7 +38,7 @@ def table_row(it: Input, rows: list[Row], summary: Summary, agreement: float | N
         "href": page_path(it.item),
         "name": short(it.name),
         "text": text,
-        "thumbs": _thumbs(rows, summary),
+        "thumbs": [] if summary is None else _thumbs(rows, summary),
         "words": _words(first) if it.kind == "text" else [],
         "prediction": prediction,
         "probability": None if first is None else first.probability,
@@ -52,30 +56,66 @@ def render_index(
     number: int, rows: Sequence[dict[str, Any]], total: int, title: str, summary: dict[str, Any] | None = None
 ) -> bytes:
     """Page `number` (from 0) of the table. summary: on the first page, `facts`, `warnings` and `provenance`."""
-    code, code_hash = script()
     first = number * PER_PAGE
     words = bool(rows) and all(not row["thumbs"] for row in rows) and any(row["words"] for row in rows)
-    values = {"facts": [], "warnings": [], "provenance": []} | (summary or {})
     return rendered(
         "index.html",
-        title=title,
         number=number,
         rows=rows,
         first=first + bool(rows),
         last=first + len(rows),
-        total=total,
-        per_page=PER_PAGE,
         here=index_path(number),
         pages=_pager(number, max(1, -(-total // PER_PAGE))),
-        links=LINKS,
         shown_as="Strongest words" if words else "Picture",
         compared=any(row["agreement"] for row in rows),
         predictions=sorted({row["prediction"] for row in rows} - {""}),
         states=sorted({row["state"] for row in rows}),
-        code=code,
-        code_hash=code_hash,
-        **values,
+        **_common(total, title, summary or {}),
     )
+
+
+def write_all(path: Path, rows: Iterator[dict[str, Any]], seen: Seen, total: int, title: str) -> None:
+    """One table of all items, without pictures, for sorting and filtering over the whole report."""
+    streamed(
+        path,
+        "index.html",
+        number=0,
+        rows=rows,
+        first=1,
+        last=total,
+        here=ALL,
+        pages=[],
+        shown_as="Strongest words" if seen.words else "",
+        compared=seen.compared,
+        predictions=sorted(seen.predictions),
+        states=sorted(seen.states),
+        **_common(total, title, {}),
+    )
+
+
+@dataclass
+class Seen:
+    """What the heads of the whole table must know before its rows. predictions: at most MOST_PREDICTIONS of them."""
+
+    predictions: set[str] = field(default_factory=set)
+    states: set[str] = field(default_factory=set)
+    words: bool = False
+    compared: bool = False
+
+    def add(self, row: dict[str, Any]) -> None:
+        """A row of `table_row`."""
+        self.states.add(row["state"])
+        self.words |= bool(row["words"])
+        self.compared |= bool(row["agreement"])
+        if row["prediction"] and len(self.predictions) < MOST_PREDICTIONS:
+            self.predictions.add(row["prediction"])
+
+
+def _common(total: int, title: str, summary: dict[str, Any]) -> dict[str, Any]:
+    code, code_hash = script()
+    given = {"facts": [], "warnings": [], "provenance": []} | summary
+    own = {"title": title, "total": total, "per_page": PER_PAGE, "links": LINKS, "code": code, "code_hash": code_hash}
+    return own | given
 
 
 def _thumbs(rows: list[Row], summary: Summary) -> list[tuple[str, str]]:

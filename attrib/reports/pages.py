@@ -10,12 +10,14 @@ import base64
 import hashlib
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from attrib.render import readable
+from attrib.reports.files import replacing
 from attrib.reports.store import Row
 
 PER_PAGE = 200
@@ -25,6 +27,12 @@ MAX_NAME = 160
 def rendered(name: str, **values: Any) -> bytes:
     """The template as UTF-8; lone surrogates become question marks."""
     return _environment().get_template(name).render(**values).encode("utf-8", "replace")
+
+
+def streamed(path: Path, name: str, **values: Any) -> None:
+    """The same into a file, as it is made: of a page whose rows are too many to hold."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.writelines(_environment().get_template(name).generate(**values))
 
 
 def index_path(number: int) -> str:

@@ -264,3 +264,26 @@ def test_thumbnails_are_small(pictures: Path) -> None:
     for it, _ in store.entries():
         assert (pictures / "summaries" / f"{it.item}.safetensors").stat().st_size < 30_000
     assert (pictures / "index.html").stat().st_size < 10 * 15_000
+
+
+def test_many_items_come_in_pages_and_in_one_table_for_searching(
+    pictures: Path, tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(pictures, tmp_path / "again")
+    for module in ("closing", "index_page", "item_page"):
+        monkeypatch.setattr(f"attrib.reports.{module}.PER_PAGE", 4)
+    close_report(Store.open(folder))
+    tables = sorted(p.name for p in folder.glob("*.html"))
+    assert tables == ["all.html", "dataset.html", "index-2.html", "index-3.html", "index.html"]
+    counts = [(folder / name).read_text().count("<tr data-find") for name in tables]
+    assert counts == [10, 0, 4, 2, 4]
+    page = browser.new_page()
+    page.goto((folder / "index-3.html").as_uri())
+    page.get_by_role("link", name="All 10 items in one table").click()
+    page.get_by_label("State").select_option("failed")
+    page.locator("tbody tr:visible a").click()
+    assert "Not computed:" in page.inner_text("main")
+    page.close()
+    monkeypatch.undo()
+    close_report(Store.open(folder))
+    assert sorted(p.name for p in folder.glob("*.html")) == ["dataset.html", "index.html"]
