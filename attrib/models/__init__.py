@@ -9,6 +9,7 @@ import sys
 import types
 
 from attrib.models.assets import photos
+from attrib.models.checkpoint import checkpointed
 from attrib.models.fast import FastReport, compare_fast, fast
 from attrib.models.preprocessing import Preprocessing
 from attrib.models.registry import MODELS, SOURCES, ModelEntry, load, models
@@ -28,6 +29,7 @@ __all__ = [
     "Preprocessing",
     "TextModel",
     "VisionModel",
+    "checkpointed",
     "compare_fast",
     "fast",
     "load",

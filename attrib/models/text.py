@@ -20,6 +20,7 @@ from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
 from attrib.models.vision import Encoded
 from attrib.models.wrapped import Wrapped, refuse_unusable
+from attrib.rules.recomputing import recompute_blocks
 from attrib.rules.shadow import shadow
 from attrib.rules.weights import WeightCache
 from attrib.targets import logits_of
@@ -60,6 +61,7 @@ class TextModel(Wrapped):
     task: Task
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    recomputes: bool = False  # see attrib.models.checkpointed
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
     weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
     _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
@@ -142,6 +144,8 @@ class TextModel(Wrapped):
 
     def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Logits (rows, classes) of `twin`, a shadow of the module, from embeddings (rows, tokens, width)."""
+        if self.recomputes:
+            recompute_blocks(twin)
         if _MASK in extra and not self._padding_is_harmless:
             return self._forward_by_length(twin, x, extra)
         return self._forward_together(twin, x, extra)

@@ -15,6 +15,7 @@ from attrib.models.hashing import hash_of
 from attrib.models.images import pictures_of
 from attrib.models.preprocessing import Preprocessing
 from attrib.models.wrapped import Wrapped, refuse_unusable
+from attrib.rules.recomputing import recompute_blocks
 from attrib.rules.weights import WeightCache
 
 
@@ -54,6 +55,7 @@ class VisionModel(Wrapped):
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    recomputes: bool = False  # see attrib.models.checkpointed
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
     weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
     _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
@@ -89,6 +91,8 @@ class VisionModel(Wrapped):
 
     def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Any:
         """What `twin`, a shadow of the module, returns for x; pictures come with nothing extra."""
+        if self.recomputes:
+            recompute_blocks(twin)
         return twin(x)
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:

@@ -192,7 +192,11 @@ class Engine(TorchFunctionMode):
         """Count the model's own autograd functions, inside which no mode can see, as uncovered."""
         if self.cache.functions is None:
             self.cache.functions = autograd_functions(scores)
-        for name in self.cache.functions:
+        self.report_functions(self.cache.functions)
+
+    def report_functions(self, names: tuple[str, ...]) -> None:
+        """Count custom autograd functions as uncovered; raise UncoveredOperation where that is asked for."""
+        for name in names:
             if self.strict:
                 raise _uncovered(name, "")
             self._count("uncovered", f"{name}, a custom autograd function,")
