@@ -3,8 +3,8 @@
     python scripts/kill_report.py [--kills 10] [--seed 0] -- photos/ --model squeezenet1_1 --methods lrp,normgrad
 
 Everything behind -- goes to `attrib report`; --out is added. The command runs once unbroken. Then it is started and
-killed (SIGKILL, at a random moment of its life) so many times, run to its end, and the two folders are compared file by
-file, less times, memory and the machine. Exit status 1 when they differ.
+killed (SIGKILL, after a random number of rows and a random time) so many times, run to its end, and the two folders are
+compared file by file, less times, memory and the machine. Exit status 1 when they differ.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from attrib.reports import Store
@@ -49,20 +50,21 @@ def main() -> int:
         started = time.perf_counter()
         subprocess.run(command(given.report, whole), check=False, capture_output=True)
         life = time.perf_counter() - started
-        print(f"unbroken: {life:.1f} s, {finished_rows(whole)} rows, {len(contents(whole))} files")
+        rows = finished_rows(whole)
+        print(f"unbroken: {life:.1f} s, {rows} rows, {len(contents(whole))} files", flush=True)
         for kill in range(given.kills):
             running = subprocess.Popen(
                 command(given.report, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            moment = generator.uniform(0.05 * life, life)
-            try:
-                running.wait(moment)
-                state = "had ended"
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
-                state = "killed"
-            print(f"{kill + 1}: {state} after {moment:.1f} s, {finished_rows(broken)} rows finished", flush=True)
+            wanted = finished_rows(broken) + generator.randint(0, rows // given.kills)
+            while running.poll() is None and finished_rows(broken) < wanted:
+                time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(generator.uniform(0, life / given.kills))
+            state = "killed" if running.poll() is None else "had ended"
+            running.kill()
+            running.wait()
+            print(f"{kill + 1}: {state} with {finished_rows(broken)} of {rows} rows finished", flush=True)
         ended = subprocess.run(command(given.report, broken), check=False, capture_output=True, text=True)
         one, other = contents(whole), contents(broken)
         differing = sorted(name for name in one | other if one.get(name) != other.get(name))

@@ -7,11 +7,12 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from attrib.errors import ReportError
+from attrib.reports.files import disk_errors
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS inputs (
@@ -144,7 +145,9 @@ class Journal:
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
     """One run at a time in a folder; the lock of a killed run is gone with it."""
-    with path.open("ab") as file:
+    with ExitStack() as stack:
+        with disk_errors(path):
+            file = stack.enter_context(path.open("ab"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -152,3 +152,19 @@ def test_another_report_in_the_folder_is_refused_and_stays(make: Make, photos_of
     with pytest.raises(attrib.ReportError, match=r"no manifest.json in it, but 7 other files, '0.png' first"):
         make(photos_of_noise, "photos")
     assert contents(folder) == before
+
+
+def test_a_read_only_folder_is_named(make: Make, photos_of_noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(photos_of_noise).folder
+    before, honest = contents(folder), Path.open
+
+    def read_only(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if mode != "r" and mode != "rb":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return honest(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with pytest.raises(attrib.ReportError, match="Read-only file system; choose a folder that can be written"):
+        make(photos_of_noise)
+    monkeypatch.undo()
+    assert contents(folder) == before
