@@ -44,6 +44,7 @@ from attrib.metrics.evaluate import evaluate
 from attrib.metrics.evaluation import Evaluation
 from attrib.metrics.evidence import Evidence
 from attrib.models import load, wrap
+from attrib.patching import tasks
 from attrib.patching.pair import Pair, pair
 from attrib.reports.api import report
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
@@ -109,6 +110,7 @@ __all__ = [
     "models",
     "pair",
     "report",
+    "tasks",
     "truth",
     "verify_effects",
     "wrap",

@@ -20,7 +20,7 @@ Change = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Readings:
-    """What was noted. values: the very tensors of the model, no copies unless it changes them later.
+    """What was noted. values: the very tensors of the model, no copies.
 
     edges: where their gradients can be asked for (`torch.autograd.grad(score, edges)`), of those that have any.
     """
@@ -31,13 +31,24 @@ class Readings:
 
 @contextmanager
 def reading(twin: nn.Module, places: Iterable[Place]) -> Iterator[Readings]:
-    """Inside, each place's tensor is noted whenever the twin runs; the last run counts."""
+    """Inside, each place's tensor is noted whenever the twin runs; the last run counts.
+
+    Where the twin changes the tensor in place later on, it goes on with a copy, to do that to.
+    """
     found = Readings()
 
-    def note(place: Place, tensor: Tensor) -> None:
-        found.values[place] = tensor.detach().clone() if place.changed else tensor.detach()
+    def note(place: Place, tensor: Tensor) -> Tensor | None:
+        found.values[place] = tensor.detach()
         if tensor.requires_grad:
             found.edges[place] = get_gradient_edge(tensor)
+        if not place.changed:
+            return None
+        if place.shared:
+            raise UnsupportedModel(
+                f"the tensor that module {place.path!r} is given is changed in place after others have read it, so "
+                "that its gradient cannot be told apart; leave this site out"
+            )
+        return tensor.clone()
 
     with ExitStack() as stack:
         for place in dict.fromkeys(places):

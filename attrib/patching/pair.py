@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,14 +73,17 @@ def encode_pair(model: TextModel | VisionModel, given: Pair) -> EncodedPair:
 
 
 def aligned(clean: Sequence[str], corrupted: Sequence[str]) -> str:
-    """Two rows of tokens under each other, differences marked with ^; of monospaced type."""
-    rows = [_visible(clean), _visible(corrupted)]
-    length = max(map(len, rows))
-    full = [[*row, *[""] * (length - len(row))][:_SHOWN] for row in rows]
-    widths = [max(len(a), len(b)) for a, b in zip(*full, strict=True)]
-    marks = ["" if a == b else "^" * width for a, b, width in zip(*full, widths, strict=True)]
-    lines = (" ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in (*full, marks))
-    return "\n".join(f"{name:<10}{line}" for name, line in zip(("clean", "corrupted", ""), lines, strict=True))
+    """Two rows of tokens under each other, what one has more than the other left out there, differences marked ^."""
+    first, second = _visible(clean), _visible(corrupted)
+    rows: tuple[list[str], list[str]] = ([], [])
+    for _, a, b, c, d in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
+        for row, span in zip(rows, (first[a:b], second[c:d]), strict=True):
+            row += [*span, *[""] * (max(b - a, d - c) - len(span))]
+    widths = [max(len(a), len(b)) for a, b in zip(*rows, strict=True)]
+    marks = ["" if a == b else "^" * width for a, b, width in zip(*rows, widths, strict=True)]
+    names = ("clean", "corrupted", "")
+    lines = (" ".join(map(str.ljust, row[:_SHOWN], widths)).rstrip() for row in (*rows, marks))
+    return "\n".join(f"{name:<10}{line}" for name, line in zip(names, lines, strict=True))
 
 
 def _prompts(given: Any, which: str) -> tuple[str | tuple[int, ...], ...]:

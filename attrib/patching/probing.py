@@ -27,16 +27,21 @@ if TYPE_CHECKING:
 
 _PROBE_TOKENS = 5
 
-_known: weakref.WeakKeyDictionary[nn.Module, Structure] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[int, Structure]] = weakref.WeakKeyDictionary()
 
 
 def structure_of(model: TextModel) -> Structure:
-    """The structure of a wrapped transformer, probed once per module. UnsupportedModel says what was not found."""
+    """The structure of a wrapped transformer, remembered until its modules are others.
+
+    Raises UnsupportedModel, which says what was not found.
+    """
     if model.kind != "text":
         raise UnsupportedModel(f"{model.name} is no transformer of texts, so it has no sites to patch")
-    if model.module not in _known:
-        _known[model.module] = _probed(model)
-    return _known[model.module]
+    parts = hash(tuple((path, type(module)) for path, module in model.module.named_modules()))
+    known = _known.get(model.module)
+    if known is None or known[0] != parts:
+        known = _known[model.module] = (parts, _probed(model))
+    return known[1]
 
 
 def _probed(model: TextModel) -> Structure:

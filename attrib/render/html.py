@@ -165,6 +165,10 @@ def _shown(entries: Sequence[Entry], display: Display, pictures: Pictures = LARG
         card = _card(entry, values, scale, display, pictures)
         if id(entry) in token_scale:
             card |= _token_card(entry, token_scale[id(entry)], display)
+        if entry.attribution.kind == "sites":
+            from attrib.render.sites import card_of  # deferred: matplotlib is slow to import
+
+            card |= card_of(entry.attribution, entry.sample, display)
         cards_of.append(card)
     return cards_of
 
@@ -223,6 +227,7 @@ def _card(
         "words": None,
         "tokens": None,
         "ledger_bar": ledger_bar(ledger) if len(ledger) > 1 else [],
+        "strongest": [],
         "actions": entry.actions,
     }
     if values is not None and scale is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,22 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 
 from attrib.attribution import Attribution, labels_of
 from attrib.errors import InputError, UnknownName
-from attrib.render.scale import OWN, Display, Scale, scales
+from attrib.render.html import embedded
+from attrib.render.scale import OWN, Display, Scale, number, scales
 from attrib.render.tokens import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from attrib.patching.effects import Effect
+
 ROWS = ("layer", "site")
 COLUMNS = ("token", "head", "sum")
+_LONGEST_TOKEN = 12  # characters of a label
 _TITLES = {
     "embed": "embeddings",
     "resid_pre": "stream before the block",
@@ -81,7 +87,7 @@ def sites_figure(
     """A figure of `panels`; index None: the only pair, or the mean over several."""
     shown = panels(attribution, index, rows, columns)
     drawn = scales([panel.values for panel in shown], [True] * len(shown), display)
-    heights = [max(1.2, 0.16 * len(panel.rows) + 0.9) for panel in shown]
+    heights = [max(1.8, 0.16 * len(panel.rows) + 0.9) for panel in shown]
     width = max(5.0, min(16.0, 0.42 * max(len(panel.columns) for panel in shown) + 2.4))
     sheet = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
     axes = sheet.subplots(len(shown), 1, squeeze=False, height_ratios=heights)
@@ -103,6 +109,26 @@ def caption(attribution: Attribution, index: int | None = None) -> str:
     several = f", mean of {len(attribution)} pairs" if index is None and len(attribution) > 1 else ""
     name = readable(labels_of(attribution.target)[index or 0])
     return f"{attribution.method}: {name}{several}; metric {clean:.3g} clean, {corrupted:.3g} corrupted"
+
+
+def card_of(attribution: Attribution, index: int, display: Display = OWN) -> dict[str, Any]:
+    """What a card shows of one pair: its heatmaps as a picture, and the strongest effects in words."""
+    buffer = io.BytesIO()
+    sites_figure(attribution, display, index=index).savefig(buffer, format="png", dpi=110)
+    strongest = [
+        (f"{readable(e.site)} at {e.position} {_token(e)}", number(e.value)) for e in attribution.top(8, index)
+    ]
+    told = "; ".join(f"{where} {value}" for where, value in strongest[:3])
+    return {
+        "picture": embedded(Image.open(buffer).convert("RGB")),
+        "alt": f"{caption(attribution, index)}; strongest: {told or 'nothing'}",
+        "strongest": strongest,
+    }
+
+
+def _token(effect: Effect) -> str:
+    both = effect.clean == effect.corrupted
+    return readable(effect.clean) if both else f"{readable(effect.clean)}/{readable(effect.corrupted)}"
 
 
 def _panel(
@@ -154,8 +180,13 @@ def _tokens(attribution: Attribution, index: int | None) -> tuple[str, ...]:
     pairs = zip(
         (attribution.token_texts or ((),))[index or 0], (attribution.corrupted_texts or ((),))[index or 0], strict=True
     )
-    labels = [readable(a) if a == b else f"{readable(a)}/{readable(b)}" for a, b in pairs]
+    labels = [_short(a) if a == b else f"{_short(a)}/{_short(b)}" for a, b in pairs]
     return (*labels, *[""] * (positions - len(labels)))
+
+
+def _short(token: str) -> str:
+    shown = readable(token)
+    return shown if len(shown) <= _LONGEST_TOKEN else f"{shown[: _LONGEST_TOKEN - 1]}…"
 
 
 def _draw(axis: Axes, panel: Panel, scale: Scale) -> None:
