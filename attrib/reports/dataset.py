@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attrib.reports.agreement import Agreement
-from attrib.reports.spray import LEAST_ITEMS, Strategies, draw, strategies
+from attrib.reports.spray import LEAST_ITEMS, Strategies, draw, small, strategies
 from attrib.reports.statistics import Running
 from attrib.reports.store import Input, Row
 from attrib.reports.summary import Series, Summary
@@ -121,7 +121,7 @@ class DatasetView:
             found = Typical(it.item, it.name, cosine(share, view.maps.mean))
             view.most = sorted([*view.most, found], key=lambda t: (-t.cosine, t.item))[:MOST_NAMED]
             view.least = sorted([*view.least, found], key=lambda t: (t.cosine, t.item))[:MOST_NAMED]
-            view.sample.append((draw(it.item, SEED), it.item, share.astype(np.float32)))
+            view.sample.append((draw(it.item, SEED), it.item, small(share).astype(np.float32)))
             if len(view.sample) >= 2 * SAMPLE:
                 view.sample = _drawn(view.sample)
 

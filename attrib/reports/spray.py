@@ -74,7 +74,7 @@ class Strategies:
 
 def strategies(maps: Sequence[np.ndarray]) -> Strategies | None:
     """Clusters of the maps of one class, (height, width) each, equally large. None where they are too few."""
-    vectors = np.stack([_small(m) for m in maps]).reshape(len(maps), -1) if len(maps) else np.zeros((0, 1))
+    vectors = np.stack([small(m) for m in maps]).reshape(len(maps), -1) if len(maps) else np.zeros((0, 1))
     lengths = np.linalg.norm(vectors, axis=1)
     used = np.flatnonzero(lengths > 0)
     if len(used) < LEAST_ITEMS:
@@ -90,17 +90,12 @@ def strategies(maps: Sequence[np.ndarray]) -> Strategies | None:
     return Strategies(tuple(clusters), eigenvalues, embedding, tuple(used.tolist()))
 
 
-def sampled(items: Sequence[str], most: int, seed: int = 0) -> list[str]:
-    """At most `most` of the items, the same whatever their order: those with the smallest hash of (seed, item)."""
-    return sorted(items, key=lambda item: draw(item, seed))[:most]
-
-
 def draw(item: str, seed: int = 0) -> str:
-    """An item's lot: a hash of (seed, item)."""
+    """An item's lot, a hash of (seed, item): the sample is the items with the smallest, whatever their order."""
     return hashlib.sha256(f"{seed}:{item}".encode()).hexdigest()
 
 
-def _small(values: np.ndarray) -> np.ndarray:
+def small(values: np.ndarray) -> np.ndarray:
     """(SIDE, SIDE): the sum of each cell's pixels; of a smaller map, the map."""
     if min(values.shape) < SIDE:
         return values.astype(np.float64)

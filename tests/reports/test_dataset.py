@@ -18,7 +18,7 @@ from attrib.reports import Report
 from attrib.reports.agreement import Agreement, ranks, spearman, top_overlap
 from attrib.reports.dataset import DatasetView, Entry, view_of
 from attrib.reports.profiles import Profiler, activations
-from attrib.reports.spray import sampled, strategies
+from attrib.reports.spray import strategies
 from attrib.reports.statistics import Running
 from attrib.reports.store import Input, Row
 from attrib.reports.summary import GRID, Series, Summary
@@ -119,11 +119,14 @@ def test_memory_does_not_grow_with_the_items() -> None:
     assert many < 1.1 * few
 
 
-def test_samples_do_not_depend_on_the_order() -> None:
-    items = [f"{i:x}" for i in range(500)]
-    assert sampled(items, 40) == sampled(items[::-1], 40)
-    assert sampled(items, 40) != sampled(items, 40, seed=1)
-    assert len(set(sampled(items, 40))) == 40
+def test_samples_do_not_depend_on_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attrib.reports.dataset.SAMPLE", 25)
+    there, back = list(entries(200)()), list(entries(200)())[::-1]
+    first, second = view_of(there, there), view_of(back, back)
+    for a, b in zip(first.shown[SERIES], second.shown[SERIES], strict=True):
+        assert [item for _, item, _ in a.sample] == [item for _, item, _ in b.sample]
+        assert len(a.sample) == 25
+        assert [item for _, item, _ in a.sample] != sorted(item for _, item, _ in a.sample)[:25]
 
 
 def test_too_few_or_empty_maps_have_no_clusters() -> None:
