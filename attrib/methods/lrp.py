@@ -15,7 +15,7 @@ from attrib.methods.propagation import propagate
 from attrib.methods.with_positions import AGGREGATES, with_positions
 from attrib.rules.engine import Rules
 from attrib.rules.layer import Bias
-from attrib.rules.presets import PRESETS, preset_named
+from attrib.rules.presets import HALVED_VALUES, PRESETS, preset_named
 from attrib.rules.stabiliser import Stabiliser
 
 _AUTO = {"image": "epsilon_plus_flat", "text": "attn_lrp"}
@@ -30,6 +30,8 @@ class LRP(Method):
     preset: a table of `attrib.rules.presets`; "auto": epsilon_plus_flat for images, attn_lrp for texts.
     rules: a table of your own that overrides the preset's. composite: a zennit composite to run instead.
     positions: transformers only: content and position relevance in `parts`, their sum in `values`.
+    value_path: of cp_lrp's attention: "whole" gives values all its relevance; "halved" drops half, which the ledger
+        shows, as the published code for ViTs does.
     stabiliser: ε of the preset's denominators, in units of a layer's output, or a Stabiliser.
     bias: "absorbs": biases take their share, which the ledger shows; "excluded": zennit's zero_params=["bias"].
     low, high: bounds of the preprocessed input for z-box; None: from the model's preprocessing, else the
@@ -67,6 +69,12 @@ class LRP(Method):
         choices=AGGREGATES,
         advanced=True,
     )
+    value_path: str = setting(
+        "whole",
+        "cp_lrp's attention hands the values all of its relevance, or half, as the code of PA-LRP for ViTs does",
+        choices=("whole", "halved"),
+        advanced=True,
+    )
     stabiliser: float | Stabiliser = setting(1e-6, "ε that keeps denominators from zero", low=0.0, advanced=True)
     bias: Bias = setting("absorbs", "Biases take their share, or all relevance goes to the input", advanced=True)
     low: Any = setting(None, "Lower bound of the preprocessed input (z-box)", advanced=True)
@@ -83,6 +91,10 @@ class LRP(Method):
             return explain_with_composite(self.composite, question)
         preset = _AUTO[question.model.kind] if self.preset == "auto" else self.preset
         rules = preset_named(preset, self._bounds(question), self.stabiliser, self.bias)
+        if self.value_path == "halved":
+            if preset != "cp_lrp":
+                raise InputError(f"value_path='halved' is a variant of cp_lrp, and the preset is {preset}")
+            rules = rules | HALVED_VALUES
         if self.rules is not None:
             rules = rules | self.rules
         if self.positions:

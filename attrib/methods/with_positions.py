@@ -7,15 +7,19 @@ has.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from attrib.errors import NotApplicable
 from attrib.methods.base import Finding, Question
 from attrib.methods.merging import merged
+from attrib.methods.passes import about
 from attrib.methods.propagation import Flow, settled_ledger
 from attrib.models.positions import PositionSources, position_sources
 from attrib.rules.engine import Rules
+from attrib.rules.shadow import shadow
 from attrib.rules.spelled import unite_activations
 
 AGGREGATES = ("signed", "absolute")
@@ -30,6 +34,9 @@ def with_positions(question: Question, rules: Rules, aggregate: str = "signed") 
     unite_activations(question.twin)
     with position_sources(question.twin, len(question.x)) as sources:
         flows = Flow.each(question, rules, sources.leaves)
+    if sources.shared and len(question.x) > 1:  # one table for all samples: each gets a pass of its own
+        rows = torch.arange(len(question.x), device=question.x.device).split(1)
+        return merged([with_positions(_alone(question, row), rules, aggregate) for row in rows])
     return merged([_found(question, flow, sources, aggregate) for flow in flows])
 
 
@@ -54,6 +61,11 @@ def _found(question: Question, flow: Flow, sources: PositionSources, aggregate: 
         parts={"content": content, "position": position, "position_by_layer": by_layer},
         notes=_notes(bool(reached), sources.experimental, aggregate),
     )
+
+
+def _alone(question: Question, row: Tensor) -> Question:
+    """The question about one sample, on a twin of its own."""
+    return replace(about(question, question.x[row], row), twin=shadow(question.model.module))
 
 
 def _by_layer(reached: list[tuple[str, Tensor]], batch: int, tokens: int, like: Tensor) -> Tensor:

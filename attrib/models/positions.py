@@ -1,8 +1,9 @@
 """Where a transformer gets its positions from, as tensors that can receive relevance.
 
 Found by structure: an embedding or parameter whose name speaks of positions, and what is handed to a module
-as `position_embeddings` (rotary cos and sin) or `alibi`. Each becomes a leaf of its own, a row per sample, and
-rotary ones a fresh leaf for every layer.
+as `position_embeddings` (rotary cos and sin) or `alibi`. Found by behaviour, whatever their names: buffers that are
+tables of sines and cosines, and a `position_bias` that falls or rises evenly from key to key (ALiBi). Each becomes a
+leaf of its own, a row per sample where it has a batch axis, and rotary ones a fresh leaf for every layer.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from torch import Tensor, nn
 from attrib.errors import NotApplicable
 
 _NAMED = re.compile(r"(^|[._])(wpe|pos_emb\w*|position\w*_embed\w*|pos_embed\w*|embed_positions)$")
-_HANDED = ("position_embeddings", "alibi")
+_HANDED = ("position_embeddings", "alibi", "position_bias")
 
 
 @dataclass
 class PositionSources:
-    """The leaves, in the order in which the forward met them: (where, tensor with a row per sample)."""
+    """The leaves, in the order in which the forward met them: (where, tensor with a row per sample).
+
+    shared: some leaf has no batch axis: it tells samples apart only where there is one.
+    """
 
     batch: int
     leaves: list[tuple[str, Tensor]] = field(default_factory=list)
     experimental: bool = False
+    shared: bool = False
 
     def leaf(self, where: str, value: Tensor) -> Tensor:
-        """A copy of `value` that requires gradients, (batch, …), noted under `where`."""
-        rows = value.expand(self.batch, *value.shape[1:]) if value.shape[0] == 1 else value
+        """A copy of `value` that requires gradients, (batch, …) where its first axis allows, noted under `where`."""
+        rows = value.expand(self.batch, *value.shape[1:]) if value.shape[0] == 1 and value.dim() > 2 else value
         leaf = rows.detach().clone().requires_grad_()
         self.leaves.append((where, leaf))
         return leaf
@@ -46,10 +51,20 @@ class PositionSources:
 
 
 def per_position(relevance: Tensor, batch: int, tokens: int) -> Tensor:
-    """(batch, tokens): relevance of a position tensor summed over all but its token axis, the first of that length."""
-    shaped = relevance.reshape(batch, -1, *relevance.shape[1:])
-    axis = min(i for i in range(2, shaped.dim()) if shaped.shape[i] == tokens)
-    return shaped.movedim(axis, 1).flatten(2).sum(2)
+    """(batch, tokens): relevance of a position tensor summed over all but its token axis.
+
+    That is the first axis of that length; of a table for more positions, the first that is longer, and the rows from
+    the first that relevance reached.
+    """
+    rows = relevance.shape[0] % batch == 0 and (batch > 1 or relevance.dim() > 2)
+    shaped = relevance.reshape(batch, -1, *relevance.shape[1:]) if rows else relevance[None, None]
+    axes = range(1, shaped.dim())
+    exact = [i for i in axes if shaped.shape[i] == tokens]
+    axis = exact[0] if exact else next(i for i in axes if shaped.shape[i] > tokens)
+    summed = shaped.movedim(axis, 1).flatten(2).sum(2)
+    first = 0 if exact else int(summed.abs().sum(0).ne(0).int().argmax())
+    start = min(first, summed.shape[1] - tokens) if bool(summed[:, tokens:].any()) else 0
+    return summed[:, start : start + tokens]
 
 
 @contextmanager
@@ -85,13 +100,41 @@ def _replace_parameters(sources: PositionSources, path: str, module: nn.Module) 
         whole = f"{path}.{name}" if path else name
         if parameter is not None and parameter.dim() == 3 and _NAMED.search(whole):
             module._parameters[name] = sources.leaf(whole, parameter)  # type: ignore[assignment]
+    for name, buffer in module._buffers.items():
+        if buffer is not None and is_sinusoidal(buffer):
+            sources.shared |= buffer.dim() == 2 or buffer.shape[0] != 1
+            module._buffers[name] = sources.leaf(f"{path}.{name}" if path else name, buffer)
+
+
+def is_sinusoidal(table: Tensor) -> bool:
+    """Whether it is positions × width of sines and cosines in pairs: then all rows have the square length width/2.
+
+    Rows of zeros (for padding) may be among them.
+    """
+    rows = table.reshape(-1, table.shape[-1]) if table.is_floating_point() and table.dim() in (2, 3) else table
+    if rows.dim() != 2 or rows.shape[1] % 2 or len(rows) < 2 or len(rows) not in table.shape:
+        return False
+    rows = rows.double()
+    squares = rows.square().sum(1)
+    used = squares > 0
+    even = (squares[used] * 2 / rows.shape[1] - 1).abs() < 1e-3
+    return bool(used.sum() > 1) and bool(even.all()) and not bool((rows[used] == rows[used][0]).all())
+
+
+def is_alibi(bias: Tensor) -> bool:
+    """Whether it rises or falls from key to key by the same step, another in every head."""
+    steps = bias.detach().double().diff(dim=-1)
+    return bias.shape[-1] > 2 and bool(steps.any()) and bool((steps - steps[..., :1]).abs().amax() < 1e-3)
 
 
 def _handed(sources: PositionSources, path: str) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         found = {name: kwargs[name] for name in _HANDED if kwargs.get(name) is not None}
+        if not isinstance(bias := found.get("position_bias"), Tensor) or bias.requires_grad or not is_alibi(bias):
+            found.pop("position_bias", None)
         for name, value in found.items():
-            sources.experimental |= name == "alibi"
+            sources.experimental |= name != "position_embeddings"
+            sources.shared |= name == "position_bias" and value.shape[0] not in (1, sources.batch)
             parts = value if isinstance(value, tuple) else (value,)
             fresh = tuple(sources.leaf(path, part) for part in parts if isinstance(part, Tensor))
             kwargs = {**kwargs, name: fresh if isinstance(value, tuple) else fresh[0]}

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrib.errors import NotApplicable
 from attrib.rules.elementwise import booking
 from attrib.rules.engine import Call, Ledger
 
 SOFTMAX = "softmax remainder"
+HALVED = "halved value path"
 
 
 def matrix_product(call: Call) -> Any:
@@ -52,6 +54,14 @@ def constant(call: Call) -> Any:
     return output.detach() if isinstance(output, Tensor) else tuple(part.detach() for part in output)
 
 
+def needs_fused(call: Call) -> Any:
+    """Instead of a rule for a softmax, in tables that scale the value path and so must see attention whole."""
+    raise NotApplicable(
+        "value_path='halved' needs attention in one piece, and this model spells its softmax out; load it with "
+        "attn_implementation='sdpa'"
+    )
+
+
 @dataclass(frozen=True)
 class FusedAttention:
     """scaled_dot_product_attention without opening it.
@@ -74,6 +84,8 @@ class FusedAttention:
             mask = None if mask is None else _scaled(mask, 2 * self.queries)  # a bias of positions is in no product
         value = value if self.values == 1 else _scaled(value, self.values)
         output = call.function(query, key, value, mask, *rest, **settings)
+        if self.queries == 0 and self.values != 1:
+            _book_difference(call.engine.ledger, HALVED, [value], output)
         if self.queries != 0:
             carrying = [query, key, value] if mask is None else [query, key, value, mask]
             _book_difference(call.engine.ledger, SOFTMAX, carrying, output)

@@ -93,6 +93,9 @@ def _transformer(activation: Rule, attention: attend.FusedAttention, softmax: Ru
 ATTN_LRP = _transformer(e.identity, attend.FusedAttention(0.25, 0.5), attend.softmax)
 CP_LRP = _transformer(e.gate, attend.FusedAttention(0.0, 1.0), attend.constant)
 
+# what the code of PA-LRP does on ViTs: attention weights are constants, and half of the values' relevance is dropped
+HALVED_VALUES = Rules({"attention": attend.FusedAttention(0.0, 0.5), "softmax": attend.needs_fused})
+
 Bounds = tuple[Tensor, Tensor]
 
 

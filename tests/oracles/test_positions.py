@@ -214,3 +214,124 @@ def test_a_model_without_such_positions_says_so():
 def test_t5s_relative_bias_is_no_source_and_says_so():
     with pytest.raises(attrib.NotApplicable, match="no position embedding"):
         explain(build("t5 encoder"), embeddings(), TARGETS, preset="attn_lrp", positions=True)
+
+
+class OneHead(nn.Module):
+    """Patches, positions, attention whose weights are constants to CP-LRP, and a sum; nothing has a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8, bias=False)
+        self.pos_embed = nn.Parameter(torch.zeros(1, 4, 8))
+        self.q, self.k, self.v, self.head = (nn.Linear(8, n, bias=False) for n in (8, 8, 8, 3))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        return self.patches(x).flatten(2).mT + self.pos_embed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        q, k, v = (f(x)[:, None] for f in (self.q, self.k, self.v))
+        return self.head((x + F.scaled_dot_product_attention(q, k, v)[:, 0]).sum(1))
+
+
+@pytest.mark.parametrize(("value_path", "scale"), [("whole", 1.0), ("halved", 0.5)])
+def test_the_value_path_whole_or_halved(value_path, scale):
+    """Slowly: what reaches the tokens is their own way and `scale` of what attention gives the values."""
+    module, x = seeded(OneHead()), picture()
+    method = attrib.LRP(preset="cp_lrp", positions=True, value_path=value_path)
+    result = attrib.explain(attrib.wrap(module), x, method, TARGETS)
+    expected, lost = torch.zeros(2, 4, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for i, target in enumerate(TARGETS):
+        t = module.tokens(x).detach()[i]
+        q, k = module.q(t), module.k(t)
+        weights = torch.softmax(q @ k.mT / 8**0.5, -1).detach()
+        u = module.head.weight[target].detach()
+        coefficient = u + scale * (weights.sum(0)[:, None] * (u @ module.v.weight.detach()))
+        expected[i] = (module.pos_embed.detach()[0] * coefficient).sum(1)
+        lost[i] = (1 - scale) * (weights @ module.v(t).detach() @ u).sum()
+    torch.testing.assert_close(torch.as_tensor(result.parts["position"]), expected, rtol=1e-9, atol=1e-12)
+    booked = torch.as_tensor(result.ledger.get("halved value path", torch.zeros(2)), dtype=torch.float64)
+    torch.testing.assert_close(booked, lost, rtol=1e-9, atol=1e-12)
+    assert result.ledger["unaccounted"].abs().max() < 1e-12 and bool(booked.any()) == (scale != 1)
+
+
+def test_a_halved_value_path_is_the_reference_s_leak():
+    """On a whole ViT: the identity holds for both, and the lost half stands in the ledger."""
+    torch.manual_seed(0)
+    model = attrib.wrap(seeded(VisionTransformer(16, 8, 2, 4, 32, 48, num_classes=3)))
+    whole, halved = (
+        attrib.explain(model, picture(), attrib.LRP(preset="cp_lrp", positions=True, value_path=path), TARGETS)
+        for path in ("whole", "halved")
+    )
+    for result in (whole, halved):
+        assert result.ledger["unaccounted"].abs().max() < 1e-10
+    assert "halved value path" not in whole.ledger and halved.ledger["halved value path"].abs().min() > 1e-6
+    assert not torch.allclose(torch.as_tensor(whole.values), torch.as_tensor(halved.values))
+
+
+def test_where_a_value_path_cannot_be_halved():
+    torch.manual_seed(0)
+    model = attrib.wrap(seeded(VisionTransformer(16, 8, 2, 4, 32, 48, num_classes=3)))
+    with pytest.raises(attrib.InputError, match="variant of cp_lrp"):
+        attrib.explain(model, picture(), attrib.LRP(preset="attn_lrp", value_path="halved"), TARGETS)
+    with pytest.raises(attrib.NotApplicable, match="attn_implementation='sdpa'"):
+        explain(build("bert", "eager"), embeddings(), TARGETS, preset="cp_lrp", value_path="halved")
+
+
+def mpt() -> nn.Module:
+    from transformers import AutoModelForCausalLM, MptConfig
+
+    config = MptConfig(d_model=WIDTH, n_heads=4, n_layers=LAYERS, max_seq_len=16, vocab_size=20, use_cache=False)
+    return seeded(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+
+
+def sines(length: int, width: int) -> Tensor:
+    angles = torch.arange(length)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack((angles.sin(), angles.cos()), 2).flatten(1).double()
+
+
+class HandWritten(nn.Module):
+    """A table of sines in a buffer of any name and shape, added to embeddings; then one attention."""
+
+    def __init__(self, shape: str, start: int = 0) -> None:
+        super().__init__()
+        table = sines(12, WIDTH)
+        self.register_buffer(
+            "whatever", {"rows": table, "batch first": table[None], "batch second": table[:, None]}[shape]
+        )
+        self.inner, self.shape, self.start = BiasedAttention(True), shape, start
+
+    def forward(self, inputs_embeds: Tensor) -> Tensor:
+        n = inputs_embeds.shape[1]
+        rows = slice(self.start, self.start + n)
+        if self.shape == "batch second":
+            x = (inputs_embeds.transpose(0, 1) + self.whatever[rows]).transpose(0, 1)
+        else:
+            x = inputs_embeds + (self.whatever[:, rows] if self.shape == "batch first" else self.whatever[rows])
+        return self.inner(x, alibi=torch.zeros(1, 1, 1, n, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("shape", ["rows", "batch first", "batch second"])
+def test_sines_written_by_hand(shape, start, preset):
+    module, x = seeded(HandWritten(shape, start)), embeddings()
+    found = explain(module, x, TARGETS, preset=preset, positions=True)
+    coefficient = explain(module, x, TARGETS, preset=preset).values / x
+    table = sines(12, WIDTH)[start : start + TOKENS]
+    torch.testing.assert_close(found.parts["position"], (table * coefficient).sum(2), rtol=1e-9, atol=1e-12)
+    total = found.parts["content"].sum(1) + found.parts["position"].sum(1)
+    total = total + sum(v for k, v in found.ledger.items() if k not in ("input", "position", "unaccounted"))
+    torch.testing.assert_close(total, found.score, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_mpts_bias_is_a_position(preset):
+    module, x = mpt(), embeddings()
+    found = explain(module, x, TARGETS, preset=preset, positions=True)
+    alone = [explain(module, x[i : i + 1], [t], preset=preset, positions=True) for i, t in enumerate(TARGETS)]
+    reached = preset == "attn_lrp"
+    assert found.ledger["unaccounted"].abs().max() < 1e-5 * max(v.abs().max() for v in found.ledger.values())
+    assert found.parts["position_by_layer"].shape == (2, LAYERS if reached else 1, TOKENS)
+    assert bool(found.parts["position"].any()) == reached and any("experimental" in note for note in found.notes)
+    torch.testing.assert_close(found.parts["position"], torch.cat([a.parts["position"] for a in alone]))
