@@ -13,6 +13,8 @@ from benchmarks.cases import NETWORKS, Case
 from benchmarks.report import machine, markdown, remarks, table, verdict
 from benchmarks.rows import ROWS
 from benchmarks.run import OURS, Line, measured
+from benchmarks.text import text_lines
+from benchmarks.text_cases import TOKENS
 
 
 def main(
@@ -24,11 +26,15 @@ def main(
     size: Annotated[int, typer.Option(min=64, help="Side of the pictures in pixels.")] = 224,
     quick: Annotated[bool, typer.Option("--quick", help="resnet50 at batch 1, 3 rounds, no row of minutes.")] = False,
     long: Annotated[bool, typer.Option("--long", help="Rows of minutes at every batch size, not only at 1.")] = False,
+    only: Annotated[str, typer.Option(help="images, or text: transformers at 32, 128 and 512 tokens.")] = "images",
     file: Annotated[Path | None, typer.Option("--markdown", help="Write the table here as well.")] = None,
 ) -> None:
     """Measure, show a table, and say where a target is missed."""
     console = Console(width=max(150, Console().width))
     torch.set_num_threads(1)  # two libraries that thread differently would not be compared otherwise
+    if only == "text":
+        _texts(console, _names(methods), torch.device(device), repeats, long, quick, file)
+        return
     networks, sizes = (("resnet50",), (1,)) if quick else (_names(models), tuple(int(b) for b in _names(batches)))
     unknown = [name for name in networks if name not in NETWORKS]
     if unknown:
@@ -47,6 +53,30 @@ def main(
                     console.print(_progress(lines[-1]), highlight=False)
                     if file is not None:  # so that a run that is cut short leaves what it has
                         file.write_text(markdown(lines, torch.device(device)))
+    console.print(table(lines))
+    for remark in remarks(lines):
+        console.print(remark, highlight=False)
+
+
+def _texts(
+    console: Console,
+    rows: tuple[str, ...],
+    device: torch.device,
+    repeats: int,
+    long: bool,
+    quick: bool,
+    file: Path | None,
+) -> None:
+    """The table of transformers; quick: 32 tokens of each."""
+    console.print(machine(device))
+    lines: list[Line] = []
+    for line in text_lines(
+        tokens=TOKENS[:1] if quick else TOKENS, names=rows, repeats=repeats, long=long, device=device
+    ):
+        lines.append(line)
+        console.print(_progress(line), highlight=False)
+        if file is not None:
+            file.write_text(markdown(lines, device))
     console.print(table(lines))
     for remark in remarks(lines):
         console.print(remark, highlight=False)

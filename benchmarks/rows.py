@@ -33,7 +33,7 @@ class Row:
     """One method. limits: by network. long: takes minutes, so it runs once, and at batch 1 unless asked for.
 
     per: None where ratios are to the bare pass; else the number of forwards that the time is divided by.
-    remark: a sentence to put below the table.
+    remark: a sentence to put below the table. networks: those that it runs on; None: all.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Row:
     long: bool = False
     per: Callable[[Case], int] | None = None
     remark: Callable[[Case], str] | None = None
+    networks: tuple[str, ...] | None = None
 
 
 def explained(method: Any, **options: Any) -> Start:

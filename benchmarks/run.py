@@ -22,7 +22,7 @@ class Line:
 
     row: Row
     network: str
-    batch: int
+    batch: int | str
     costs: dict[str, Cost]
     failures: dict[str, str] = field(default_factory=dict)
     remark: str | None = None
