@@ -15,7 +15,7 @@ from app.displays import text_display
 from app.model_choice import connect_model, how_to_get
 from app.offers import EXAMPLE_TEXTS
 from app.parts import ACT, SHOW_LINK, Parts, draw_keep, draw_methods
-from app.questions import Ask
+from app.questions import Ask, of_kind
 from app.running import (
     PRIVATE,
     UNCHANGED,
@@ -60,7 +60,11 @@ def build(server: Server) -> None:
 def _connect_text(server: Server, parts: Parts) -> None:
     shown, inputs, catalogue = _shown(parts), [parts.text, parts.model], server.catalogue
     predict = guarded(partial(_predicted, parts, catalogue), parts.predictions)
-    parts.text.input(predict, inputs, shown, trigger_mode="always_last", **PRIVATE)
+    # gradio's "input" is for key presses alone: a text that is pasted, cut or dictated only changes
+    parts.text.change(
+        lambda asked, *given: UNCHANGED if asked == given else predict(*given), [parts.predicted_of, *inputs], shown,
+        trigger_mode="always_last", **PRIVATE,
+    )  # fmt: skip
     connect_model(server, parts, predict, inputs, shown)
 
     def take_example(event: gr.EventData, model: str) -> tuple[str, str]:
@@ -82,6 +86,7 @@ def _connect_text(server: Server, parts: Parts) -> None:
 
 def _shown(parts: Parts) -> list[Any]:
     return [
+        parts.predicted_of,
         parts.predicted,
         parts.predictions,
         parts.target,
@@ -95,18 +100,21 @@ def _shown(parts: Parts) -> list[Any]:
 def _predicted(parts: Parts, catalogue: Catalogue, text: str | None, model: str) -> Updates:
     """What follows from a text and a model: predictions to choose from, or what is wrong."""
     missing = catalogue.missing(model)
-    updates = {parts.predicted: [], parts.target: gr.update(value=None), parts.fetch: gr.update(visible=missing),
-               parts.status: markup.status(BEGIN)}  # fmt: skip
+    updates = {
+        parts.predicted_of: (text, model), parts.predicted: [], parts.target: gr.update(value=None),
+        parts.fetch: gr.update(visible=missing), parts.status: markup.status(BEGIN),
+    }  # fmt: skip
     if missing:
         return updates | {parts.predictions: markup.status(how_to_get(model), "error")}
-    if not (text or "").strip():
-        return updates | {parts.predictions: markup.bars([], None, EMPTY)}
     try:
+        writes = of_kind(catalogue, model, "text").task == "next_token"
+        if not (text or "").strip():
+            return updates | {parts.predictions: markup.bars([], None, EMPTY)}
         found = predictions.predict_text(catalogue, text or "", model)
         choices = predictions.text_choices(catalogue, model, found)
     except attrib.AttribError as error:
         return updates | {parts.predictions: markup.status(str(error), "error")}
-    top, writes = found[0]["index"], catalogue[model].task == "next_token"
+    top = found[0]["index"]
     return updates | {
         parts.continue_box: gr.update(visible=writes),
         parts.predicted: found,
