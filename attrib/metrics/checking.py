@@ -28,6 +28,7 @@ from attrib.metrics.evidence import (
     MOST_ALIKE_RANDOM_WEIGHTS,
     STAGES,
     STEPS,
+    WEIGHT_DRAWS,
     WEIGHTS,
     Evidence,
     Light,
@@ -118,7 +119,7 @@ def _gain(measured: list[Measured], row: int) -> float:
 
 def _weights(trial: Trial, subject: Subject) -> list[Light]:
     kept: list[Tensor] = []
-    measured = scored(ParameterRandomisation(stages=STAGES), trial, _remembering(subject, kept))
+    measured = scored(ParameterRandomisation(stages=STAGES, draws=WEIGHT_DRAWS), trial, _remembering(subject, kept))
     words = "Made with random weights instead, the map has a rank correlation of {value:.2f} with this one"
     maps = {"with random weights": kept[-1]} if kept else {}
     return [_alike(WEIGHTS, measured, row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps) for row in range(len(trial))]
@@ -167,7 +168,13 @@ def _curve(measured: Measured, row: int) -> tuple[float, ...]:
 def _part(on_progress: Progress | None, name: str, place: int) -> Callable[[float], None]:
     if on_progress is None:
         return lambda fraction: None
-    return lambda fraction: on_progress((place + min(1.0, fraction)) / len(_JUDGES), f"checking: {name}")
+    furthest = [0.0]  # deletion and insertion each begin anew
+
+    def told(fraction: float) -> None:
+        furthest[0] = max(furthest[0], min(1.0, fraction))
+        on_progress((place + furthest[0]) / len(_JUDGES), f"checking: {name}")
+
+    return told
 
 
 def _target_of(result: Attribution, given: Any) -> BoundTarget:

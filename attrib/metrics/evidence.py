@@ -31,7 +31,7 @@ MOST_ALIKE_OTHER_CLASS = 0.8
 
 DRAWS = 19  # with 19 random maps a map that beats all has p = 1/20
 STEPS = 8
-STAGES = 4
+STAGES, WEIGHT_DRAWS = 3, 3
 FORWARDS = 2 * (STEPS + 1) * (DRAWS + 1)
 
 
@@ -118,7 +118,7 @@ def _accounted(error: float, result: Attribution, row: int) -> Light:
 # name, question, cost for one input
 DEAR: tuple[tuple[str, str, Passes], ...] = (
     (BETTER, "Whether removing what it marks changes the prediction more than removing at random.", Passes(FORWARDS)),
-    (WEIGHTS, "Whether the map changes when the weights are random.", Passes(explanations=STAGES)),
+    (WEIGHTS, "Whether the map changes when the weights are random.", Passes(explanations=STAGES * WEIGHT_DRAWS)),
     (CLASS, "Whether the map changes when another class is asked for.", Passes(1, 1)),
 )
 

@@ -140,16 +140,21 @@ class RobustFidelity(Metric):
     )
 
     def passes(self, model: Model) -> Passes:
-        return Passes(2 * self.n_samples + 1)
+        return Passes(2 * self.n_samples + 2)
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        plus, minus = self.both(trial, subject)
-        still = (plus == 0) & (minus == 0) & (self.alpha_1 > 0) & (self.alpha_2 > 0)
+        plus, minus, emptied = self._measured(trial, subject)
+        still = (plus == 0) & (minus == 0) & (emptied == 0)
         words = tuple(UNCHANGED if one else "" for one in still.tolist())
         return Measured(torch.where(still, torch.nan, plus - minus), words)
 
     def both(self, trial: Trial, subject: Subject) -> tuple[Tensor, Tensor]:
         """(Fid₊, Fid₋), (batch,) each."""
+        plus, minus, _ = self._measured(trial, subject)
+        return plus, minus
+
+    def _measured(self, trial: Trial, subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
+        """(Fid₊, Fid₋, f(x) − f(nothing left)), (batch,) each."""
         if not (0 <= self.alpha_1 <= 1 and 0 <= self.alpha_2 <= 1 and 0 < self.share <= 1) or self.n_samples < 1:
             raise InputError(f"alpha_1, alpha_2 and share lie between 0 and 1, n_samples from 1: {self}")
         blank = trial.blank(self.blank)
@@ -163,8 +168,8 @@ class RobustFidelity(Metric):
             ]
             return trial.mixed(torch.stack(gone), trial.x[sample], blank[sample])
 
-        found = trial.outcomes(2 * n + 1, variant)
-        return found[0] - found[1 : n + 1].mean(0), found[0] - found[n + 1 :].mean(0)
+        found = trial.outcomes(2 * n + 2, variant)
+        return found[0] - found[1 : n + 1].mean(0), found[0] - found[n + 1 : -1].mean(0), found[0] - found[-1]
 
     def _explanation(self, trial: Trial, values: Tensor, parts: Tensor) -> np.ndarray:
         means = region_means(values, parts)
@@ -174,9 +179,9 @@ class RobustFidelity(Metric):
         return chosen
 
     def _gone(self, trial: Trial, parts: Tensor, chosen: np.ndarray, step: int) -> Tensor:
-        """Step 0: nothing; then n times a part of the explanation, then n times a part of the rest."""
-        if step == 0:
-            return torch.zeros(parts.shape, dtype=torch.bool)
+        """Step 0: nothing; then n times a part of the explanation, n times a part of the rest, and everything."""
+        if step in (0, 2 * self.n_samples + 1):
+            return (parts >= 0) & (step > 0)
         uniform = trial.random(7, step).random(len(chosen))
         if step <= self.n_samples:
             return hidden(parts, chosen & (uniform < self.alpha_1))

@@ -12,7 +12,7 @@ from attrib.errors import InputError
 from attrib.methods.base import setting
 from attrib.metrics.agreement import rank_correlations
 from attrib.metrics.base import Better, Measured, Metric, MetricCard, Passes, Subject, nothing
-from attrib.metrics.reseeding import cascade, layers_of, one_by_one
+from attrib.metrics.reseeding import cascade, layers_of, one_by_one, seed_of
 from attrib.metrics.trial import Model, Trial
 from attrib.targets import BoundTarget
 
@@ -30,7 +30,8 @@ class ParameterRandomisation(Metric):
         "layers at a time. The score is the mean over the stages.",
         choices=("cascading", "independent"),
     )
-    stages: int = setting(4, "How many groups the layers are cut into; each costs a map.", low=1, high=200)
+    stages: int = setting(3, "How many groups the layers are cut into; each costs a map.", low=1, high=200)
+    draws: int = setting(3, "How often all is drawn anew, and averaged: single networks differ a lot.", low=1, high=50)
 
     name: ClassVar[str] = "parameter_randomisation"
     better: ClassVar[Better] = "lower"
@@ -38,30 +39,29 @@ class ParameterRandomisation(Metric):
     card: ClassVar[MetricCard] = MetricCard(
         title="Parameter randomisation",
         question="Does the map change when the model has learned nothing?",
-        formula="mean over stages of Spearman(|map|, |map with random weights|); every layer has a seed of its own",
+        formula="mean over stages and draws of Spearman(|map|, |map with random weights|); each layer has its own seed",
         reference="Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim 2018, arXiv:1810.03292",
         misleads="Where the input is, a map of a random network may be too: x ⊙ g of a digit on black is zero off the "
         "digit whatever the weights. A low score says that the map hangs on the weights, not that it is right.",
     )
 
     def passes(self, model: Model) -> Passes:
-        return Passes(explanations=min(self.stages, len(layers_of(model.module))))
+        return Passes(explanations=self.draws * min(self.stages, len(layers_of(model.module))))
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        if self.order not in ("cascading", "independent") or self.stages < 1:
-            raise InputError(
-                f"order {self.order!r}, stages {self.stages}: cascading or independent, one stage the least"
-            )
+        if self.order not in ("cascading", "independent") or min(self.stages, self.draws) < 1:
+            raise InputError(f"{self}: cascading or independent, one stage and one draw the least")
         if not layers_of(trial.model.module):
             return nothing(len(trial), "the model has no weights that could be random")
         drawn = cascade if self.order == "cascading" else one_by_one
-        at, found, own = [], [], subject.maps.abs()
-        for share, twin in drawn(trial.model.module, self.stages, trial.seed):
-            maps = subject.again(trial.with_module(twin), trial.encoded.x, trial.target)
-            found.append(rank_correlations(own, maps.abs(), trial.allowed))
-            at.append(share)
-            trial.on_progress(share)
-        curves = torch.stack(found, 1)
+        found: dict[float, list[Tensor]] = {}
+        for draw in range(self.draws):
+            for share, twin in drawn(trial.model.module, self.stages, seed_of(trial.seed, -draw - 1)):
+                maps = subject.again(trial.with_module(twin), trial.encoded.x, trial.target)
+                alike = rank_correlations(subject.maps.abs(), maps.abs(), trial.allowed)
+                found.setdefault(share, []).append(alike)
+                trial.on_progress((draw + share) / self.draws)
+        at, curves = list(found), torch.stack([torch.stack(each).nanmean(0) for each in found.values()], 1)
         values = curves.nanmean(1)
         words = tuple("" if v == v else "the maps with random weights are constant" for v in values.tolist())
         return Measured(values, words, curves, tuple(at), "share of the layers that are random")

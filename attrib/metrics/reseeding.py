@@ -12,7 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.rules.shadow import shadow
 
-_DRAWS = frozenset({"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_"})
+# methods of tensors and functions of torch.nn.init: those of init that show themselves to a mode hide what they call
+_DRAWS = frozenset(
+    {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_", "kaiming_uniform_"}
+)
 
 
 def layers_of(module: nn.Module) -> list[str]:
@@ -23,7 +26,7 @@ def layers_of(module: nn.Module) -> list[str]:
 
 def seed_of(seed: int, layer: int) -> int:
     """A layer's own seed: layers of one shape must not get the same weights."""
-    return int(np.random.SeedSequence((seed, layer)).generate_state(1)[0])
+    return int(np.random.SeedSequence((seed, layer % 2**32)).generate_state(1)[0])
 
 
 def cascade(module: nn.Module, stages: int, seed: int) -> Iterator[tuple[float, nn.Module]]:
@@ -55,17 +58,17 @@ def reset(module: nn.Module, seed: int) -> None:
     The tensors are replaced, never written to: the user's model has the old ones. Drawn on the CPU, so that the
     weights are the same on every device; the global random state is neither read nor changed.
     """
-    generator = torch.Generator().manual_seed(seed)
+    shuffling, drawing = (torch.Generator().manual_seed(seed) for _ in range(2))
     homes: dict[str, torch.device] = {}
     tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
     for table in tables:
         for name, tensor in table.items():
             if tensor is not None:
                 homes[name] = tensor.device
-                table[name] = _own(tensor, generator, table is tables[0])
+                table[name] = _own(tensor, shuffling, table is tables[0])
     again: Callable[[], Any] | None = getattr(module, "reset_parameters", None)
     if again is not None:
-        with torch.no_grad(), _Drawing(generator):
+        with torch.no_grad(), _Drawing(drawing):
             again()
     for table in tables:
         for name, tensor in table.items():

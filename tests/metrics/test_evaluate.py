@@ -1,0 +1,217 @@
+"""The driver: every metric on every kind of model, beside references, deterministic, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import contract_nets
+import numpy as np
+import pytest
+import torch
+from given import Given, Still, linear, subject, trial
+
+import attrib
+from attrib.errors import Cancelled, InputError, NotApplicable, UnknownName
+from attrib.metrics import METRICS, metric_named
+from attrib.metrics.curves import UNCHANGED
+from attrib.metrics.evaluate import BROKEN, CONSTANT, cost
+from attrib.metrics.evaluation import Evaluation
+
+TEXTS = ["the film was not good at all", "great", "bad food in paris"]
+_CHEAP = {
+    "steps": 3,
+    "n_samples": 3,
+    "stages": 2,
+    "draws": 2,
+    "pixels_in_step": 64,
+    "n_regions": 9,
+    "percentages": (30, 70),
+}
+
+
+def cheap(name: str):
+    metric = METRICS[name]()
+    fields = {field.name for field in dataclasses.fields(metric)}
+    return dataclasses.replace(metric, **{k: v for k, v in _CHEAP.items() if k in fields})
+
+
+def of(kind: str) -> list[str]:
+    return [name for name, cls in METRICS.items() if kind in cls.applies_to]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    from tiny_text import classifier
+
+    return classifier()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    x = contract_nets.pictures(3)
+    masks = torch.zeros(3, 16, 16)
+    masks[:, 4:9, 4:9] = 1
+    return contract_nets.model(), x, masks
+
+
+@pytest.mark.parametrize("name", of("image"))
+def test_every_metric_of_pictures(name, pictures):
+    model, x, masks = pictures
+    found = attrib.evaluate(model, x, ["saliency", "lrp"], cheap(name), masks=masks, n_random=1)
+    assert len(found.rows) == 6 and found.methods == ("saliency", "lrp") and found.metrics == (name,)
+    for row in found.rows:
+        assert math.isfinite(row.value) or row.words
+    assert any(math.isfinite(row.value) for row in found.rows)
+    wanted = {"random", "random_regions", "centre", "edges"} if METRICS[name].of_references else set()
+    assert set(found.rows[0].references) == wanted
+    lines = found.summary()
+    assert [line.inputs for line in lines] == [
+        sum(math.isfinite(v) for v in found.values(m, name)) for m in found.methods
+    ]
+
+
+@pytest.mark.parametrize("name", of("text"))
+def test_every_metric_of_texts(name, texts):
+    masks = torch.zeros(3, 9)
+    masks[:, 1] = 1
+    found = attrib.evaluate(texts, TEXTS, ["saliency", attrib.LRP("attn_lrp")], cheap(name), masks=masks, n_random=2)
+    assert len(found.rows) == 6
+    assert any(math.isfinite(row.value) for row in found.rows)
+    assert set(found.rows[0].references) == ({"random", "centre"} if METRICS[name].of_references else set())
+
+
+@pytest.mark.parametrize("name", ["deletion", "comprehensiveness", "robust_fidelity", "infidelity", "max_sensitivity"])
+def test_the_same_alone_as_in_a_batch_in_any_chunks_and_twice(name, pictures, texts):
+    for model, inputs in ((pictures[0], pictures[1]), (texts, TEXTS)):
+        batch = attrib.evaluate(model, inputs, "input_x_gradient", cheap(name), target=1, n_random=2, seed=4)
+        again = attrib.evaluate(
+            model, inputs, "input_x_gradient", cheap(name), target=1, n_random=2, seed=4, max_memory=1
+        )
+        alone = attrib.evaluate(model, inputs[1:2], "input_x_gradient", cheap(name), target=1, n_random=2, seed=4)
+        for one, other in ((batch.rows, again.rows), (batch.rows[1:2], alone.rows)):
+            for a, b in zip(one, other, strict=True):
+                assert b.value == pytest.approx(a.value, rel=1e-4, abs=1e-6)
+                assert b.references == pytest.approx(a.references, rel=1e-4, abs=1e-6)
+
+
+def test_float32_and_float64_rank_methods_alike():
+    methods = ["saliency", "input_x_gradient", "lrp", "grad_cam", "integrated_gradients"]
+    orders = []
+    for dtype in (torch.float32, torch.float64):
+        model, x = contract_nets.model(dtype=dtype), contract_nets.pictures(3, dtype=dtype)
+        found = attrib.evaluate(model, x, methods, ["deletion", "comprehensiveness"], target=2, n_random=0)
+        orders.append(
+            [np.argsort([found.values(m, metric).mean() for m in methods]).tolist() for metric in found.metrics]
+        )
+    assert orders[0] == orders[1]
+
+
+def test_the_right_map_beats_random_ones_and_a_random_one_does_not():
+    model, right = linear(12, 12)
+    x = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
+    random = torch.rand(8, 12, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    metrics = ["deletion", attrib.metrics.removal.Insertion(blank="zero"), "comprehensiveness"]
+    found = attrib.evaluate(model, x, [Given(right * x[:, 0]), Given(random)], metrics, target=0)
+    assert found.methods == ("given", "given_2")
+    for line in found.summary():
+        assert line.verdict == ("better than random" if line.method == "given" else "not better than random"), line
+
+
+def test_bad_maps_get_words(pictures):
+    model, x, masks = pictures
+    broken = torch.rand(3, 16, 16)
+    broken[1, 0, 0] = math.nan
+    metrics = ["deletion", "pointing_game", "sparseness", "class_sensitivity"]
+    found = attrib.evaluate(model, x, [Given(torch.ones(3, 16, 16)), Given(broken)], metrics, masks=masks, n_random=1)
+    said = {(row.method, row.metric, row.input): row for row in found.rows}
+    assert said["given", "deletion", 0].words == said["given", "pointing_game", 2].words == CONSTANT
+    assert math.isfinite(said["given", "sparseness", 0].value)
+    assert said["given_2", "deletion", 1].words == BROKEN and math.isnan(said["given_2", "deletion", 1].value)
+    assert math.isfinite(said["given_2", "deletion", 0].value)
+    assert "constant" in found.summary()[0].verdict
+
+
+def test_a_still_model_and_a_single_input_get_words():
+    found = attrib.evaluate(attrib.wrap(Still()), torch.ones(1, 3, 8, 8), "saliency", ["deletion", "insertion"])
+    assert {row.words for row in found.rows} <= {UNCHANGED, CONSTANT}
+    x = contract_nets.pictures(1)
+    found = attrib.evaluate(contract_nets.model(), x, "saliency", ["deletion"], n_random=1)
+    assert "too few inputs" in found.summary()[0].verdict and found.summary()[0].low is None
+
+
+def test_wrong_questions_are_refused(pictures, texts):
+    model, x, _ = pictures
+    with pytest.raises(UnknownName, match="deletion"):
+        attrib.evaluate(model, x, "saliency", "deletoin")
+    with pytest.raises(InputError, match="needs masks"):
+        attrib.evaluate(model, x, "saliency", "iou")
+    with pytest.raises(InputError, match="do not fit"):
+        attrib.evaluate(model, x, "saliency", "iou", masks=np.ones((3, 5, 5)))
+    with pytest.raises(NotApplicable, match="comprehensiveness"):
+        attrib.evaluate(texts, TEXTS, "saliency", "road")
+    with pytest.raises(NotApplicable, match="text"):
+        attrib.evaluate(texts, TEXTS, "guided_backprop", "deletion")
+    with pytest.raises(InputError, match="at least one"):
+        attrib.evaluate(model, x, [], "deletion")
+
+
+def test_targets_that_are_no_class(pictures):
+    model, x, _ = pictures
+    found = attrib.evaluate(
+        model, x, "saliency", ["deletion", "road", "random_logit"], target=lambda logits: logits[:, 0] - logits[:, 1],
+        n_random=0,
+    )  # fmt: skip
+    assert np.isfinite(found.values("saliency", "deletion")).all()
+    assert all("no class" in row.words for row in found.rows if row.metric != "deletion")
+
+
+@pytest.mark.parametrize("name", ["deletion", "comprehensiveness", "sufficiency", "infidelity", "robust_fidelity"])
+def test_the_cost_is_told_beforehand(name):
+    """Rows that go through the model, less those of the map and of settling the target, are the forwards told."""
+    model, rows = contract_nets.model(), [0]
+    metric = cheap(name)
+    on = trial(model, contract_nets.pictures(1), 0)
+    on.question.twin.register_forward_hook(lambda module, given, out: rows.__setitem__(0, rows[0] + len(given[0])))
+    metric.score(on, subject(torch.rand(1, 16, 16)))
+    assert rows[0] == metric.passes(model).forwards
+    total = cost(model, ["saliency"], [metric], n_random=2)
+    assert total.forwards == metric.passes(model).forwards * (1 + 2 * 2 + 2)
+
+
+def test_progress_goes_up_and_cancelling_stops():
+    model, x, seen = contract_nets.model(), contract_nets.pictures(2), []
+    attrib.evaluate(model, x, "saliency", "deletion", n_random=1, on_progress=lambda part, message: seen.append(part))
+    assert seen == sorted(seen) and seen[0] < 0.1 and seen[-1] == 1.0
+
+    def stop(part: float, message: str) -> None:
+        if part > 0.5:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        attrib.evaluate(model, x, "saliency", "deletion", n_random=1, on_progress=stop)
+
+
+def test_a_result_can_be_saved_loaded_plotted_and_shown(pictures, tmp_path):
+    model, x, masks = pictures
+    model = dataclasses.replace(model, name="<script>alert(1)</script>")
+    metrics = ["deletion", "iou", "completeness"]
+    found = attrib.evaluate(model, x, ["saliency", "lrp"], metrics, masks=masks, n_random=1)
+    found.save(tmp_path)
+    again = Evaluation.load(tmp_path)
+    assert json.dumps(again.document()) == json.dumps(found.document())
+    assert again.markdown() == found.markdown() == (tmp_path / "summary.md").read_text().strip()
+    assert (tmp_path / "rows.csv").read_text().count("\n") == 1 + 2 * 3 * 3
+    assert found.plot().axes
+    assert "<script>" not in found._repr_html_() and "Misleading" in found._repr_html_()
+    assert ("saliency", "lrp") in found.agreement and ("lrp", "edges") in found.agreement
+    with pytest.raises(InputError, match="no saved evaluation"):
+        Evaluation.load(tmp_path / "nothing")
+
+
+def test_every_metric_has_a_card():
+    for name, cls in METRICS.items():
+        assert cls.name == name and metric_named(name) == cls()
+        for field in dataclasses.fields(cls.card):
+            assert getattr(cls.card, field.name), f"{name} says nothing of its {field.name}"

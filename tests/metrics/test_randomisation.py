@@ -1,0 +1,99 @@
+"""Randomised twins: other seeds per layer, nothing left on the model; guided backprop fails, gradients pass."""
+
+from __future__ import annotations
+
+import contract_nets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import attrib
+from attrib.metrics.evidence import MOST_ALIKE_RANDOM_WEIGHTS
+from attrib.metrics.randomisation import ClassSensitivity, ParameterRandomisation, RandomLogit
+from attrib.metrics.reseeding import cascade, layers_of, one_by_one, reset, seed_of
+from attrib.rules.shadow import shadow
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Conv2d(3, 4, 3), lambda: nn.Linear(3, 4), lambda: nn.BatchNorm2d(5), lambda: nn.Embedding(4, 3),
+             lambda: nn.GRU(3, 4), lambda: nn.LayerNorm(6)],
+)  # fmt: skip
+def test_weights_are_those_of_reset_parameters_with_that_seed(make):
+    """So that results can be compared with Quantus', which seeds the global generator."""
+    ours, theirs = make(), make()
+    torch.manual_seed(43)
+    theirs.reset_parameters()
+    before = torch.get_rng_state()
+    twin = shadow(ours)
+    reset(twin, 43)
+    for name, weight in theirs.named_parameters():
+        assert torch.equal(getattr(twin, name), weight), name
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_layers_of_one_shape_get_different_weights_and_what_has_no_recipe_is_shuffled():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
+            self.own = nn.Parameter(torch.arange(20.0))
+
+    module = Two()
+    assert layers_of(module) == ["second", "first", ""]
+    *_, (share, twin) = cascade(module, 3, 0)
+    assert share == 1.0
+    assert not torch.equal(twin.first.weight, twin.second.weight)
+    assert not torch.equal(twin.own, module.own) and sorted(twin.own.tolist()) == list(range(20))
+
+
+def test_a_cascade_keeps_what_was_random_and_one_by_one_does_not():
+    module = contract_nets.network()
+    paths = layers_of(module)
+
+    def changed(twin: nn.Module) -> list[bool]:
+        return [not torch.equal(twin.get_submodule(p).weight, module.get_submodule(p).weight) for p in paths]
+
+    cascaded = [changed(twin) for _, twin in cascade(module, 5, 0)]
+    assert [sum(row) for row in cascaded] == sorted(sum(row) for row in cascaded) and all(cascaded[-1])
+    alone = [changed(twin) for _, twin in one_by_one(module, 5, 0)]
+    assert [sum(column) for column in zip(*alone, strict=True)] == [1] * len(paths)
+    assert len({seed_of(0, layer) for layer in range(50)}) == 50
+
+
+def test_nothing_is_left_on_the_model():
+    model = contract_nets.model()
+    before = contract_nets.state_of(model.module)
+    attrib.evaluate(
+        model, contract_nets.pictures(2), ["saliency", "guided_backprop"],
+        [ParameterRandomisation(stages=3, draws=1), RandomLogit(), ClassSensitivity()], n_random=1,
+    )  # fmt: skip
+    after = contract_nets.state_of(model.module)
+    assert before.keys() == after.keys()
+    assert all(before[key] == after[key] for key in before)
+
+
+def test_guided_backprop_fails_on_a_trained_network_and_gradients_pass(squeezenet, photos):
+    """Squeezenet has plain ReLUs. Adebayo et al. 2018; Nie et al. 2018."""
+    pictures = [photos[name] for name in ("cheetah", "lion")]
+    found = attrib.evaluate(
+        squeezenet, pictures, ["saliency", "input_x_gradient", "guided_backprop"],
+        [ParameterRandomisation(), ClassSensitivity()], n_random=1,
+    )  # fmt: skip
+    means = {(line.method, line.metric): line.mean for line in found.summary()}
+    for method in ("saliency", "input_x_gradient"):
+        assert means[method, "parameter_randomisation"] < MOST_ALIKE_RANDOM_WEIGHTS
+        assert means[method, "class_sensitivity"] < 0.6
+    assert means["guided_backprop", "parameter_randomisation"] > MOST_ALIKE_RANDOM_WEIGHTS + 0.05
+    assert means["guided_backprop", "class_sensitivity"] > 0.9
+    line = next(line for line in found.summary() if line.metric == "parameter_randomisation")
+    assert line.references["edges"] == line.references["centre"] == pytest.approx(1.0)
+    assert abs(line.references["random"]) < 0.05
+
+
+def test_independent_layers_are_averaged():
+    model, x = contract_nets.model(), contract_nets.pictures(2)
+    found = attrib.evaluate(model, x, "saliency", ParameterRandomisation("independent", stages=4), n_random=0)
+    for row in found.rows:
+        assert row.value == pytest.approx(np.nanmean(row.curve))
+        assert len(row.curve) == 4
