@@ -32,7 +32,7 @@ def draw_text(parts: Parts, catalogue: Catalogue) -> None:
 def draw_target(parts: Parts) -> None:
     n = parts.named
     n["predictions"] = gr.HTML(markup.bars([], None, EMPTY), js_on_load=CHOOSE, elem_id="tx-predictions")
-    n["predicted"], n["predicted_of"] = gr.State([]), gr.State(None)  # of which text and model
+    n["predicted"], n["predicted_text"] = gr.State([]), gr.State(None)  # and the text that they are of
     n["target"] = gr.Dropdown(
         [], label="Target: what shall be explained?", elem_id="tx-target", allow_custom_value=True,
         info="Click a prediction, or write a class or a token of the model.",

@@ -62,16 +62,16 @@ def _connect_text(server: Server, parts: Parts) -> None:
     predict = guarded(partial(_predicted, parts, catalogue), parts.predictions)
     # gradio's "input" is for key presses alone: a text that is pasted, cut or dictated only changes
     parts.text.change(
-        lambda asked, *given: UNCHANGED if asked == given else predict(*given), [parts.predicted_of, *inputs], shown,
+        lambda old, *given: UNCHANGED if old == given[0] else predict(*given), [parts.predicted_text, *inputs], shown,
         trigger_mode="always_last", **PRIVATE,
     )  # fmt: skip
     connect_model(server, parts, predict, inputs, shown)
 
-    def take_example(event: gr.EventData, model: str) -> tuple[str, str]:
+    def take_example(event: gr.EventData, model: str) -> tuple[str, str, str]:
         text, suited = EXAMPLE_TEXTS[int(event.index)]
-        return text, suited if suited in catalogue.of("text") else model
+        return text, suited if suited in catalogue.of("text") else model, text
 
-    taken = parts.examples.click(take_example, parts.model, inputs, **PRIVATE)
+    taken = parts.examples.click(take_example, parts.model, [*inputs, parts.predicted_text], **PRIVATE)
     taken.then(predict, inputs, shown, **PRIVATE)
 
     def choose(event: gr.EventData, found: list[dict[str, Any]]) -> Any:
@@ -85,23 +85,15 @@ def _connect_text(server: Server, parts: Parts) -> None:
 
 
 def _shown(parts: Parts) -> list[Any]:
-    return [
-        parts.predicted_of,
-        parts.predicted,
-        parts.predictions,
-        parts.target,
-        parts.versus,
-        parts.status,
-        parts.fetch,
-        parts.continue_box,
-    ]
+    names = "predicted_text predicted predictions target versus status fetch continue_box"
+    return [parts.named[name] for name in names.split()]
 
 
 def _predicted(parts: Parts, catalogue: Catalogue, text: str | None, model: str) -> Updates:
     """What follows from a text and a model: predictions to choose from, or what is wrong."""
     missing = catalogue.missing(model)
     updates = {
-        parts.predicted_of: (text, model), parts.predicted: [], parts.target: gr.update(value=None),
+        parts.predicted_text: text, parts.predicted: [], parts.target: gr.update(value=None),
         parts.fetch: gr.update(visible=missing), parts.status: markup.status(BEGIN),
     }  # fmt: skip
     if missing:
