@@ -2,7 +2,8 @@
 
 Time: the reference and the calls take turns (reference, A, reference, B, reference, …), and a call's ratio is to the
 mean of the reference before and after it, so that slow drifts of the machine cancel; the median of several rounds is
-reported. On a CPU process time counts, on CUDA wall time between two synchronisations.
+reported: as many as asked for, or as fit into 15 seconds of one row, for what takes long is disturbed little. On a CPU
+process time counts, on CUDA wall time between two synchronisations.
 
 Memory on Linux: the kernel keeps the highest resident size of a process (VmHWM); writing 5 to clear_refs sets it back
 to the present size. What an earlier call freed may still be resident, and would hide what this one takes, and holes
@@ -31,6 +32,7 @@ import psutil
 import torch
 
 Run = Callable[[], Any]
+_SECONDS_A_ROW = 15.0
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
 _STATUS, _CLEAR_REFS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs"), "5"
 
@@ -52,7 +54,7 @@ class Cost:
 def once(reference: Run, calls: Mapping[str, Run], device: torch.device) -> dict[str, Cost]:
     """As `compare`, for calls that take minutes: they run once, for time and memory together, and not warm."""
     reference()
-    own_peak = statistics.median(peak_bytes(reference, device) for _ in range(3))
+    own_peak = peak_bytes(reference, device)
     costs = {}
     for name, call in calls.items():
         before = statistics.median(seconds_of(reference, device) for _ in range(3))
@@ -71,25 +73,24 @@ def compare(reference: Run, calls: Mapping[str, Run], repeats: int, device: torc
     """What each call costs beside `reference`. Everything runs once before, so that caches are warm."""
     for call in (reference, *calls.values()):
         call()
-    own_peak = statistics.median(peak_bytes(reference, device) for _ in range(3))
-    peaks = {name: statistics.median([peak_bytes(call, device) for _ in range(2)]) for name, call in calls.items()}
+    own_peak = peak_bytes(reference, device)
+    peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     ratios: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
+    spent = 0.0
+    for done in range(repeats):
+        if done and spent * (done + 1) / done > _SECONDS_A_ROW:
+            break
         gc.collect()
         before = seconds_of(reference, device)
         for name, call in calls.items():
             taken, after = seconds_of(call, device), seconds_of(reference, device)
             seconds[name].append(taken)
             ratios[name].append(2 * taken / (before + after))
-            before = after
+            before, spent = after, spent + taken + after
+    middle = statistics.median
     return {
-        name: Cost(
-            statistics.median(seconds[name]),
-            statistics.median(ratios[name]),
-            int(peaks[name]),
-            peaks[name] / max(1, own_peak),
-        )
+        name: Cost(middle(seconds[name]), middle(ratios[name]), peaks[name], peaks[name] / max(1, own_peak))
         for name in calls
     }
 

@@ -10,6 +10,7 @@ import torch
 from typer import Typer
 from typer.testing import CliRunner
 
+from benchmarks import measure
 from benchmarks.__main__ import main
 from benchmarks.cases import Case
 from benchmarks.measure import Cost, compare, once, peak_bytes
@@ -37,17 +38,24 @@ def case() -> Case:
 
 def test_time_and_memory_ratios() -> None:
     def reference() -> None:
-        burn(0.02)
-        grab(40)
+        burn(0.1)
+        grab(4)
 
     def dearer() -> None:
-        burn(0.06)
-        grab(120)
+        burn(0.3)
+        grab(12)
 
     calls = {"dearer": dearer}
     for cost in (compare(reference, calls, 3, CPU)["dearer"], once(reference, calls, CPU)["dearer"]):
-        assert 1.8 < cost.time_ratio < 8  # three times the work; a busy machine stretches short times
+        assert 2.5 < cost.time_ratio < 3.5
         assert 2.7 < cost.memory_ratio < 3.3
+
+
+def test_rounds_that_take_long_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_SECONDS_A_ROW", 0.1)
+    runs: list[int] = []
+    compare(lambda: burn(0.02), {"any": lambda: runs.append(burn(0.02) or 1)}, 100, CPU)
+    assert 3 <= len(runs) <= 6  # one warm, one for memory, and of 0.04 s each as many rounds as fit
 
 
 def test_peak_counts_what_is_freed_before_the_end_and_not_what_was_there() -> None:
