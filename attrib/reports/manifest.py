@@ -140,7 +140,7 @@ def _machine() -> dict[str, Any]:
     found = {
         "system": platform.platform(),
         "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "memory": psutil.virtual_memory().total,
         "python": platform.python_version(),
     }

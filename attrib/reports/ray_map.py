@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from attrib.errors import MissingExtra, ReportError
@@ -15,7 +15,7 @@ from attrib.reports.workers import Worker
 LOCAL = "local"  # instead of an address: start Ray on this machine
 
 
-def on_ray(spec: Spec, address: str, number: int | None, todo: Iterator[Batch]) -> Iterator[list[Packed]]:
+def on_ray(spec: Spec, address: str, number: int | None, todo: Iterator[Batch]) -> Generator[list[Packed]]:
     """Results as they come, from `number` actors (default: as many as the cluster has GPUs, or CPUs, for).
 
     A lost actor is started again by Ray and its batch repeated. Each actor has one batch under way and one waiting,

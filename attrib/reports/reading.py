@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,10 @@ def strongest(result: Attribution, index: int) -> tuple[dict[str, Any], ...]:
         found = _regions(result, index)
     else:
         return ()
-    total = sum(abs(part["relevance"]) for part in found) or 1.0
+    found = [part for part in found if part["relevance"] and math.isfinite(part["relevance"])]
+    total = sum(abs(part["relevance"]) for part in found)
     found.sort(key=lambda part: -abs(part["relevance"]))
-    return tuple(part | {"share": abs(part["relevance"]) / total} for part in found[:_MOST] if part["relevance"])
+    return tuple(part | {"share": abs(part["relevance"]) / total} for part in found[:_MOST])
 
 
 def _words(result: Attribution, index: int) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,17 +133,18 @@ def _compute(
     tally = Tally()
     todo = batches(spec, stream, found.journal, tally)
     tell(0, total, "explaining")
-    for parts in _results(spec, todo, models, how):
-        tally.computed += store(found.folder, found.journal, parts)
-        for item in dict.fromkeys(row.key.item for part in parts for row in part.rows):
-            it, rows = found.entry(item)
-            if len(rows) == each:  # its page can be drawn while others are computed
-                current_summary(found, it, rows)
-        tell(tally.done, total, "explaining")
+    with closing(_results(spec, todo, models, how)) as results:  # whatever happens, its threads end before the journal
+        for parts in results:
+            tally.computed += store(found.folder, found.journal, parts)
+            for item in dict.fromkeys(row.key.item for part in parts for row in part.rows):
+                it, rows = found.entry(item)
+                if len(rows) == each:  # its page can be drawn while others are computed
+                    current_summary(found, it, rows)
+            tell(tally.done, total, "explaining")
     return tally.done
 
 
-def _results(spec: Spec, todo: Iterator[Batch], models: dict[str, Model], how: How) -> Iterator[list[Packed]]:
+def _results(spec: Spec, todo: Iterator[Batch], models: dict[str, Model], how: How) -> Generator[list[Packed]]:
     if how.ray is not None:
         from attrib.reports.ray_map import on_ray
 

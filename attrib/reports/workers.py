@@ -48,7 +48,7 @@ class Worker:
         return [packed(outcome, recent) for outcome in outcomes(self._spec, model, ready(batch, model))]
 
 
-def here(worker: Worker, spec: Spec, todo: Iterator[Batch]) -> Iterator[list[Packed]]:
+def here(worker: Worker, spec: Spec, todo: Iterator[Batch]) -> Generator[list[Packed]]:
     """In this process: one thread reads and decodes ahead, one computes; packing and writing are the caller's."""
     stop = threading.Event()
 
@@ -101,9 +101,9 @@ def ahead(source: Iterator[T]) -> Generator[T]:
             thread.join(0.02)
 
 
-def processes(spec: Spec, number: int, todo: Iterator[Batch]) -> Iterator[list[Packed]]:
+def processes(spec: Spec, number: int, todo: Iterator[Batch]) -> Generator[list[Packed]]:
     """In `number` processes of this machine, which share its cores; twice as many batches are under way at most."""
-    threads = max(1, len(os.sched_getaffinity(0)) // number)
+    threads = max(1, torch.get_num_threads() // number)
     pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (spec, threads))
     todo = ahead(todo)
     try:
