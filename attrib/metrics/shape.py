@@ -29,8 +29,10 @@ def unaccounted(result: Attribution) -> Tensor | None:
 
 
 def gini(values: Tensor) -> Tensor:
-    """(batch,): Σ (2i − n − 1) a_i / (n Σ a), a = |values| + 1e-7 ascending. Chalasani et al. 2020."""
-    a = (values.double().flatten(1).abs() + 1e-7).sort(1).values
+    """(batch,): Σ (2i − n − 1) a_i / (n Σ a), a = |values| / max |values| + 1e-7 ascending. Chalasani et al. 2020."""
+    sizes = values.double().flatten(1).abs()
+    largest = sizes.amax(1, keepdim=True)
+    a = (sizes / torch.where(largest > 0, largest, 1.0) + 1e-7).sort(1).values
     n = a.shape[1]
     weights = 2 * torch.arange(1, n + 1, dtype=a.dtype, device=a.device) - n - 1
     found: Tensor = (weights * a).sum(1) / (n * a.sum(1))
@@ -40,8 +42,8 @@ def gini(values: Tensor) -> Tensor:
 def entropy(values: Tensor) -> Tensor:
     """(batch,): −Σ p log p, p = |values| / Σ |values|, in nats. Bhatt et al. 2020."""
     a = values.double().flatten(1).abs()
-    p = a / a.sum(1, keepdim=True) + 1e-12
-    return -(p * p.log()).sum(1)
+    p = a / a.sum(1, keepdim=True)
+    return -(p * (p + 1e-12).log()).sum(1)
 
 
 def per_input(trial: Trial, maps: Tensor, number: object) -> Tensor:
