@@ -42,7 +42,7 @@ def _repeated(encoded: Encoded, times: int) -> Encoded:
     changed: dict[str, Any] = {
         "extra": {name: value.repeat_interleave(times, 0) for name, value in encoded.extra.items()}
     }
-    for name in ("x", "pictures", "hashes", "token_texts", "words", "token_ids"):
+    for name in ("x", "pictures", "hashes", "token_texts", "words", "token_ids", "corrupted", "corrupted_texts"):
         value = getattr(encoded, name, None)
         if isinstance(value, tuple):
             changed[name] = tuple(item for item in value for _ in range(times))

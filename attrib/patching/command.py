@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 if TYPE_CHECKING:
     from attrib.patching.sites import PatchSite
@@ -27,10 +25,11 @@ def sites(
 
     structure = structure_of(attrib.load(model, device=device))  # type: ignore[arg-type]  # refused if it is no text model
     found = select(structure, pattern) if pattern else all_sites(structure)
-    table = Table("site", Column("module", overflow="fold"), "", box=None)
-    for site in found:
-        table.add_row(site.name, Text(site.path), _where(site))
-    _out.print(table)
+    rows = [("site", "module", ""), *((site.name, site.path, _where(site)) for site in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    for name, path, where in rows:  # not a rich table, which cuts paths to the terminal's width
+        line = f"{name:<{widths[0]}}  {path:<{widths[1]}}  {where}".rstrip()
+        _out.print(line, soft_wrap=True, highlight=False, markup=False)
     for reason in structure.missing:
         _out.print(f"not found: {reason}", highlight=False, markup=False)
 

@@ -224,3 +224,24 @@ def test_can_be_shown(name):
     result = attrib.explain(language_model(), prompts(2), cheap(name), ANSWERS)
     assert len(result.plot(rows="layer", columns="token").axes) >= 2
     assert "<script" not in result._repr_html_() and result.method in result._repr_html_()
+
+
+def test_candidates_have_a_row_each(name):
+    subject, given = language_model(), prompts(2)
+    asked = (ANSWERS, attrib.LogitDiff("w9", "w12"))
+    together = attrib.explain(subject, given, cheap(name), attrib.Candidates(*asked))
+    assert len(together) == 4 and len(together.corrupted_texts) == 4
+    for i, target in enumerate(asked):
+        alone = attrib.explain(subject, given, cheap(name), target)
+        assert worst(together.values[i::2], alone.values) < CLOSE
+        assert worst(together.score[i::2], alone.score) < CLOSE
+
+
+def test_a_position_before_the_last_is_asked(name):
+    """What is read at position 2 cannot hang on what comes after it in a causal model."""
+    subject = language_model()
+    pair = attrib.pair([[4, 5, 6, 7, 8]], [[4, 9, 6, 7, 8]])
+    result = attrib.explain(subject, pair, cheap(name), attrib.LogitDiff("w7", "w8", position=2))
+    assert (result.values[..., 3:] == 0).all() and (result.values[..., 2] != 0).any()
+    last = attrib.explain(subject, attrib.pair([[4, 5, 6]], [[4, 9, 6]]), cheap(name), ANSWERS)
+    assert worst(result.values[..., :3], last.values) < CLOSE

@@ -142,3 +142,17 @@ def test_models_without_blocks_or_attention():
     module.transformer.h[1] = module.transformer.h[0]
     with pytest.raises(attrib.UnsupportedModel, match="no list of blocks"):
         structure_of(wrap(module))
+
+
+def test_the_command_lists_sites_with_their_modules(monkeypatch, capsys):
+    from attrib import cli
+
+    monkeypatch.setattr(attrib, "load", lambda name, device=None: wrapped(network("llama")))
+    monkeypatch.setattr("sys.argv", ["attrib", "sites", "tiny", "--pattern", "head.1.*", "--pattern", "resid_mid.0"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert ["resid_mid.0", "model.layers.0.post_attention_layernorm", "its", "input"] in rows
+    assert ["head.1.3", "model.layers.1.self_attn.o_proj", "its", "input,", "columns", "12", "to", "15"] in rows
+    assert len(rows) == 1 + 4 + 1
