@@ -157,7 +157,7 @@ class Attribution:
     def plot(self, **options: Any) -> Figure:
         """A matplotlib figure: the picture, the heatmap over it, and a labelled scale.
 
-        options: of patching: rows and columns of its heatmaps, see `render.sites.figure`.
+        options: of patching: rows and columns of its heatmaps, see `render.sites.panels`.
         """
         from attrib.render.figure import figure  # deferred: matplotlib is slow to import
 
