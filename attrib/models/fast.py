@@ -1,6 +1,9 @@
 """A faster copy of a model: BatchNorm folded into the layer before it, channels_last weights, on request bfloat16.
 
 The copy shares nothing with the original, which stays as it is, and is compared with it before it is handed out.
+In float32 its maps are the original's up to rounding (about 5e-7 of their length), until rounding moves a unit past
+the kink of a ReLU or another maximum into a window: then the map jumps, by 1e-4 to 5e-3 as measured. The original's
+own map in float32 jumps likewise beside its map in float64; without kinks neither does.
 """
 
 from __future__ import annotations
