@@ -130,7 +130,8 @@ def facts_of(store: Store, view: DatasetView) -> list[tuple[str, str, bool]]:
 def _summary(store: Store, view: DatasetView) -> dict[str, Any]:
     found = [{"text": a["text"], "href": f"dataset.html#{a['anchor']}"} for a in alarms(view)]
     if view.failed or view.partly:
-        what = f"{view.failed} items failed, {view.partly} in part: filter the table by state to see why."
+        many = f"{view.failed} item{'s' * (view.failed != 1)} failed"
+        what = f"{many}{f', {view.partly} in part' if view.partly else ''}: filter the table by state to see why."
         found.insert(0, {"text": what, "href": ""})
     manifest = store.manifest
     models = [

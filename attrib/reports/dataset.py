@@ -53,6 +53,11 @@ class GroupView:
     sample: list[tuple[str, str, np.ndarray]] = field(default_factory=list)  # lot, item, map
     strategies: Strategies | None = None
 
+    @property
+    def varies(self) -> bool:
+        """Whether there is a spread to draw."""
+        return self.maps.count > 1 and float(self.maps.spread.max()) > 1e-6 * float(np.abs(self.maps.mean).max())
+
 
 @dataclass
 class DatasetView:

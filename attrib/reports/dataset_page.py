@@ -101,7 +101,7 @@ def _group(group: GroupView, photo: Photo) -> dict[str, Any]:
         "count": f"{group.maps.count} item{'s' * (group.maps.count != 1)}",
         "mean": _drawing(mean_map(group)),
         "where": where(group.maps.mean),
-        "spread": _drawing(spread_map(group)) if group.maps.count > 1 else None,
+        "spread": _drawing(spread_map(group)) if group.varies else None,
         "most": [_typical(t, photo) for t in group.most] if several else [],
         "least": [_typical(t, photo) for t in group.least if t not in group.most] if several else [],
     }

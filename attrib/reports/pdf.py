@@ -113,10 +113,13 @@ def _classes(heading: str, groups: Sequence[GroupView], classes: int, photo: Pho
 
 def _group(group: GroupView, photo: Photo) -> Iterator[Flowable]:
     yield paragraph(f"{group.label} ({group.maps.count} items)", "h3")
-    cells = [_drawing(mean_map(group), "mean"), _drawing(spread_map(group), "spread")]
+    cells = [_drawing(mean_map(group), "mean"), *([_drawing(spread_map(group), "spread")] if group.varies else [])]
+    least = [t for t in group.least if t not in group.most]
     if group.maps.count > 2:
-        cells += [_strip("most typical", group.most, photo)]
-        cells += [_strip("least typical", [t for t in group.least if t not in group.most], photo)]
+        cells += [
+            _strip("most typical", group.most, photo),
+            *([_strip("least typical", least, photo)] if least else []),
+        ]
     yield from grid(cells, 4)
 
 

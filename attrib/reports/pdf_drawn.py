@@ -12,6 +12,8 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.utils import ImageReader
 from reportlab.platypus import Flowable
 
+from attrib.render.tokens import direction
+
 SHARPNESS = 3  # pixels per point
 
 
@@ -40,11 +42,11 @@ class Drawn(Flowable):  # type: ignore[misc]
         size = (max(1, round(self.width * SHARPNESS)), max(1, round(self.height * SHARPNESS)))
         picture = Image.new("RGB", size, "white")
         pen: Any = ImageDraw.Draw(picture)
-        first = next((c for c in self.text if unicodedata.bidirectional(c) in ("L", "R", "AL")), "")
-        right = unicodedata.bidirectional(first) in ("R", "AL") if first else False
+        way = direction([self.text])
         for n, line in enumerate(self.lines):
-            x = size[0] - self.font.getlength(line) if right else 0.0
-            pen.text((x, round(n * self.style.leading * SHARPNESS)), line, fill="black", font=self.font)
+            x = size[0] - self.font.getlength(line) if way == "rtl" else 0.0
+            y = round(n * self.style.leading * SHARPNESS)
+            pen.text((x, y), line, fill="black", font=self.font, direction=way)
         self.canv.drawImage(ImageReader(picture), 0, 0, self.width, self.height)
 
 

@@ -136,7 +136,7 @@ def test_what_failed_has_a_page_with_the_reason(pictures: Path) -> None:
     assert "Not computed:" in page and "broken.png" in page
     assert rows[0].error is not None and str(rows[0].error).split()[0] in page
     index = (pictures / "index.html").read_text()
-    assert "1 items failed" in index and 'data-state="failed"' in index
+    assert "1 item failed: " in index and 'data-state="failed"' in index
 
 
 def test_long_texts_are_cut_and_that_is_said(texts: Path) -> None:
