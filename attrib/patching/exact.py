@@ -151,7 +151,8 @@ def _is_causal(prompt: Prompt, twin: nn.Module) -> bool:
         with reading(twin, posts) as noted:
             prompt.forward(twin, x)
         found.append(torch.stack([noted.values[place][:, :-1] for place in posts]))
-    return bool((found[0] - found[1]).abs().amax() <= _tolerance(found[0]))
+    rounding = 32 * torch.finfo(prompt.x.dtype).eps * found[0].abs().amax()
+    return bool((found[0] - found[1]).abs().amax() <= rounding)
 
 
 def _prove(replay: Replay, prompt: Prompt, other: dict[Place, Tensor]) -> None:
@@ -179,4 +180,4 @@ def _stream(structure: Structure, layer: int) -> PatchSite:
 
 def _tolerance(values: Tensor) -> float:
     """What rounding alone explains: far below what a wrong position or mask does."""
-    return math.sqrt(torch.finfo(values.dtype).eps) * max(1.0, float(values.abs().max()))
+    return math.sqrt(torch.finfo(values.dtype).eps) * max(0.1, float(values.abs().max()))

@@ -55,7 +55,9 @@ class Tail:
         """Whether two different rows get together what they get apart: some classifiers read the first row only."""
         rows = (hidden, hidden.flip(-1))
         together, apart = self._scores(torch.cat(rows)), torch.cat([self._scores(row) for row in rows])
-        return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-2, atol=1e-2)
+        return together.shape == apart.shape and bool(
+            (together - apart).abs().max() <= 0.1 * (apart[0] - apart[1]).abs()
+        )
 
     def _scores(self, hidden: Tensor) -> Tensor:
         self._hidden = hidden
