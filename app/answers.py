@@ -59,11 +59,12 @@ def target_name(answer: Answer) -> str:
     if answer.continued:
         names = [str(target.get("label", "")) for target in first.target]
         keeps_spaces = len(names) == 1 or any(name != name.strip() for name in names)
-        return readable(("" if keeps_spaces else " ").join(names))
+        return readable(("" if keeps_spaces else " ").join(names).strip(" "))
     return readable(labels_of(first.target)[0])
 
 
 def summary(answer: Answer) -> str:
     seconds = sum(a.provenance.seconds for a in answer.results.values())
     failed = f", {len(answer.failures)} failed" if answer.failures else ""
-    return f"{len(answer.results)} methods in {seconds:.1f} s{failed}"
+    count = "1 method" if len(answer.results) == 1 else f"{len(answer.results)} methods"
+    return f"{count} in {seconds:.1f} s{failed}"
