@@ -221,7 +221,7 @@ def test_under_no_grad(name):
 
 
 def test_can_be_shown(name):
-    result = attrib.explain(language_model(), prompts(2), cheap(name), ANSWERS)
+    result = attrib.explain(language_model(), prompts(1), cheap(name), ANSWERS)
     assert len(result.plot(rows="layer", columns="token").axes) >= 2
     assert "<script" not in result._repr_html_() and result.method in result._repr_html_()
 
