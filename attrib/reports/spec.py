@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -124,7 +125,7 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
     for key in document:
         if key not in known:
             raise UnknownName("key of a report's spec", key, known)
-    if "inputs" not in document:
+    if document.get("inputs") in (None, ""):
         raise InputError("the spec names no inputs: give a folder, a glob, a file or - for standard input")
     given = dict(document)
     given["models"] = tuple(_names("models", given.get("models", ())))
@@ -135,6 +136,7 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
     for key, kind in wanted.items():
         if given.get(key) is not None and not isinstance(given[key], kind):
             raise InputError(f"{key} = {given[key]!r} in the spec: a {kind.__name__} is needed")
+    given["inputs"] = os.path.normpath(given["inputs"])  # "photos" and "photos/" are the same
     return Spec(**given)
 
 

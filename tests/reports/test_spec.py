@@ -41,6 +41,7 @@ def test_flags_override_the_file_and_keep_its_settings(tmp_path: Path) -> None:
     document, running = asked_for({"inputs": str(tmp_path / "s.toml")}, {})
     spec = spec_of(document)
     assert running == {"out": "there", "workers": 2}
+    assert spec == spec_of(document | {"inputs": "./photos/"})
     assert spec.methods == {
         "integrated_gradients": attrib.IntegratedGradients(n_steps=20),
         "lrp": attrib.LRP(),
@@ -78,6 +79,7 @@ def test_flags_override_the_file_and_keep_its_settings(tmp_path: Path) -> None:
         ({"batch": 0}, attrib.InputError, "batch = 0"),
         ({"limit": "5"}, attrib.InputError, "limit = '5'"),
         ({"inputs": 3}, attrib.InputError, "inputs = 3"),
+        ({"inputs": ""}, attrib.InputError, "names no inputs"),
         ({"targets": ["log_prob: "]}, attrib.TargetError, "names no class"),
         ({"targets": ["tabby vs "]}, attrib.TargetError, "names no class"),
     ],

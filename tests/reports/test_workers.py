@@ -62,6 +62,7 @@ def _kill_a_worker() -> None:
 
 
 def test_on_ray_a_killed_actor_comes_back_and_the_report_is_whole(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="comes with the test extra")
     write_pictures(tmp_path / "in", [f"{i}.png" for i in range(14)])
     killed: list[int] = []
 
