@@ -33,6 +33,7 @@ _SHORTER: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"n_steps": 12},
     "gradient_shap": {"n_samples": 6},
     "occlusion": {"window": 56, "stride": 28},
+    "kernel_shap": {"n_samples": 64},
 }
 _OF_PHOTOS: tuple[Metric, ...] = (
     Deletion(12), Insertion(12), ROAD(), ParameterRandomisation(stages=2, draws=2), RandomLogit(),
