@@ -16,7 +16,7 @@ from attrib.reports.pages import PER_PAGE, index_path, rendered
 from attrib.reports.store import Input, Row
 
 MAX_TEXT = 5000
-PICTURES = Pictures(size=288, format="JPEG")
+PICTURES = Pictures(size=256, format="JPEG")
 
 
 def render_item(

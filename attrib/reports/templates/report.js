@@ -11,17 +11,16 @@
   document.querySelector(".r-tools").hidden = false;
 
   const texts = new Map(rows.map((row) => [row, row.dataset.find.toLowerCase()]));
+  const most = 500; // rows in the table at once: twenty thousand would take seconds to lay out
+  let order = rows;
   const show = () => {
     const wanted = words.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
-    let count = 0;
-    for (const row of rows) {
-      const hit = wanted.every((word) => texts.get(row).includes(word)) &&
-        (!pick.value || row.dataset.prediction === pick.value) &&
-        (!state.value || row.dataset.state === state.value);
-      row.hidden = !hit;
-      count += hit;
-    }
-    told.textContent = `${count} of ${rows.length} on this page`;
+    const hits = order.filter((row) => wanted.every((word) => texts.get(row).includes(word)) &&
+      (!pick.value || row.dataset.prediction === pick.value) &&
+      (!state.value || row.dataset.state === state.value));
+    body.replaceChildren(...hits.slice(0, most));
+    const cut = hits.length > most ? `, the first ${most} are shown` : "";
+    told.textContent = `${hits.length} of ${rows.length} on this page${cut}`;
   };
   for (const control of [words, pick, state]) control.addEventListener("input", show);
 
@@ -45,7 +44,8 @@
       const missing = Number.isNaN(a[0]) || Number.isNaN(b[0]);
       return falling && !missing ? compare(b[0], a[0]) : compare(a[0], b[0]);
     });
-    body.append(...sorted.map((pair) => pair[1]));
+    order = sorted.map((pair) => pair[1]);
+    show();
   }));
   show();
 })();
