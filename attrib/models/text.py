@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
-from attrib.models.hashing import hash_of
+from attrib.models.hashing import Hashed, hash_of
 from attrib.models.probing import Task, check_supported, check_vocabulary, probed, window_of
 from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
@@ -64,7 +64,7 @@ class TextModel(Wrapped):
     recomputes: bool = False  # see attrib.models.checkpointed
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
     weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
-    _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
+    _hashed: Hashed | None = field(default=None, init=False, repr=False)
     keeps_prefixes: bool | None = field(default=None, init=False, repr=False)  # found out on first use
     _padding_is_harmless: bool | None = field(default=None, init=False, repr=False)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attrib.errors import InputError, UnsupportedModel
 from attrib.models.first_layer import channels_taken
-from attrib.models.hashing import hash_of
+from attrib.models.hashing import Hashed, hash_of
 from attrib.models.images import pictures_of
 from attrib.models.preprocessing import Preprocessing
 from attrib.models.wrapped import Wrapped, refuse_unusable
@@ -58,7 +58,7 @@ class VisionModel(Wrapped):
     recomputes: bool = False  # see attrib.models.checkpointed
     measured_bytes: dict[Any, int] = field(default_factory=dict, repr=False)
     weight_cache: WeightCache = field(default_factory=WeightCache, init=False, repr=False)
-    _hashed: tuple[Any, str] | None = field(default=None, init=False, repr=False)
+    _hashed: Hashed | None = field(default=None, init=False, repr=False)
     _channels: int | None = field(default=None, init=False, repr=False)
 
     def encode(self, inputs: Any) -> Encoded:

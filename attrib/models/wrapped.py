@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
-from attrib.models.hashing import hash_of, tensors_of
+from attrib.models.hashing import Hashed, hashed, tensors_of
 from attrib.rules.shadow import refuse_opaque, shadow
-from attrib.rules.weights import fingerprint
 from attrib.targets import logits_of
 
 _PREDICTED_AT_ONCE = 8
@@ -36,7 +35,7 @@ class Wrapped(ABC):
     module: nn.Module
     name: str
     labels: tuple[str, ...] | None
-    _hashed: tuple[Any, str] | None
+    _hashed: Hashed | None
 
     @abstractmethod
     def encode(self, inputs: Any) -> Any:
@@ -59,14 +58,9 @@ class Wrapped(ABC):
 
     @property
     def weights_hash(self) -> str:
-        """sha256 over every parameter and buffer with its name; computed again when their fingerprint is another."""
-        tensors = tensors_of(self.module)
-        own = {id(tensor): tensor for tensor in tensors.values()}  # tied ones once
-        state = (*((name, id(tensor)) for name, tensor in tensors.items()), *fingerprint(*own.values()))
-        hashed = self._hashed
-        if hashed is None or hashed[0] != state:
-            self._hashed = hashed = (state, hash_of(tensors))
-        return hashed[1]
+        """sha256 over every parameter and buffer with its name; see `hashing.hashed` for what changes it sees."""
+        self._hashed = hashed(self.module, self._hashed)
+        return self._hashed.value
 
     def index_of(self, name: int | str) -> int:
         """The index of a class given by index or label. TargetError names what would work."""

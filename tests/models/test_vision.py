@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import attrib
 from attrib.errors import InputError, OpaqueModel, TargetError, UnsupportedModel
-from attrib.models import Preprocessing, VisionModel, wrapped
+from attrib.models import Preprocessing, VisionModel, hashing
 
 
 def tiny(classes: int = 4, channels: int = 3) -> nn.Module:
@@ -273,7 +273,7 @@ def test_weights_hash_follows_the_weights() -> None:
 def test_weights_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = attrib.wrap(tiny())
     first = model.weights_hash
-    monkeypatch.setattr(wrapped, "hash_of", lambda tensors: pytest.fail("hashed again"))
+    monkeypatch.setattr(hashing, "hash_of", lambda tensors: pytest.fail("hashed again"))
     assert model.weights_hash == first
 
 

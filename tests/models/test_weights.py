@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import attrib
+from attrib.models import hashing
 from attrib.models.hashing import hash_of, tensors_of
 from attrib.rules.weights import WeightCache, fingerprint
 
@@ -123,3 +124,22 @@ def test_it_reads_at_the_speed_of_memory():
 
     named = {str(i): weight for i, weight in enumerate(weights)}
     assert seconds(lambda: fingerprint(*weights)) < 0.5 * seconds(lambda: hash_of(named))
+
+
+def test_large_weights_are_read_once_a_second_and_glanced_at_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = attrib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(3072, 3000)).eval())  # 37 MB
+    weight = model.module[1].weight
+    read = []
+    monkeypatch.setattr(hashing, "fingerprint", lambda *tensors: read.append(1) or fingerprint(*tensors))
+    first = model.weights_hash
+    assert model.weights_hash == first and len(read) == 1
+    weight.data.mul_(0.5)  # most values, uncounted: a glance is enough
+    second = model.weights_hash
+    assert second == hash_of(tensors_of(model.module)) != first
+    with torch.no_grad():
+        weight[1234, 567] += 1  # one value, counted
+    third = model.weights_hash
+    assert third == hash_of(tensors_of(model.module)) != second
+    weight.data[2345, 678] += 1  # one value, uncounted: the next reading sees it
+    monkeypatch.setattr(hashing, "_TRUSTED", 0.0)
+    assert model.weights_hash == hash_of(tensors_of(model.module)) != third
