@@ -78,8 +78,10 @@ def imported(folder: str) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    declared = {re.split(r"[><=]", d)[0].replace("-", "_") for d in project()["project"]["dependencies"]}
-    names = {"pil": "pillow"}
+    optional = project()["project"]["optional-dependencies"]["ray"]
+    needed = [*project()["project"]["dependencies"], *optional]
+    declared = {re.split(r"[><=]", d)[0].replace("-", "_") for d in needed}
+    names = {"pil": "pillow", "sklearn": "scikit_learn"}
     for folder in ("attrib", "app"):
         missing = {name for name in imported(folder) if names.get(name.lower(), name.lower()) not in declared}
         assert not missing, f"{folder} imports what pyproject.toml does not name: {missing}"
