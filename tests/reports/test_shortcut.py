@@ -57,7 +57,7 @@ def test_the_cluster_of_the_watermark_is_singled_out(reported: tuple[DatasetView
     items = [found.sample[found.strategies.used[m]][1] for m in suspect.members]
     marked = ["marked" in called[item] for item in items]
     assert np.mean(marked) >= 0.9
-    assert sum(marked) >= 0.8 * sum("marked" in name for name in called.values())
+    assert sum(marked) >= 0.9 * sum("marked" in name for name in called.values())
 
 
 def test_its_place_is_where_the_watermark_is(reported: tuple[DatasetView, Path]) -> None:
