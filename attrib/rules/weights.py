@@ -29,8 +29,8 @@ def fingerprint(*tensors: Tensor) -> Fingerprint:
 
 def glance(*tensors: Tensor) -> Fingerprint:
     """What `fingerprint` would say, from some hundreds of values of each long tensor: a hundredth of the reading."""
-    places = tuple((t.data_ptr(), tuple(t.shape), t.stride(), t.dtype, _version(t)) for t in tensors)
-    return places, *(_glanced(tensor.detach()) for tensor in tensors if tensor.numel())
+    places = tuple((t.data_ptr(), t.shape, t.stride(), t.dtype, _version(t)) for t in tensors)
+    return places, *(_glanced(tensor.detach()) for tensor in tensors if tensor.nbytes > 8 * _SHORT)
 
 
 def _glanced(tensor: Tensor) -> bytes:
