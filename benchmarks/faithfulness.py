@@ -49,7 +49,7 @@ def main(
     save: Annotated[Path | None, typer.Option(help="A folder for all numbers, curves and the summary.")] = None,
 ) -> None:
     """Measure and print; a star marks what is better than random maps (sign-flip test over the inputs, p ≤ .05)."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(2, torch.get_num_threads()))
     if part in ("photos", "both"):
         model, methods = attrib.load("efficientnet-lite0"), _methods("image", ())
         found = _measured(model, list(photos().values()), methods, _OF_PHOTOS, n_random, seed)

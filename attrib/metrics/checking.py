@@ -110,7 +110,8 @@ def _beat(own: list[Measured], others: list[list[Measured]], row: int) -> Light:
     for k, name in enumerate(("deletion", "insertion")):
         each = [o[k].curve[row] for o in others if o[k].curve is not None]  # type: ignore[index]
         curves[f"{name} of random maps"] = tuple(torch.stack(each).mean(0).tolist())
-    return Light(BETTER, "passes" if p <= LARGEST_P else "fails", words, value, mean, at=own[0].at, curves=curves)
+    verdict: Verdict = "passes" if p <= LARGEST_P else "fails"
+    return Light(BETTER, verdict, words, value, mean, at=own[0].at, curves=curves, axis=own[0].axis)
 
 
 def _gain(measured: list[Measured], row: int) -> float:
@@ -142,7 +143,7 @@ def _alike(name: str, measured: Measured, row: int, words: str, most: float, map
     curves = {"rank correlation": _curve(measured, row)} if measured.at else {}
     said = f"{words.format(value=value)}; above {most} it fails."
     verdict: Verdict = "passes" if value <= most else "fails"
-    return Light(name, verdict, said, value, most, at=measured.at, curves=curves, maps=own)
+    return Light(name, verdict, said, value, most, at=measured.at, curves=curves, maps=own, axis=measured.axis)
 
 
 def _without_number(said: str) -> Verdict:

@@ -22,6 +22,13 @@ ACCOUNTS, BETTER, WEIGHTS, CLASS = LIGHTS = (
     "depends on the weights",
     "depends on the class",
 )
+# what a light that fails says of the map
+_FAILING = {
+    ACCOUNTS: "leaves part of the score out",
+    BETTER: "is not shown to be better than random",
+    WEIGHTS: "hardly depends on the weights",
+    CLASS: "hardly depends on the class",
+}
 # beyond these a light fails. Correlations are 0 for unrelated maps and 1 for maps that know nothing of the model,
 # such as an edge detector's
 LARGEST_ERROR = 0.05
@@ -40,8 +47,8 @@ class Light:
     """One question about one map.
 
     value: the number behind the verdict, comparison: what it stands beside, words: one sentence on both.
-    cost: what checking costs, where it was not done. curves: by name, over `at`: deletion and insertion, of the map
-    and of random maps, or the correlation while more and more layers are random.
+    cost: what checking costs, where it was not done. curves: by name, over `at`, which `axis` names: deletion and
+    insertion, of the map and of random maps, or the correlation while more and more layers are random.
     maps: by name, the other map that was compared, (height, width) or (tokens,); not part of `document`.
     """
 
@@ -54,6 +61,12 @@ class Light:
     at: tuple[float, ...] = ()
     curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
     maps: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    axis: str = ""
+
+    @property
+    def failing(self) -> str:
+        """What a light that fails says, to go on after "the map": hardly depends on the weights."""
+        return _FAILING[self.name]
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,12 @@ class Evidence:
     def light(self, name: str, index: int = 0) -> Light:
         """The light of that name of one input."""
         return next(light for light in self.lights[index] if light.name == name)
+
+    @property
+    def cost(self) -> str:
+        """What `attrib.check` would cost for one input, in passes; empty where nothing is left to check."""
+        names = {light.name for lights in self.lights for light in lights if light.verdict == "not checked"}
+        return str(sum((cost for name, _, cost in DEAR if name in names), Passes())) if names else ""
 
     def __str__(self) -> str:
         return "\n".join(f"{light.name}: {light.verdict}. {light.words}" for lights in self.lights for light in lights)

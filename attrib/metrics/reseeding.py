@@ -59,29 +59,24 @@ def reset(module: nn.Module, seed: int) -> None:
     weights are the same on every device; the global random state is neither read nor changed.
     """
     shuffling, drawing = (torch.Generator().manual_seed(seed) for _ in range(2))
-    homes: dict[str, torch.device] = {}
     tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-    for table in tables:
-        for name, tensor in table.items():
-            if tensor is not None:
-                homes[name] = tensor.device
-                table[name] = _own(tensor, shuffling, table is tables[0])
+    trained = [{name: tensor for name, tensor in table.items() if tensor is not None} for table in tables]
+    for table, known in zip(tables, trained, strict=True):
+        table.update({name: tensor.detach().cpu().clone() for name, tensor in known.items()})
     again: Callable[[], Any] | None = getattr(module, "reset_parameters", None)
     if again is not None:
         with torch.no_grad(), _Drawing(drawing):
             again()
-    for table in tables:
-        for name, tensor in table.items():
-            if tensor is not None:
-                table[name] = tensor.detach().to(homes[name])
+    for table, known in zip(tables, trained, strict=True):
+        for name, tensor in known.items():
+            fresh = table[name].detach()
+            if table is tables[0] and torch.equal(fresh, tensor.cpu()):
+                fresh = _shuffled(fresh, shuffling)
+            table[name] = fresh.to(tensor.device)
 
 
-def _own(tensor: Tensor, generator: torch.Generator, shuffled: bool) -> Tensor:
-    copy = tensor.detach().cpu().clone()
-    if not shuffled:
-        return copy
-    places = torch.randperm(copy.numel(), generator=generator)
-    return copy.flatten()[places].reshape(copy.shape)
+def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].reshape(tensor.shape)
 
 
 class _Drawing(TorchFunctionMode):
