@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import torch
 import typer
 from PIL import Image
@@ -107,7 +108,9 @@ def start(folder: Path, name: str, methods: list[str]) -> None:
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not _first_is_finished(out, len(methods)) and running.poll() is None:
             time.sleep(0.05)
-        print(f"start: first item finished after {time.perf_counter() - started:.1f} s")
+        seconds = time.perf_counter() - started
+        own = psutil.Process(running.pid).cpu_times()
+        print(f"start: first item finished after {seconds:.1f} s, of which {own.user + own.system:.1f} s of CPU time")
         running.kill()
         running.wait()
 
