@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from attrib.errors import AttribError, UnsupportedModel
 from attrib.rules.shadow import failing_module
@@ -46,6 +47,11 @@ def named_failures(name: str, twin: nn.Module, x: Tensor) -> Iterator[None]:
         if path is None:
             if not _raised_in_backward(error):
                 raise
+            if isinstance(error, CheckpointError):
+                raise UnsupportedModel(
+                    f"{name} runs parts of itself again in the backward (torch.utils.checkpoint), where rules cannot "
+                    "follow; switch its checkpointing off, or ask for less memory with attrib.models.checkpointed"
+                ) from error
             raise UnsupportedModel(
                 f"{name} has no gradient that autograd can compute: {type(error).__name__}: {_first_sentence(error)}; "
                 "occlusion and kernel_shap need none"
