@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Method
@@ -21,7 +21,7 @@ _RUNNING = ("out", "workers", "ray")  # keys of a spec file that do not decide w
 
 
 def report(
-    inputs: str | os.PathLike[str] | Iterable[Any],
+    inputs: str | os.PathLike[str] | Iterable[Any] | BinaryIO,
     models: str | Model | Sequence[str | Model] | None = None,
     methods: str | Method | Sequence[str | Method] | Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -38,22 +38,27 @@ def report(
 
     inputs: a folder or glob of images; a file of lines, CSV, TSV, JSONL, Parquet; a Hugging Face data set's folder;
         "-" for standard input; a spec file (.toml), whose keys the other arguments override; or paths, texts or dicts
-        with the keys text or path, target, id, which are taken one by one.
+        with the keys text or path, target, id, which are taken one by one; or a file of lines, or of what `format`
+        says, opened in binary mode.
     models: names for `attrib.load`, or models of one's own (then workers and ray cannot be used).
     methods: names, method objects, or a table name → settings. settings: method → settings, on top of those.
     out: the folder; where it holds the same report, what is finished is kept and what is missing is computed.
     targets, fields: the other fields of `attrib.reports.Spec`.
     workers: processes on this machine. They import the calling script: guard it with `if __name__ == "__main__"`.
     ray: the address of a Ray cluster, or "local". retry_failed: compute anew what failed before.
-    on_progress: called with (settled rows, all rows or None, message); what it raises stops the run, keeping all that
-        is finished.
+    on_progress: called with (settled rows, all rows or None, message), also between the chunks of a method where there
+        are no workers; what it raises stops the run, keeping all that is finished.
 
     Raises InputError where there is nothing to explain, ReportError where the folder holds another report or cannot be
     written; an input that fails becomes a row with its error.
     """
-    stream, document = None, {key: value for key, value in fields.items() if value is not None}
+    stream: Any = None
+    document = {key: value for key, value in fields.items() if value is not None}
     if isinstance(inputs, (str, os.PathLike)):
         document |= {"inputs": os.fspath(inputs)}
+    elif isinstance(inputs, io.IOBase):
+        document |= {"inputs": "-"}
+        stream = inputs
     else:
         document |= {"inputs": "-", "format": "jsonl"}
         stream = io.BufferedReader(_Lines(inputs))

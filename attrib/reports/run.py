@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def _compute(
     tally = Tally()
     todo = batches(spec, stream, found.journal, tally)
     tell(0, total, "explaining")
-    with closing(_results(spec, todo, models, how)) as results:  # whatever happens, its threads end before the journal
+    beat = partial(_beat, tell, tally, total)
+    results = _results(spec, todo, models, how, beat)
+    with closing(results):  # whatever happens, its threads end before the journal
         for parts in results:
             tally.computed += store(found.folder, found.journal, parts)
             for item in dict.fromkeys(row.key.item for part in parts for row in part.rows):
@@ -144,7 +147,13 @@ def _compute(
     return tally.done
 
 
-def _results(spec: Spec, todo: Iterator[Batch], models: dict[str, Model], how: How) -> Generator[list[Packed]]:
+def _beat(tell: OnProgress, tally: Tally, total: int | None) -> None:
+    tell(tally.done, total, "explaining")
+
+
+def _results(
+    spec: Spec, todo: Iterator[Batch], models: dict[str, Model], how: How, beat: Callable[[], None]
+) -> Generator[list[Packed]]:
     if how.ray is not None:
         from attrib.reports.ray_map import on_ray
 
@@ -152,4 +161,4 @@ def _results(spec: Spec, todo: Iterator[Batch], models: dict[str, Model], how: H
     if (how.workers or 1) > 1:
         models.clear()  # each process loads its own
         return processes(spec, how.workers or 1, todo)
-    return here(Worker(spec, models=models), spec, todo)
+    return here(Worker(spec, models=models), spec, todo, beat)

@@ -48,12 +48,23 @@ class Worker:
         return [packed(outcome, recent) for outcome in outcomes(self._spec, model, ready(batch, model))]
 
 
-def here(worker: Worker, spec: Spec, todo: Iterator[Batch]) -> Generator[list[Packed]]:
-    """In this process: one thread reads and decodes ahead, one computes; packing and writing are the caller's."""
+def here(
+    worker: Worker, spec: Spec, todo: Iterator[Batch], beat: Callable[[], None] = lambda: None
+) -> Generator[list[Packed]]:
+    """In this process: one thread reads and decodes ahead, one computes; packing and writing are the caller's.
+
+    beat: called between the chunks of a method; what it raises ends all this and is raised here.
+    """
     stop = threading.Event()
+    raised: list[BaseException] = []
 
     def heed(fraction: float, message: str) -> None:
-        if stop.is_set():
+        if not stop.is_set():
+            try:
+                beat()
+            except BaseException as error:  # not the method's: no input failed
+                raised.append(error)
+        if stop.is_set() or raised:
             raise Cancelled("the report was stopped")
 
     decoded = ahead(ready(batch, worker.model(batch.model)) for batch in todo)
@@ -62,6 +73,8 @@ def here(worker: Worker, spec: Spec, todo: Iterator[Batch]) -> Generator[list[Pa
         recent: deque[str] = deque(maxlen=RECENT)
         for outcome in found:
             yield [packed(outcome, recent)]
+    except Cancelled:
+        raise (raised[0] if raised else Cancelled("the report was stopped")) from None
     finally:
         stop.set()
         found.close()
