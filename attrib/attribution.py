@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attrib.metrics.evidence import Evidence
-    from attrib.patching.effects import Effect, MeanEffects
+    from attrib.patching.effects import MeanEffects
 
 FORMAT_VERSION = 1
 
@@ -65,7 +65,8 @@ class Attribution:
 
     values: raw and never normalised. kind "input": (batch, channel, height, width);
         kind "layer": (batch, h, w) at the layer's resolution; kind "tokens": (batch, tokens);
-        kind "sites": (batch, site, position).
+        kind "sites": (batch, site, position);
+        kind "edges": (batch, sender, receiver), named `sites` and `receivers`, NaN where there is no edge.
     target: one dict per sample: kind, index, label.
     score: (batch,) the explained number. delta: (batch,) completeness error in its units, or None.
     ledger: where the score went, name → (batch,), adding up to the score; None outside LRP.
@@ -94,6 +95,7 @@ class Attribution:
     signed: bool = True  # False: values are never negative and zero means "nothing"
     sites: tuple[str, ...] | None = None
     corrupted_texts: tuple[tuple[str, ...], ...] | None = None
+    receivers: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -135,24 +137,20 @@ class Attribution:
         return list(zip(self.token_texts[index], self.values[index].tolist(), strict=False))
 
     def normalised(self) -> Tensor:
-        """Effects of sites as shares of the metric's change between the two runs: see `patching.effects`."""
-        shares: Tensor = _effects().normalised(self)
-        return shares
+        """Effects as shares of the metric's change between the two runs: see `patching.effects`."""
+        return _effects().normalised(self)  # type: ignore[no-any-return]
 
-    def top(self, k: int = 10, index: int = 0) -> list[Effect]:
-        """The k strongest (site, position) effects of one pair, strongest first: see `patching.effects`."""
-        found: list[Effect] = _effects().top(self, k, index)
-        return found
+    def top(self, k: int = 10, index: int | None = 0) -> Any:
+        """The k strongest effects of one pair, or of the mean over all (edges only): see `patching.effects`."""
+        return _effects().top(self, k, index)
 
     def correlation(self, other: Attribution, kind: str | None = None) -> dict[str, float]:
         """Pearson's r between two results' effects, one for each kind of site: see `patching.effects`."""
-        found: dict[str, float] = _effects().correlation(self, other, kind)
-        return found
+        return _effects().correlation(self, other, kind)  # type: ignore[no-any-return]
 
     def mean(self, confidence: float = 0.95) -> MeanEffects:
         """Effects of sites averaged over the pairs, with their confidence intervals: see `patching.effects`."""
-        found: MeanEffects = _effects().mean(self, confidence)
-        return found
+        return _effects().mean(self, confidence)  # type: ignore[no-any-return]
 
     def plot(self, **options: Any) -> Figure:
         """A matplotlib figure: the picture, the heatmap over it, and a labelled scale.
@@ -203,6 +201,7 @@ class Attribution:
             "token_texts": self.token_texts,
             "words": self.words,
             "sites": self.sites,
+            "receivers": self.receivers,
             "corrupted_texts": self.corrupted_texts,
             "reduction": self.reduction,
             "signed": self.signed,
@@ -231,6 +230,7 @@ def _from_parts(document: dict[str, Any], tensors: dict[str, Tensor]) -> Attribu
     provenance = dict(document["provenance"])
     provenance["input_hashes"] = tuple(provenance["input_hashes"])
     pictures = tensors.get("pictures")
+    names = {f: None if document.get(f) is None else tuple(document[f]) for f in ("sites", "receivers")}
     return Attribution(
         kind=document["kind"],
         values=tensors["values"],
@@ -245,7 +245,8 @@ def _from_parts(document: dict[str, Any], tensors: dict[str, Tensor]) -> Attribu
         pictures=None if pictures is None else pictures.numpy(),
         token_texts=_tuples(document["token_texts"]),
         words=_tuples(document["words"]),
-        sites=None if document.get("sites") is None else tuple(document["sites"]),
+        sites=names["sites"],
+        receivers=names["receivers"],
         corrupted_texts=_tuples(document.get("corrupted_texts")),
         reduction=document["reduction"],
         signed=document["signed"],

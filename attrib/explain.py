@@ -79,6 +79,7 @@ def explain(
         token_texts=encoded.token_texts,
         words=encoded.words,
         sites=finding.sites,
+        receivers=finding.receivers,
         corrupted_texts=encoded.corrupted_texts if isinstance(encoded, EncodedPair) else None,
         reduction=finding.reduction,
         signed=finding.signed,

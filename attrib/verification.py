@@ -18,6 +18,7 @@ from attrib.targets import LogitDiff, LogProb, Target, TokenLogit
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel
+    from attrib.patching.effects import Effect
 
 
 class Verified(NamedTuple):
@@ -73,7 +74,9 @@ def verify_effects(
     """
     if not isinstance(inputs, Pair):
         raise InputError(f"give the attrib.pair that the result explains, not a {type(inputs).__name__}")
-    chosen = result.top(k, index)
+    if result.kind == "edges":
+        raise InputError("single entries of edges are not patched one by one; attrib.circuit runs the model on edges")
+    chosen: list[Effect] = result.top(k, index)
     if index >= len(inputs):
         raise InputError(f"there is no pair {index}; {len(inputs)} were given")
     one = Pair(inputs.clean[index : index + 1], inputs.corrupted[index : index + 1])

@@ -7,33 +7,33 @@ coefficients of RelP's rules it is relevance patching.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
-from attrib.attribution import Coverage
-from attrib.errors import InputError, UnknownName, UnsupportedModel
+from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.edge_patching import scored_edges
 from attrib.methods.pairs import DEFAULT_SITES, DIRECTIONS, Effects, Sites, found, sites_of
 from attrib.methods.passes import about, pairs, per_row
-from attrib.patching.access import reading, writing
-from attrib.patching.probing import structure_of
+from attrib.methods.patching_runs import corrupted_of, embedding_of, graded_run, plain_run
+from attrib.patching.access import writing
 from attrib.patching.sites import PatchSite
 from attrib.patching.structure import Place
 from attrib.patching.summing import summed
-from attrib.rules.engine import Engine, Rules
+from attrib.rules.engine import Rules
 from attrib.rules.relp import ATTENTION, MODES, relp_rules
-from attrib.rules.spelled import unite_activations
 
 
 @dataclass(frozen=True)
 class RelP(Method):
-    """Effects of all sites, (batch, site, position), by LRP coefficients of the corrupted run. Jafari et al. 2025."""
+    """Effects of all sites, (batch, site, position), by LRP coefficients of the corrupted run. Jafari et al. 2025.
+
+    With `edges`, of all edges instead, (batch, sender, receiver): see `patching.edges` for their names.
+    """
 
     name: ClassVar[str] = "relp"
     applies_to: ClassVar[frozenset[str]] = frozenset({"pair"})
@@ -64,16 +64,24 @@ class RelP(Method):
         choices=tuple(ATTENTION),
         advanced=True,
     )
+    edges: bool = setting(
+        False, "score the edges between heads and MLPs instead of sites: (batch, sender, receiver)", advanced=True
+    )
 
     def explain(self, question: Question) -> Finding:
         rules = relp_rules(self.mode, self.attention)
+        if self.edges:
+            return scored_edges(question, rules, "denoising")
         sites = sites_of(question, self.sites)
         return found(question, sites, lambda part: estimated(part, sites, rules, "denoising"))
 
 
 @dataclass(frozen=True)
 class AttributionPatching(Method):
-    """Effects of all sites, (batch, site, position), by the metric's gradient. Nanda 2023; Syed et al. 2023."""
+    """Effects of all sites, (batch, site, position), by the metric's gradient. Nanda 2023; Syed et al. 2023.
+
+    With `edges`, edge attribution patching (EAP): of all edges instead, (batch, sender, receiver).
+    """
 
     name: ClassVar[str] = "attribution_patching"
     applies_to: ClassVar[frozenset[str]] = frozenset({"pair"})
@@ -99,26 +107,23 @@ class AttributionPatching(Method):
         "denoising: clean activations into the corrupted run; noising: corrupted ones into the clean run",
         choices=DIRECTIONS,
     )
+    edges: bool = setting(
+        False, "score the edges between heads and MLPs instead of sites: (batch, sender, receiver)", advanced=True
+    )
 
     def explain(self, question: Question) -> Finding:
         if self.direction not in DIRECTIONS:
             raise UnknownName("direction", self.direction, DIRECTIONS)
         if self.integrated < 0:
             raise InputError(f"integrated = {self.integrated}: give a number of steps, or 0 for one gradient")
+        if self.edges and self.integrated:
+            raise InputError("edges are scored by one gradient; leave integrated at 0")
+        if self.edges:
+            return scored_edges(question, None, self.direction)
         sites = sites_of(question, self.sites)
         if self.integrated:
             return found(question, sites, lambda part: integrated(part, sites, self.integrated, self.direction))
         return found(question, sites, lambda part: estimated(part, sites, None, self.direction))
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the model. score: (pairs,). coefficients: ∂ Σ score/∂a of each place, modified by rules if any."""
-
-    score: Tensor
-    values: dict[Place, Tensor]
-    coefficients: dict[Place, Tensor] = dataclasses.field(default_factory=dict)
-    coverage: Coverage | None = None
 
 
 def estimated(question: Question, sites: Sequence[PatchSite], rules: Rules | None, direction: str) -> Effects:
@@ -127,7 +132,7 @@ def estimated(question: Question, sites: Sequence[PatchSite], rules: Rules | Non
     denoising = direction == "denoising"
     # the clean run comes first: on it a target that was left open is settled
     clean = (plain_run if denoising else graded_run)(question, places, question.x, rules)
-    corrupted = (graded_run if denoising else plain_run)(question, places, _corrupted(question), rules)
+    corrupted = (graded_run if denoising else plain_run)(question, places, corrupted_of(question), rules)
     base, other = (corrupted, clean) if denoising else (clean, corrupted)
     differences = {place: other.values[place] - base.values[place] for place in places}
     values = summed(sites, differences, base.coefficients, len(question.x))
@@ -138,9 +143,9 @@ def integrated(question: Question, sites: Sequence[PatchSite], steps: int, direc
     """The same with the gradient averaged at a_base + k/N·(a_other − a_base), k = 0 … N − 1, place by place."""
     places = list(dict.fromkeys(site.place for site in sites))
     clean = plain_run(question, places, question.x, None)
-    corrupted = plain_run(question, places, _corrupted(question), None)
+    corrupted = plain_run(question, places, corrupted_of(question), None)
     base, other = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
-    x = _corrupted(question) if direction == "denoising" else question.x
+    x = corrupted_of(question) if direction == "denoising" else question.x
     coefficients = {}
     for done, place in enumerate(places):
         start, step = base.values[place], (other.values[place] - base.values[place]) / steps
@@ -151,33 +156,6 @@ def integrated(question: Question, sites: Sequence[PatchSite], steps: int, direc
     return Effects(values, clean.score, corrupted.score)
 
 
-def plain_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
-    with torch.no_grad(), reading(question.twin, places) as readings:
-        score = question.scores(x)
-    return Run(score, _with_embeddings(question, places, readings.values, x))
-
-
-def graded_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
-    leaf = x.detach().requires_grad_()
-    coverage = None
-    with torch.enable_grad(), reading(question.twin, places) as readings:
-        if rules is None:
-            score = question.scores(leaf.clone())
-        else:
-            unite_activations(question.twin)
-            engine = Engine(rules, question.twin, x.shape, question.model.weight_cache, question.strict)
-            with engine:
-                score = question.scores(leaf.clone())
-            coverage = Coverage(**engine.counts)
-        values = _with_embeddings(question, places, readings.values, x)
-        edges = {**readings.edges, **{p: get_gradient_edge(leaf) for p in places if p not in readings.values}}
-        wanted = [place for place in places if place in edges]
-        found = torch.autograd.grad(score.sum(), [edges[place] for place in wanted], allow_unused=True)
-    coefficients = {place: torch.zeros_like(values[place]) for place in places}
-    coefficients |= {place: c for place, c in zip(wanted, found, strict=True) if c is not None}
-    return Run(score.detach(), values, coefficients, coverage)
-
-
 def _mean_gradient(question: Question, x: Tensor, place: Place, start: Tensor, step: Tensor, steps: int) -> Tensor:
     """The mean of ∂M/∂a over the path, shaped like a; as many steps at once as fit into memory."""
     total = torch.zeros_like(start)
@@ -185,7 +163,7 @@ def _mean_gradient(question: Question, x: Tensor, place: Place, start: Tensor, s
         variants = about(question, x[rows], rows)
         leaf = (start[rows] + per_row(which, start).to(start) * step[rows]).requires_grad_()
         with torch.enable_grad():
-            if place.path == _embedding(question):
+            if place.path == embedding_of(question):
                 score = variants.scores(leaf.clone())
             else:
                 with writing(question.twin, {place: lambda tensor, leaf=leaf: leaf.clone()}):  # type: ignore[misc]
@@ -193,23 +171,3 @@ def _mean_gradient(question: Question, x: Tensor, place: Place, start: Tensor, s
             (gradient,) = torch.autograd.grad(score.sum(), leaf)
         total.index_add_(0, rows, gradient)
     return total / steps
-
-
-def _with_embeddings(
-    question: Question, places: Sequence[Place], values: dict[Place, Tensor], x: Tensor
-) -> dict[Place, Tensor]:
-    """`values` with the word embeddings, which the model is given, so that their module does not run."""
-    missing = [place for place in places if place not in values]
-    for place in missing:
-        if place.path != _embedding(question):
-            raise UnsupportedModel(f"module {place.path!r} of {question.model.name} did not run on these prompts")
-    return values | dict.fromkeys(missing, x.detach())
-
-
-def _embedding(question: Question) -> str:
-    return structure_of(question.model).embedding  # type: ignore[arg-type]  # pairs are of text models only
-
-
-def _corrupted(question: Question) -> Tensor:
-    assert question.corrupted is not None, "`found` has looked"
-    return question.corrupted

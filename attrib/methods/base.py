@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attrib.models.text import TextModel
     from attrib.models.vision import VisionModel
 
-Kind = Literal["input", "layer", "tokens", "sites"]
+Kind = Literal["input", "layer", "tokens", "sites", "edges"]
 Reduction = Literal["sum", "mean", "max_abs", "norm"]
 
 
@@ -51,6 +51,7 @@ class Finding:
     parts: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
     sites: tuple[str, ...] | None = None
+    receivers: tuple[str, ...] | None = None
 
 
 @dataclass

@@ -12,6 +12,7 @@ from attrib.attribution import Coverage
 from attrib.errors import InputError, TargetError
 from attrib.methods.base import Finding, Question
 from attrib.methods.passes import about
+from attrib.patching.edges import EdgeGraph
 from attrib.patching.probing import structure_of
 from attrib.patching.sites import PatchSite, select
 
@@ -38,12 +39,33 @@ def sites_of(question: Question, patterns: Sites) -> tuple[PatchSite, ...]:
 
 def found(question: Question, sites: Sequence[PatchSite], effects: Callable[[Question], Effects]) -> Finding:
     """What `effects` finds for all pairs of the question, asked for pairs of one length at a time, without padding."""
+    together = gathered(question, effects, question.x.shape[1])
+    return dataclasses.replace(_finding(together), sites=tuple(site.name for site in sites))
+
+
+def found_edges(question: Question, graph: EdgeGraph, effects: Callable[[Question], Effects], at_once: int) -> Finding:
+    """The same for effects (pairs, sender, receiver), NaN where there is no edge; of `at_once` pairs at a time."""
+    finding = _finding(gathered(question, effects, len(graph.receivers), at_once))
+    exists = graph.exists.to(finding.values.device).expand_as(finding.values)
+    return dataclasses.replace(
+        finding,
+        kind="edges",
+        sites=graph.senders,
+        receivers=tuple(receiver.name for receiver in graph.receivers),
+        parts={**(finding.parts or {}), "measured": exists},
+    )
+
+
+def gathered(
+    question: Question, effects: Callable[[Question], Effects], width: int, at_once: int | None = None
+) -> Effects:
+    """Effects of all pairs; width: of their last axis, up to which shorter ones are filled with zeros."""
     if question.corrupted is None:
         raise InputError("this method compares two prompts; give attrib.pair(clean, corrupted)")
     _check_answers(question)
-    groups = rows_alike(question)
+    groups = [piece for rows in rows_alike(question) for piece in rows.split(at_once or len(rows))]
     if len(groups) == 1 and question.real is None:
-        return _finding(sites, effects(question))
+        return effects(question)
     if question.target.kind == "predicted":
         question.settle()
     parts = []
@@ -52,13 +74,13 @@ def found(question: Question, sites: Sequence[PatchSite], effects: Callable[[Que
         alone.on_progress = share(question.on_progress, done, len(groups))
         parts.append(effects(alone))
         question.on_progress((done + 1) / len(groups))
-    values = parts[0].values.new_zeros(len(question.x), len(sites), question.x.shape[1])
+    values = parts[0].values.new_zeros(len(question.x), parts[0].values.shape[1], width)
     for rows, part in zip(groups, parts, strict=True):
         values[rows, :, : part.values.shape[2]] = part.values
     order = torch.cat(groups).argsort()
     clean, corrupted = (torch.cat([getattr(p, run) for p in parts])[order] for run in ("clean", "corrupted"))
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return _finding(sites, Effects(values, clean, corrupted, parts[0].coverage, notes))
+    return Effects(values, clean, corrupted, parts[0].coverage, notes)
 
 
 def rows_alike(question: Question) -> list[Tensor]:
@@ -87,7 +109,7 @@ def share(on_progress: Callable[[float], None], done: int, total: int) -> Callab
     return lambda fraction: on_progress((done + fraction) / total)
 
 
-def _finding(sites: Sequence[PatchSite], effects: Effects) -> Finding:
+def _finding(effects: Effects) -> Finding:
     equal = (effects.clean == effects.corrupted).nonzero()[:, 0].tolist()
     note = f"the metric of pair {', '.join(map(str, equal[:5]))} is the same in both runs: effects are no share of it"
     return Finding(
@@ -97,7 +119,6 @@ def _finding(sites: Sequence[PatchSite], effects: Effects) -> Finding:
         coverage=effects.coverage,
         parts={"metric_clean": effects.clean, "metric_corrupted": effects.corrupted},
         notes=(*effects.notes, *([note] if equal else [])),
-        sites=tuple(site.name for site in sites),
     )
 
 

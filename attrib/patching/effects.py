@@ -50,12 +50,21 @@ class MeanEffects:
         return f"means over {self.pairs} pairs, {self.confidence:.0%} intervals: {runs}"
 
 
+class EdgeEffect(NamedTuple):
+    """The effect of one edge, in the metric's units."""
+
+    sender: str
+    receiver: str
+    value: float
+
+
 def normalised(result: Attribution) -> Tensor:
-    """(batch, site, position): values / (M(clean) − M(corrupted)): 1 restores the metric wholly.
+    """Shaped like the values, of sites or edges: values / (M(clean) − M(corrupted)): 1 restores the metric wholly.
 
     Raises PromptPairError where the metric is the same in both runs: there is nothing to be a share of.
     """
-    _check(result)
+    if result.kind != "edges":
+        _check(result)
     change = result.score
     equal = (change == 0).nonzero()[:, 0].tolist()
     if equal:
@@ -67,13 +76,20 @@ def normalised(result: Attribution) -> Tensor:
     return result.values / change[:, None, None]
 
 
-def top(result: Attribution, k: int, index: int) -> list[Effect]:
-    """The k effects of largest size of pair `index`, strongest first; entries that were not measured left out."""
-    sites = _check(result)
+def top(result: Attribution, k: int, index: int | None) -> list[Effect] | list[EdgeEffect]:
+    """The k effects of largest size of pair `index`, strongest first; entries that were not measured left out.
+
+    index None: of the mean over all pairs, of edges alone: positions may mean something else in every pair.
+    """
     if k < 1:
         raise InputError(f"k = {k}: ask for at least one effect")
-    if not 0 <= index < len(result):
+    if index is not None and not 0 <= index < len(result):
         raise InputError(f"there is no pair {index}; the result has {len(result)}, 0 to {len(result) - 1}")
+    if result.kind == "edges":
+        return _top_edges(result, k, index)
+    sites = _check(result)
+    if index is None:
+        raise InputError("say which pair, by its index; only edges have a mean over pairs of any length")
     clean, corrupted = (texts[index] for texts in (result.token_texts or (), result.corrupted_texts or ()))
     values = result.values[index, :, : len(clean)]
     sizes = values.abs().nan_to_num(-1.0).flatten()
@@ -86,15 +102,30 @@ def top(result: Attribution, k: int, index: int) -> list[Effect]:
     return found
 
 
+def _top_edges(result: Attribution, k: int, index: int | None) -> list[EdgeEffect]:
+    values = result.values.mean(0) if index is None else result.values[index]
+    sizes = values.abs().nan_to_num(-1.0).flatten()
+    senders, receivers = result.sites or (), result.receivers or ()
+    found = []
+    for place in sizes.topk(min(k, int((sizes >= 0).sum()))).indices.tolist():
+        sender, receiver = divmod(place, len(receivers))
+        found.append(EdgeEffect(senders[sender], receivers[receiver], float(values[sender, receiver])))
+    return found
+
+
 def correlation(result: Attribution, other: Attribution, kind: str | None) -> dict[str, float]:
     """Kind of site → Pearson's r over all pairs, sites of that kind and positions that both results have measured.
+    Of two results of edges: {"edges": r}.
 
     kind: this one alone. NaN where one of the two does not vary. Raises InputError for results of other pairs or
     without a common site.
     """
-    ours, theirs = _check(result), _check(other)
+    edges = result.kind == other.kind == "edges"
+    ours, theirs = ((), ()) if edges else (_check(result), _check(other))
     if len(result) != len(other) or result.provenance.input_hashes != other.provenance.input_hashes:
         raise InputError("the two results are of different pairs; correlate results of the same ones")
+    if edges:
+        return _of_edges(result, other)
     places = {name: i for i, name in enumerate(theirs)}
     common = [name for name in ours if name in places]
     if not common:
@@ -149,12 +180,23 @@ def _pearson(result: Attribution, other: Attribution, names: list[str], places: 
     first = result.values[:, [own[name] for name in names]].double()
     second = other.values[:, [places[name] for name in names]].double().to(first.device)
     measured = real[:, None].to(first.device) & first.isfinite() & second.isfinite()
-    a, b = first[measured], second[measured]
+    return _r(first[measured], second[measured])
+
+
+def _r(a: Tensor, b: Tensor) -> float:
     if len(a) < 2:
         return math.nan
     a, b = a - a.mean(), b - b.mean()
     size = float(a.norm() * b.norm())
     return float(a @ b) / size if size > 0 else math.nan
+
+
+def _of_edges(result: Attribution, other: Attribution) -> dict[str, float]:
+    if (result.sites, result.receivers) != (other.sites, other.receivers):
+        raise InputError("the two results have different edges; correlate results of one model")
+    first, second = result.values.double(), other.values.double().to(result.values.device)
+    measured = first.isfinite() & second.isfinite()
+    return {"edges": _r(first[measured], second[measured])}
 
 
 def _positions(result: Attribution) -> Tensor:
@@ -169,5 +211,7 @@ def _metric(result: Attribution, run: str) -> Tensor:
 
 def _check(result: Attribution) -> tuple[str, ...]:
     if result.kind != "sites" or result.sites is None:
-        raise InputError(f"a {result.kind} attribution has no sites; relp, attribution_patching and others find them")
+        raise InputError(
+            f"a result of kind {result.kind!r} has no sites; relp, attribution_patching and others find them"
+        )
     return result.sites

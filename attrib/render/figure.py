@@ -22,7 +22,7 @@ MAX_ROWS = 8
 
 def figure(attribution: Attribution, display: Display = OWN, **options: Any) -> Figure:
     """Raises InputError for results that are neither maps over a picture nor tokens. options: of `render.sites`."""
-    if attribution.kind == "sites":
+    if attribution.kind in ("sites", "edges"):
         return sites_figure(attribution, display, **options)
     if options:
         raise InputError(f"a {attribution.kind} attribution is plotted without {', '.join(sorted(options))}")

@@ -165,7 +165,7 @@ def _shown(entries: Sequence[Entry], display: Display, pictures: Pictures = LARG
         card = _card(entry, values, scale, display, pictures)
         if id(entry) in token_scale:
             card |= _token_card(entry, token_scale[id(entry)], display)
-        if entry.attribution.kind == "sites":
+        if entry.attribution.kind in ("sites", "edges"):
             from attrib.render.sites import card_of  # deferred: matplotlib is slow to import
 
             card |= card_of(entry.attribution, entry.sample, display)

@@ -15,14 +15,13 @@ from PIL import Image
 
 from attrib.attribution import Attribution, labels_of
 from attrib.errors import InputError, UnknownName
+from attrib.render.edges import edges_figure
 from attrib.render.html import embedded
 from attrib.render.scale import OWN, Display, Scale, number, scales
 from attrib.render.tokens import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from attrib.patching.effects import Effect
 
 ROWS = ("layer", "site")
 COLUMNS = ("token", "head", "sum")
@@ -84,7 +83,9 @@ def sites_figure(
     rows: str = "layer",
     columns: str = "token",
 ) -> Figure:
-    """A figure of `panels`; index None: the only pair, or the mean over several."""
+    """A figure of `panels`, or of edges; index None: the only pair, or the mean over several."""
+    if attribution.kind == "edges":
+        return edges_figure(attribution, caption(attribution, index), display, index)
     shown = panels(attribution, index, rows, columns)
     drawn = scales([panel.values for panel in shown], [True] * len(shown), display)
     heights = [max(1.8, 0.16 * len(panel.rows) + 0.9) for panel in shown]
@@ -115,9 +116,7 @@ def card_of(attribution: Attribution, index: int, display: Display = OWN) -> dic
     """What a card shows of one pair: its heatmaps as a picture, and the strongest effects in words."""
     buffer = io.BytesIO()
     sites_figure(attribution, display, index=index).savefig(buffer, format="png", dpi=110)
-    strongest = [
-        (f"{readable(e.site)} at {e.position} {_token(e)}", number(e.value)) for e in attribution.top(8, index)
-    ]
+    strongest = [(_named(effect), number(effect.value)) for effect in attribution.top(8, index)]
     told = "; ".join(f"{where} {value}" for where, value in strongest[:3])
     return {
         "picture": embedded(Image.open(buffer).convert("RGB")),
@@ -126,7 +125,14 @@ def card_of(attribution: Attribution, index: int, display: Display = OWN) -> dic
     }
 
 
-def _token(effect: Effect) -> str:
+def _named(effect: Any) -> str:
+    receiver = getattr(effect, "receiver", None)
+    if receiver is not None:
+        return f"{readable(effect[0])} → {readable(receiver)}"
+    return f"{readable(effect[0])} at {effect[1]} {_token(effect)}"
+
+
+def _token(effect: Any) -> str:
     both = effect.clean == effect.corrupted
     return readable(effect.clean) if both else f"{readable(effect.clean)}/{readable(effect.corrupted)}"
 

@@ -18,8 +18,8 @@ from patching_oracles import (
 from torch import Tensor, nn
 
 import attrib
-from attrib.methods.attribution_patching import Run, graded_run
 from attrib.methods.base import Method, Question
+from attrib.methods.patching_runs import Run, graded_run
 from attrib.patching.probing import structure_of
 from attrib.patching.sites import all_sites, select
 from attrib.patching.structure import Place
