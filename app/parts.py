@@ -100,9 +100,18 @@ class Parts:
 
 
 def draw_methods(parts: Parts, prefix: str, hint: str) -> None:
+    n = parts.named
+    draw_choice(parts, prefix, offers.preselected(parts.kind))
+    with gr.Row():
+        n["explain"] = gr.Button("Explain", variant="primary", elem_id=f"{prefix}-explain", scale=3)
+        n["cancel"] = gr.Button("Cancel", variant="stop", elem_id=f"{prefix}-cancel", interactive=False, scale=1)
+    n["status"] = gr.HTML(markup.status(hint), elem_id=f"{prefix}-status")
+
+
+def draw_choice(parts: Parts, prefix: str, chosen: list[str]) -> None:
+    """The methods for a kind of input, of which `chosen` are, and their settings."""
     n, kind = parts.named, parts.kind
     titles = offers.method_titles(kind)
-    chosen = offers.preselected(kind)
     n["methods"] = gr.CheckboxGroup(
         [(title, name) for name, title in titles.items()], value=chosen, label="Methods", elem_id=f"{prefix}-methods"
     )
@@ -113,10 +122,6 @@ def draw_methods(parts: Parts, prefix: str, hint: str) -> None:
                 with gr.Row():
                     parts.settings[name] = drawing.draw(offers.controls_of(kind, name))
     n["settings_box"] = box
-    with gr.Row():
-        n["explain"] = gr.Button("Explain", variant="primary", elem_id=f"{prefix}-explain", scale=3)
-        n["cancel"] = gr.Button("Cancel", variant="stop", elem_id=f"{prefix}-cancel", interactive=False, scale=1)
-    n["status"] = gr.HTML(markup.status(hint), elem_id=f"{prefix}-status")
 
 
 def draw_keep(parts: Parts, prefix: str, link: str) -> None:
