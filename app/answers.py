@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import attrib
+from app.questions import Ask
 from attrib.attribution import labels_of
-from attrib.render import Entry, readable
+from attrib.render import Entry, described, readable
 
 # the files of each method: ending -> what it is
 OF_METHOD = {"png": "PNG", "safetensors": "values", "json": "JSON"}
@@ -18,6 +19,7 @@ class Answer:
     """What is known so far. slider: (before, after) pictures of an ascent. text: what was explained, if a text.
 
     continued: the results have a row for each generated token; chosen: the one whose cards are shown.
+    ask: the question that is answered. evidence: of each result, the four lights as far as they were checked.
     """
 
     results: dict[str, attrib.Attribution] = field(default_factory=dict)
@@ -27,6 +29,8 @@ class Answer:
     text: str | None = None
     continued: bool = False
     chosen: int = 0
+    ask: Ask | None = None
+    evidence: dict[str, attrib.Evidence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,12 @@ def titled(answer: Answer) -> list[Entry]:
     """Cards for the gallery: each result with what its method's card says."""
     entries = []
     for name, attribution in answer.results.items():
-        card = attrib.METHODS[name].card
-        entries.append(
-            Entry(attribution, card.title, card.misleads, card.formula, card.reference, sample=answer.chosen)
-        )
+        card, evidence = attrib.METHODS[name].card, answer.evidence.get(name)
+        entry = Entry(attribution, card.title, card.misleads, card.formula, card.reference, sample=answer.chosen)
+        if evidence is not None:
+            lights = evidence.lights[answer.chosen]
+            entry = replace(entry, lights=lights, evidence=described(evidence.facts[answer.chosen]))
+        entries.append(entry)
     return entries
 
 

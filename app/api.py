@@ -71,6 +71,8 @@ def name_asked(given: Any, strip: bool = True) -> int | str | None:
 def document(answer: Answer) -> dict[str, Any]:
     """What a program may read of each result, short of the maps themselves, which are in the files."""
     results = {name: _rows(a) if answer.continued else _numbers(a, 0) for name, a in answer.results.items()}
+    for name, evidence in answer.evidence.items():
+        results[name]["evidence"] = evidence.document()
     return {"results": results, "failures": answer.failures}
 
 

@@ -41,7 +41,7 @@ def explain(ask: Ask, catalogue: Catalogue, run: Run) -> Iterator[Step]:
 
 def _one_by_one(model: Any, ask: Ask, methods: Sequence[Any], run: Run) -> Iterator[Step]:
     n = len(methods)
-    answer = Answer(photo_name=Path(ask.photo).stem, text=ask.text, continued=bool(ask.new_tokens))
+    answer = Answer(photo_name=Path(ask.photo).stem, text=ask.text, continued=bool(ask.new_tokens), ask=ask)
     for done, method in enumerate(methods):
         title = method.card.title
         told = f"{title} ({done + 1} of {n})"
@@ -67,4 +67,9 @@ def _grown(
         log.exception("%s failed", method.name)
         failure = "this method failed for a reason that is not yours; the server's log has it"
         return replace(answer, failures={**answer.failures, method.name: failure})
-    return replace(answer, results={**answer.results, method.name: result}, slider=slider or answer.slider)
+    return replace(
+        answer,
+        results={**answer.results, method.name: result},
+        evidence={**answer.evidence, method.name: result.evidence},
+        slider=slider or answer.slider,
+    )

@@ -11,6 +11,7 @@ import gradio as gr
 import attrib
 from app import displays, links, markup, offers, predictions
 from app.catalogue import Catalogue
+from app.check_buttons import connect_checks
 from app.displays import VIEWS
 from app.image_parts import ASKED, SHOWN, draw_display, draw_photo, draw_results, draw_target, path_of
 from app.model_choice import connect_model, how_to_get
@@ -52,6 +53,7 @@ def build(server: Server) -> None:
     connect_run(server, parts, reading, parts.slider)
     connect_display(parts, reading)
     connect_downloads(server, parts, reading)
+    connect_checks(server, parts, reading)
     _connect_link(server.page, parts, catalogue)
 
 

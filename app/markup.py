@@ -9,10 +9,10 @@ from typing import Any
 from PIL import Image, ImageOps
 
 import attrib
-from app import answers, offers
+from app import answers, checking, offers
 from app.answers import OF_METHOD, Answer
-from attrib.render import Display, Entry, cards, readable, triangle
-from attrib.render.html import embedded
+from attrib.render import Check, Display, Entry, cards, readable, triangle
+from attrib.render.pictures import embedded
 
 
 def inert(markup: str) -> str:
@@ -63,14 +63,19 @@ def example_texts() -> str:
     return inert(f'<div class="at-lines" role="group" aria-label="Example texts">{"".join(rows)}</div>')
 
 
-def gallery(answer: Answer, display: Display) -> str:
+def gallery(answer: Answer, display: Display, *, checks: bool = True) -> str:
+    """The answer's cards. checks: with buttons that check a map; not while something runs."""
     failures = "".join(
         f'<p class="at-warning" role="alert"><strong>{html.escape(attrib.METHODS[name].card.title)}:</strong> '
         f"{html.escape(message)}</p>"
         for name, message in answer.failures.items()
     )
     heading = f"<h2>Why {html.escape(_quoted(answer))}?</h2>" if answer.results else ""
-    shown = triangles(answer, display, choosable=True) + cards(_with_buttons(answer), display) if answer.results else ""
+    shown = (
+        triangles(answer, display, choosable=True) + cards(_with_buttons(answer, checks), display)
+        if answer.results
+        else ""
+    )
     return inert(heading + failures + shown)
 
 
@@ -89,8 +94,12 @@ def triangles(answer: Answer, display: Display, *, choosable: bool = False) -> s
     return hint + "".join(maps)
 
 
-def _with_buttons(answer: Answer) -> list[Entry]:
+def _with_buttons(answer: Answer, checks: bool) -> list[Entry]:
     return [
-        replace(entry, actions=tuple((f"{name}.{ending}", label) for ending, label in OF_METHOD.items()))
+        replace(
+            entry,
+            actions=tuple((f"{name}.{ending}", label) for ending, label in OF_METHOD.items()),
+            check=Check(name, checking.cost(answer, name), checking.why_not(answer)) if checks else None,
+        )
         for name, entry in zip(answer.results, answers.titled(answer), strict=True)
     ]

@@ -19,7 +19,7 @@ _REFOCUS = """
 let pressed = null;
 new MutationObserver(() => {
   const button = pressed && element.querySelector(pressed);
-  if (button && !element.contains(document.activeElement)) button.focus({preventScroll: true});
+  if (button && document.activeElement === document.body) button.focus({preventScroll: true});
 }).observe(element, {childList: true, subtree: true});
 """
 
@@ -34,13 +34,50 @@ element.addEventListener('click', event => {
 });"""
 )
 
-# cards have buttons for files, triangular maps have rows
+# what a visitor has opened stays open when the cards are drawn anew
+_OPENED = """
+const opened = new Map();
+const named = details => [
+  details.closest('[aria-label]')?.ariaLabel,
+  (details.querySelector('.at-asked') ?? details.firstElementChild)?.textContent].join();
+element.addEventListener('toggle', event => opened.set(named(event.target), event.target.open), true);
+new MutationObserver(() => {
+  for (const details of element.querySelectorAll('details'))
+    if (opened.has(named(details))) details.open = opened.get(named(details));
+}).observe(element, {childList: true, subtree: true});
+"""
+
+# a check is told in its card as well: the status may be far up the page
+_FOLLOWED = """
+const beside = name => document.getElementById(element.closest('[id$="-gallery"]').id.replace('gallery', name));
+const follow = told => {
+  const copy = () => told.replaceChildren(
+    ...[...beside('status').querySelectorAll('span, progress')].map(node => node.cloneNode(true)));
+  const observer = new MutationObserver(() => element.contains(told) ? copy() : observer.disconnect());
+  observer.observe(beside('status'), {childList: true, subtree: true, characterData: true, attributes: true});
+};
+const check = button => {
+  if (button.dataset.running) return beside('cancel').click();
+  for (const other of element.querySelectorAll('button[data-check]')) other.disabled = other !== button;
+  button.dataset.running = 'yes';
+  button.textContent = button.ariaLabel = 'Cancel the check';
+  pressed = `[data-evidence="${button.dataset.check}"]`;
+  follow(button.parentElement.querySelector('.at-told'));
+  trigger('submit', {method: button.dataset.check});
+};
+"""
+
+# cards have buttons for files and for checks, triangular maps have rows
 ACT = (
     _REFOCUS
+    + _OPENED
+    + _FOLLOWED
     + """
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-action]'), row = event.target.closest('[data-index]');
-  if (button) trigger('click', {action: button.dataset.action});
+  const asked = event.target.closest('button[data-check]');
+  if (asked) check(asked);
+  else if (button) trigger('click', {action: button.dataset.action});
   else if (row) {
     const region = row.closest('.at-triangle'), all = [...element.querySelectorAll('.at-triangle')];
     pressed = `.at-triangle:nth-of-type(${all.indexOf(region) + 1}) button[data-index="${row.dataset.index}"]`;

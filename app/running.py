@@ -50,7 +50,7 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
         shown, display, drawn, pause = Answer(), displays.USUAL, 0.0, REDRAW
         try:
             waiting = markup.status("Waiting for the model …", "busy")
-            yield {parts.answer: None, parts.gallery: "", parts.status: waiting, **_running(parts, True),
+            yield {parts.answer: None, parts.gallery: "", parts.status: waiting, **running(parts, True),
                    **{component: gr.update(visible=False) for component in hidden}}  # fmt: skip
             display = reading.display(*values[: len(parts.display)])
             ask = reading.ask(values[len(parts.display) :])
@@ -65,10 +65,10 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
                     pause = max(REDRAW, 5 * (drawn - begun))
                 yield updates
         except attrib.AttribError as error:
-            yield _ended(parts, shown, display, str(error))
+            yield ended(parts, shown, display, str(error))
         except Exception:
             log.exception("an explanation failed")
-            yield _ended(parts, shown, display, UNEXPECTED)
+            yield ended(parts, shown, display, UNEXPECTED)
         finally:
             runs.end(session, run)
 
@@ -140,11 +140,11 @@ def _progressed(parts: Parts, step: answers.Step, display: Display | None, slide
     """What the page shows after a step; the gallery is drawn again where a display is given."""
     told = markup.status(step.message, "done") if step.done else markup.status(step.message, "busy", step.fraction)
     answer = step.answer
-    updates = {parts.answer: answer, parts.status: told, **_running(parts, not step.done)}
+    updates = {parts.answer: answer, parts.status: told, **running(parts, not step.done)}
     if display is None:
         return updates
     ready = gr.update(visible=bool(answer.results))
-    updates |= {parts.gallery: markup.gallery(answer, display), parts.display_box: ready}
+    updates |= {parts.gallery: markup.gallery(answer, display, checks=step.done), parts.display_box: ready}
     if step.done:
         updates[parts.keep] = ready
         if answer.slider and slider is not None:
@@ -152,18 +152,18 @@ def _progressed(parts: Parts, step: answers.Step, display: Display | None, slide
     return updates
 
 
-def _ended(parts: Parts, answer: Answer, display: Display, sentence: str) -> Updates:
+def ended(parts: Parts, answer: Answer, display: Display, sentence: str) -> Updates:
     """After an error or Cancel: what was found before stays."""
     kept = gr.update(visible=bool(answer.results))
     return {
         parts.answer: answer,
         parts.gallery: markup.gallery(answer, display),
         parts.status: markup.status(sentence, "error"),
-        **_running(parts, False),
+        **running(parts, False),
         parts.display_box: kept,
         parts.keep: kept,
     }
 
 
-def _running(parts: Parts, yes: bool) -> Updates:
+def running(parts: Parts, yes: bool) -> Updates:
     return {parts.explain: gr.update(interactive=not yes), parts.cancel: gr.update(interactive=yes)}

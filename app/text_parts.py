@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
 from app import markup
@@ -72,3 +74,10 @@ def draw_display(parts: Parts) -> None:
                 "Colour scale", [(text, key) for key, text in TEXT_SCALES.items()], USUAL_TEXT.how, "tx-how"
             )
             n["palette"] = listed("Colours", list(PALETTES), USUAL_TEXT.palette, "tx-palette")
+
+
+def name_of(value: Any) -> int | str | None:
+    """A choice of a list is an index; what was written is a label or token, its spaces included."""
+    if value is None or value == "" or (isinstance(value, int) and value < 0) or value == NOTHING[0]:
+        return None
+    return value if isinstance(value, int) else str(value)

@@ -11,6 +11,7 @@ import gradio as gr
 import attrib
 from app import links, markup, predictions, text_links
 from app.catalogue import Catalogue
+from app.check_buttons import connect_checks
 from app.displays import text_display
 from app.model_choice import connect_model, how_to_get
 from app.offers import EXAMPLE_TEXTS
@@ -29,7 +30,18 @@ from app.running import (
 )
 from app.server import Server
 from app.showing import connect_display, connect_downloads, connect_rows
-from app.text_parts import ASKED, BEGIN, EMPTY, NOTHING, SHOWN, draw_continuation, draw_display, draw_target, draw_text
+from app.text_parts import (
+    ASKED,
+    BEGIN,
+    EMPTY,
+    NOTHING,
+    SHOWN,
+    draw_continuation,
+    draw_display,
+    draw_target,
+    draw_text,
+    name_of,
+)
 from attrib.render import Display
 
 
@@ -53,6 +65,7 @@ def build(server: Server) -> None:
     connect_run(server, parts, reading)
     connect_display(parts, reading)
     connect_downloads(server, parts, reading)
+    connect_checks(server, parts, reading)
     connect_rows(parts, reading)
     _connect_link(server.page, server.tabs, parts, catalogue)
 
@@ -167,16 +180,9 @@ def _restored(parts: Parts, catalogue: Catalogue, view: text_links.TextView, pro
 def _ask(parts: Parts, values: Sequence[Any]) -> Ask:
     text, model, chosen, target, versus, new_tokens, continuation, *flat = values
     return Ask(
-        "", model, methods_of(parts, chosen, flat), _name(target), _name(versus), text=text or "",
+        "", model, methods_of(parts, chosen, flat), name_of(target), name_of(versus), text=text or "",
         new_tokens=int(new_tokens or 0), continuation=continuation or "",
     )  # fmt: skip
-
-
-def _name(value: Any) -> int | str | None:
-    """A choice of a list is an index; what was written is a label or token, its spaces included."""
-    if value is None or value == "" or (isinstance(value, int) and value < 0) or value == NOTHING[0]:
-        return None
-    return value if isinstance(value, int) else str(value)
 
 
 def _view(ask: Ask, display: Display) -> text_links.TextView:

@@ -1,7 +1,10 @@
 """Relevance to pictures: colour scales, overlays, figures and HTML. Knows `Attribution` and nothing else of attrib."""
 
-from attrib.render.html import Entry, Pictures, cards, embedded, fragment, is_text, legend, standalone
+from attrib.render.entry import Check, Entry, Pictures
+from attrib.render.html import cards, fragment, is_text, legend, standalone
+from attrib.render.lights import described, headline
 from attrib.render.overlay import annotated, over, verdict
+from attrib.render.pictures import embedded
 from attrib.render.scale import HOW, PALETTES, Display, Scale, drawn_maps, is_signed, scales
 from attrib.render.token_picture import captioned
 from attrib.render.tokens import PARTS, has_parts, pieces, readable, token_scales
@@ -11,6 +14,7 @@ __all__ = [
     "HOW",
     "PALETTES",
     "PARTS",
+    "Check",
     "Display",
     "Entry",
     "Pictures",
@@ -18,10 +22,12 @@ __all__ = [
     "annotated",
     "captioned",
     "cards",
+    "described",
     "drawn_maps",
     "embedded",
     "fragment",
     "has_parts",
+    "headline",
     "is_signed",
     "is_text",
     "legend",

@@ -5,10 +5,7 @@ Every text passes Jinja2's autoescape; pictures are embedded, so no page asks th
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from attrib.attribution import Attribution, labels_of
+from attrib.render.entry import Entry, Pictures
+from attrib.render.lights import headline, shown_lights
 from attrib.render.overlay import over, verdict
+from attrib.render.pictures import embedded
 from attrib.render.scale import OWN, SHARED, Display, Scale, drawn_maps, is_signed, number, scales
 from attrib.render.templating import rendered
 from attrib.render.tokens import (
@@ -44,36 +44,6 @@ _TOKEN_READS = {
     "raw": "; in each method's own units",
     "own": "",
 }
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One card: a result, the sample of its batch to show, what its method's card says, and what was measured of it.
-
-    actions: buttons under the card, (what a click tells the page, its label); who shows the page answers them.
-    evidence: (what, value) pairs: how far the map can be trusted, as far as somebody has measured it.
-    """
-
-    attribution: Attribution
-    title: str = ""
-    misleads: str = ""
-    formula: str = ""
-    reference: str = ""
-    sample: int = 0
-    evidence: tuple[tuple[str, str], ...] = ()
-    actions: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.title or self.attribution.method
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """How pictures are embedded. size: their longer side. format: "PNG" keeps every pixel, "JPEG" takes a tenth."""
-
-    size: int = 448
-    format: str = "PNG"
 
 
 LARGE = Pictures()
@@ -129,14 +99,6 @@ def entries_of(results: Mapping[str, Attribution] | Sequence[Entry] | Attributio
     if isinstance(results, Mapping):
         return [Entry(attribution, title=name) for name, attribution in results.items()]
     return list(results)
-
-
-def embedded(picture: Image.Image, format: str = "PNG") -> str:
-    """A data URI of the picture as PNG, or as JPEG with colours at full resolution."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"quality": 88, "subsampling": 0} if format == "JPEG" else {}
-    picture.save(buffer, format, **options)
-    return f"data:image/{format.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def where(values: np.ndarray) -> str:
@@ -212,6 +174,9 @@ def _card(
         "formula": entry.formula,
         "reference": entry.reference,
         "evidence": list(entry.evidence),
+        "lights": shown_lights(entry.lights, a, i, display),
+        "headline": headline(entry.lights),
+        "check": entry.check,
         "score": number(float(a.score[i])),
         "completeness": _completeness(a, i),
         "ledger": [(name, number(amount)) for name, amount in ledger],

@@ -16,7 +16,7 @@ from PIL import Image
 from attrib.attribution import Attribution, labels_of
 from attrib.errors import InputError, UnknownName
 from attrib.render.edges import edges_figure
-from attrib.render.html import embedded
+from attrib.render.pictures import embedded
 from attrib.render.scale import OWN, Display, Scale, number, scales
 from attrib.render.tokens import readable
 

@@ -211,6 +211,26 @@ def test_a_visitor_clicks_through_what_the_model_wrote(page: Page, address: str)
     expect(page.locator("#tx-gallery h2")).to_have_text("Why “is paris”?")
 
 
+def test_a_visitor_checks_a_map(page: Page, address: str) -> None:
+    page.goto(address + f"?tab=text&model={CLASSIFIER}&text=the+film+was+not+good&methods=lrp,input_x_gradient")
+    expect(page.locator("#tx-predictions button")).to_have_count(3, timeout=LONG)
+    page.locator("#tx-explain").click()
+    asked = page.locator("#tx-gallery [data-check]")
+    expect(asked).to_have_count(2, timeout=LONG)
+    card = page.locator("#tx-gallery .at-card").filter(has=page.locator("[data-check='lrp']"))
+    expect(card.locator(".at-told")).to_contain_text("361 forwards")
+    light = page.locator("#tx-gallery [data-evidence='lrp'] .at-light").nth(2)
+    light.locator("summary").press("Enter")
+    expect(light).to_contain_text("9 more explanations")
+    asked.and_(page.locator("[data-check='lrp']")).press("Enter")  # by keyboard
+    expect(page.locator("#tx-status .at-done")).to_contain_text("checked", timeout=LONG)
+    expect(asked).to_have_count(1)
+    expect(page.locator("#tx-gallery [data-evidence='lrp']")).to_be_focused()
+    expect(light.locator(".at-plot")).to_be_visible()  # what was opened stayed open
+    expect(light.locator("summary strong")).to_have_text(re.compile("passes|fails"))
+    expect(page.locator("#tx-explain")).to_be_enabled()
+
+
 def test_a_program_predicts_and_explains(address: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
