@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrib import models, truth
 from attrib.attribution import Attribution, Coverage, Provenance
+from attrib.circuits import circuit
 from attrib.class_sensitivity import class_sensitivity
 from attrib.errors import (
     AttribError,
@@ -45,6 +46,7 @@ from attrib.metrics.evaluation import Evaluation
 from attrib.metrics.evidence import Evidence
 from attrib.models import load, wrap
 from attrib.patching import tasks
+from attrib.patching.circuit import Circuit
 from attrib.patching.pair import Pair, pair
 from attrib.reports.api import report
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
@@ -61,6 +63,7 @@ __all__ = [
     "AttributionPatching",
     "Cancelled",
     "Candidates",
+    "Circuit",
     "Coverage",
     "DeconvNet",
     "DeepLift",
@@ -101,6 +104,7 @@ __all__ = [
     "VarGrad",
     "Verification",
     "check",
+    "circuit",
     "class_sensitivity",
     "compare",
     "evaluate",

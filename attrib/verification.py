@@ -85,7 +85,7 @@ def verify_effects(
         direction=str(result.provenance.settings.get("direction", "denoising")),
         only=tuple(f"{effect.site}@{effect.position}" for effect in chosen),
     )
-    wanted = _target_of(result.target[index]) if target is None else target
+    wanted = target_of(result.target[index]) if target is None else target
     true = explain(model, one, method, wanted, on_progress=on_progress)
     if true.provenance.input_hashes[0] != result.provenance.input_hashes[index]:
         raise InputError(f"the result explains another pair than the one given at {index}")
@@ -94,7 +94,7 @@ def verify_effects(
     return Verification(result.method, tuple(entries), true)
 
 
-def _target_of(described: dict[str, Any]) -> Target:
+def target_of(described: dict[str, Any]) -> Target:
     """The target that a result says it has."""
     index, place = described.get("index"), described.get("position", -1)
     if described["kind"] == "difference":

@@ -37,7 +37,7 @@ MAY_IMPORT = {
 # what stands on top of all and is imported by nothing below
 DRIVERS = {
     "explain", "generation", "class_sensitivity", "verification", "cli", "command", "__init__", "__main__", "reports",
-    "metrics", "truth",
+    "metrics", "truth", "circuits",
 }  # fmt: skip
 # methods take nothing from models but what they need to know of an architecture
 MODELS_FOR_METHODS = {"attrib.models.folding", "attrib.models.positions", "attrib.models.prefix"}

@@ -95,7 +95,7 @@ def _true_effects(
         one = of_rows(question, torch.tensor([row], device=question.x.device))
         chosen = [(s, p) for s, site in enumerate(sites) for p in range(one.x.shape[1])
                   if not wanted or (site.name, p) in wanted]  # fmt: skip
-        clean, corrupted = _prompts(one)
+        clean, corrupted = prompts_of(one)
         base, other = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
         entries = [(sites[s], p) for s, p in chosen]
         progress = share(question.on_progress, row, len(question.x))
@@ -107,7 +107,7 @@ def _true_effects(
     return Effects(values, first, second, notes=tuple(dict.fromkeys(notes)))
 
 
-def _prompts(one: Question) -> tuple[Prompt, Prompt]:
+def prompts_of(one: Question) -> tuple[Prompt, Prompt]:
     """The clean and the corrupted prompt of a question about one pair without padding."""
     structure = structure_of(one.model)  # type: ignore[arg-type]  # pairs are of text models only
     assert one.corrupted is not None

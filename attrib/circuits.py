@@ -1,0 +1,186 @@
+"""attrib.circuit: the strongest edges of a result, and what the model does on them alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attrib.attribution import Attribution, labels_of
+from attrib.errors import InputError, PromptPairError, UnknownName, UnsupportedModel
+from attrib.methods.activation_patching import prompts_of
+from attrib.methods.base import Question
+from attrib.methods.pairs import of_rows
+from attrib.patching.circuit import Circuit, Size
+from attrib.patching.edges import EdgeGraph, edge_graph, output_matrices
+from attrib.patching.effects import EdgeEffect
+from attrib.patching.pair import Pair, encode_pair
+from attrib.patching.probing import structure_of
+from attrib.patching.prompt import Prompt
+from attrib.patching.pruned import Ablated, ablated_run, pruned
+from attrib.patching.selecting import Keep, Selection, count_of, selected
+from attrib.rows import rows_of
+from attrib.rules.shadow import shadow
+from attrib.targets import Targets
+from attrib.verification import target_of
+
+if TYPE_CHECKING:
+    from attrib.models.text import TextModel
+
+ABLATIONS = ("corrupted", "mean")
+SIZES: tuple[Keep, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+_EXACT = 1e-3  # of the metric, or what rounding makes of it if that is more: a wrong mask does far worse
+
+
+def circuit(
+    model: TextModel,
+    inputs: Pair,
+    result: Attribution,
+    keep: Keep = 0.02,
+    *,
+    sizes: Sequence[Keep] = SIZES,
+    ablation: str = "corrupted",
+    target: Targets = None,
+    on_progress: Callable[[float, str], None] | None = None,
+) -> Circuit:
+    """Keep a result's strongest edges and run the model on them: do they carry the difference between the prompts?
+
+    A result holds neither the model nor the prompts' tokens, so they are given as well.
+    inputs: pairs to run on: those of the result, or others, to see whether the circuit holds for them too.
+    result: of RelP(edges=True) or AttributionPatching(edges=True); an edge's strength is its |mean score| over pairs.
+    keep: how many edges (int), or which share of all (float). Edges on no way from embed to the logits are left out
+        and counted. sizes: more of the kind, for the curve; `keep` is always on it.
+    ablation: what a receiver sees of a sender whose edge is not kept: "corrupted", the corrupted prompt's value, or
+        "mean", the mean over the clean prompts, position by position, which must all have as many tokens.
+    target: default: the result's, where the pairs are its own.
+
+    Faithfulness of a circuit C is F(C) = (m(C) − m(∅)) / (m(M) − m(∅)), m the mean over the pairs of the metric with
+    these edges alone, M the whole model; completeness is F(M ∖ C) (Marks et al. 2024, arXiv:2403.19647). Both are of
+    clean prompts. Raises InputError for a result without edges, PromptPairError where m(M) = m(∅), UnsupportedModel
+    where the model cannot be run on some of its edges.
+    """
+    if ablation not in ABLATIONS:
+        raise UnknownName("ablation", ablation, ABLATIONS)
+    graph = edge_graph(structure_of(model))
+    _check(graph, inputs, result)
+    prompts = _prompts(model, inputs, result, target)
+    mean = result.values.mean(0).double().cpu()
+    possible = int(graph.exists.sum())
+    counts = sorted({count_of(each, possible) for each in (keep, *sizes)})
+    chosen = [selected(graph, mean, count) for count in counts]
+    scores = _metrics(model, graph, prompts, chosen, ablation, on_progress)
+    return _made(graph, result, chosen, counts.index(count_of(keep, possible)), scores, mean, ablation)
+
+
+def _check(graph: EdgeGraph, inputs: Pair, result: Attribution) -> None:
+    if result.kind != "edges":
+        raise InputError(f"a result of {result.kind} has no edges; RelP(edges=True) and AttributionPatching have them")
+    if not isinstance(inputs, Pair):
+        raise InputError(f"give an attrib.pair to run the circuit on, not a {type(inputs).__name__}")
+    if (result.sites, result.receivers) != (graph.senders, tuple(r.name for r in graph.receivers)):
+        raise InputError(f"the result has other edges than {graph.structure.model}: it is of another model")
+    if not bool(result.values[:, graph.exists.to(result.values.device)].isfinite().all()):
+        raise InputError("scores of the result are NaN or infinite, so none is the strongest")
+
+
+def _prompts(model: TextModel, inputs: Pair, result: Attribution, target: Targets) -> list[tuple[Prompt, Prompt]]:
+    """The clean and the corrupted prompt of each pair, without padding."""
+    encoded = encode_pair(model, inputs)
+    own = encoded.hashes == result.provenance.input_hashes
+    if target is None and not own:
+        raise InputError("these are other pairs than the result's; give their target as well")
+    wanted = [target_of(described) for described in result.target] if target is None else target
+    rows, bound = rows_of(model, encoded, wanted)
+    if len(rows.x) != len(inputs) or bound.kind == "predicted":
+        raise InputError("give one target for each pair")
+    question = Question(model, shadow(model.module), rows.x, bound, extra=rows.extra, corrupted=encoded.corrupted)
+    device = rows.x.device
+    return [prompts_of(of_rows(question, torch.tensor([row], device=device))) for row in range(len(inputs))]
+
+
+def _metrics(
+    model: TextModel,
+    graph: EdgeGraph,
+    prompts: Sequence[tuple[Prompt, Prompt]],
+    chosen: Sequence[Selection],
+    ablation: str,
+    on_progress: Callable[[float, str], None] | None,
+) -> Tensor:
+    """(pairs, 2 + 2 · sizes): the metric with all edges, with none, then of each circuit and of what it leaves out."""
+    twin = shadow(model.module)
+    matrices = output_matrices(twin, graph.structure)
+    every = [torch.ones_like(graph.exists), torch.zeros_like(graph.exists)]
+    kept = torch.stack(every + [mask for each in chosen for mask in (each.kept, ~each.kept)])
+    mean = _mean(graph, twin, matrices, [clean for clean, _ in prompts]) if ablation == "mean" else None
+    found = []
+    for done, (clean, corrupted) in enumerate(prompts):
+        if on_progress is not None:
+            on_progress(done / len(prompts), "circuit")
+        ablated = mean or ablated_run(graph, twin, matrices, corrupted)[0]
+        run = pruned(graph, twin, matrices, clean, ablated)
+        scores = run.scores(kept.to(clean.x.device))
+        with torch.no_grad():
+            true = clean.scores(twin, clean.x)[0]
+        allowed = max(_EXACT, math.sqrt(torch.finfo(true.dtype).eps)) * max(1.0, float(true.abs()))
+        if not float((scores[0] - true).abs()) <= allowed:
+            raise UnsupportedModel(
+                f"{model.name}, put together again from all of its edges, has metric {float(scores[0]):.6g} instead of "
+                f"{float(true):.6g}: its prompts act on each other in a batch, or it hands more than the stream on"
+            )
+        found.append(scores.cpu())
+    if on_progress is not None:
+        on_progress(1.0, "circuit")
+    return torch.stack(found)
+
+
+def _mean(graph: EdgeGraph, twin: torch.nn.Module, matrices: list[Tensor], clean: Sequence[Prompt]) -> Ablated:
+    lengths = {prompt.x.shape[1] for prompt in clean}
+    if len(lengths) > 1:
+        raise InputError(f"the pairs have {sorted(lengths)} tokens, so there is no mean position by position")
+    if len(clean) < 2:
+        raise InputError('the mean of one prompt is the prompt itself; give several pairs, or ablation="corrupted"')
+    return Ablated.mean([ablated_run(graph, twin, matrices, prompt)[0] for prompt in clean])
+
+
+def _made(
+    graph: EdgeGraph,
+    result: Attribution,
+    chosen: Sequence[Selection],
+    which: int,
+    scores: Tensor,
+    mean: Tensor,
+    ablation: str,
+) -> Circuit:
+    full, empty, *others = scores.double().mean(0).tolist()
+    if abs(full - empty) <= 32 * torch.finfo(scores.dtype).eps * max(1.0, abs(full)):
+        raise PromptPairError(f"the metric is {full:.6g} with all edges and with none: there is nothing to carry")
+    change = full - empty
+    curve = [
+        Size(each.asked, each.edges, each.nodes, inside, outside, (inside - empty) / change, (outside - empty) / change)
+        for each, inside, outside in zip(chosen, others[::2], others[1::2], strict=True)
+    ]
+    selection = chosen[which]
+    places = selection.kept.nonzero().tolist()
+    edges = [EdgeEffect(graph.senders[i], graph.receivers[j].name, float(mean[i, j])) for i, j in places]
+    structure = graph.structure
+    return Circuit(
+        edges=tuple(sorted(edges, key=lambda edge: -abs(edge.value))),
+        size=curve[which],
+        curve=tuple(curve),
+        full=full,
+        empty=empty,
+        pairs=len(scores),
+        possible=int(graph.exists.sum()),
+        unreached=selection.unreached,
+        groups=(structure.heads, structure.kv_heads),
+        about={
+            "model": result.provenance.model,
+            "method": result.method,
+            "ablation": ablation,
+            "target": labels_of(result.target)[0],
+            "prompt": "".join((result.token_texts or ((),))[0]),
+        },
+    )

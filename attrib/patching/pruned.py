@@ -1,0 +1,183 @@
+"""A model run on some of its edges: a receiver sees the current value of senders it is joined to, else the ablated one.
+
+What a receiver reads is the ablated run's stream plus what the kept senders differ from their ablated values. Every
+head's queries, keys and values read their own stream: a batch with a row for each goes through the block's norm and
+projections, and each takes its columns of its row; attention then runs on the composite. Several circuits of one
+prompt run as rows of one batch, block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attrib.errors import UnsupportedModel
+from attrib.patching.access import Change, reading, writing
+from attrib.patching.blocks import Call, NotReplayable, recorded
+from attrib.patching.edges import EdgeGraph, Receiver, by_head, check_sums, contributions
+from attrib.patching.prompt import Prompt
+from attrib.patching.structure import Place
+from attrib.patching.tail import Tail
+
+_NUMBERS_AT_ONCE = 2**25  # of what all senders of all circuits in one batch add to the stream
+_ROWS_AT_ONCE = 2**12  # token positions that go through projections together
+
+
+@dataclass(frozen=True, eq=False)
+class Ablated:
+    """A run, or the mean of several, to take ablated values from.
+
+    senders: (sender, tokens, width), what each adds to the stream. streams: (tokens, width) where receivers read.
+    """
+
+    senders: Tensor
+    streams: dict[Place, Tensor]
+
+    @staticmethod
+    def mean(runs: Sequence[Ablated]) -> Ablated:
+        streams = {place: torch.stack([run.streams[place] for run in runs]).mean(0) for place in runs[0].streams}
+        return Ablated(torch.stack([run.senders for run in runs]).mean(0), streams)
+
+
+def ablated_run(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Prompt) -> tuple[Ablated, Tensor]:
+    """(what a run of the prompt gives to ablate with, its explained number (1,)). Raises UnsupportedModel."""
+    with torch.no_grad(), reading(twin, graph.places) as found:
+        score = prompt.scores(twin, prompt.x)
+    values = found.values
+    check_sums(graph, values, 1)
+    streams = {r.stream: _one(values[r.stream]) for r in graph.receivers}
+    return Ablated(contributions(graph, matrices, values, 1)[0], streams), score
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """One prompt, ready to be run on any edges of its model."""
+
+    graph: EdgeGraph
+    twin: nn.Module
+    matrices: list[Tensor]
+    calls: tuple[Call, ...]
+    tail: Tail
+    ablated: Ablated
+
+    @torch.no_grad()
+    def scores(self, kept: Tensor) -> Tensor:
+        """(circuits,) the explained number with the edges `kept`, (circuits, sender, receiver) bool, alone."""
+        at_once = max(1, _NUMBERS_AT_ONCE // self.ablated.senders.numel())
+        return torch.cat([self._scores(part) for part in kept.split(at_once)])
+
+    def _scores(self, kept: Tensor) -> Tensor:
+        change = self.ablated.senders.new_zeros(len(kept), *self.ablated.senders.shape)
+        kept = (kept & self.graph.exists.to(kept.device)).to(change)
+        change[:, 0] = _one(self.calls[0].hidden) - self.ablated.senders[0]
+        for layer in range(len(self.calls)):
+            self._layer(layer, kept, change)
+        return self.tail.scores(self._inputs([len(self.graph.receivers) - 1], kept, change)[:, 0])
+
+    def _layer(self, layer: int, kept: Tensor, change: Tensor) -> None:
+        """Fill in the change of what this layer's heads and its MLP put out."""
+        graph, call = self.graph, self.calls[layer]
+        place, matrix = graph.structure.layers[layer], self.matrices[layer]
+        start, mlp, receiver = graph.heads[layer], graph.mlps[layer], graph.mlp_of(layer)
+        heads = slice(start, start + graph.structure.heads)
+        assert place.z is not None, "`edge_graph` has looked"
+
+        def heads_change() -> None:
+            added = by_head(found.values[place.z], matrix, len(kept))  # type: ignore[index]
+            change[:, heads] = added - self.ablated.senders[heads]
+
+        def mlp_input(tensor: Tensor) -> Tensor:
+            heads_change()  # attention has just run
+            return self._inputs([receiver], kept, change)[:, 0].reshape(tensor.shape)  # type: ignore[list-item]
+
+        composites = self._composites(layer, kept, change)
+        changes: dict[Place, Change] = {p: _given(own) for p, own in composites.items()}
+        hidden = call.hidden.repeat(len(kept), 1, 1)
+        if receiver is not None and place.mid is not None:
+            changes[place.mid] = mlp_input
+        elif receiver is not None:  # in parallel: of the block's input, all else being given, only the MLP reads
+            hidden = self._inputs([receiver], kept, change)[:, 0]
+        places = [place.z, *([] if place.mlp is None else [place.mlp])]
+        with reading(self.twin, places) as found, writing(self.twin, changes):
+            call.whole(hidden)
+        heads_change()
+        if mlp is not None and place.mlp is not None:
+            change[:, mlp] = found.values[place.mlp].reshape(change[:, mlp].shape) - self.ablated.senders[mlp]
+
+    def _inputs(self, numbers: list[int], kept: Tensor, change: Tensor) -> Tensor:
+        """(circuits, receivers, tokens, width): what these receivers, who have the same senders before them, read."""
+        receiver = self.graph.receivers[numbers[0]]
+        before = change[:, : receiver.senders]
+        weights = kept[:, : receiver.senders, numbers].transpose(1, 2)
+        summed = (weights @ before.flatten(2)).unflatten(2, before.shape[2:])
+        read: Tensor = self.ablated.streams[receiver.stream] + summed
+        return read
+
+    def _composites(self, layer: int, kept: Tensor, change: Tensor) -> dict[Place, Tensor]:
+        """Projection → (circuits, tokens, columns), each receiver's columns made from the stream that it reads."""
+        numbers = self.graph.of_layer(layer)
+        receivers = [self.graph.receivers[i] for i in numbers]
+        streams = self._inputs(numbers, kept, change)
+        at_once = max(1, _ROWS_AT_ONCE // (streams.shape[1] * streams.shape[2]))
+        parts = [self._composite(self.calls[layer], receivers, rows) for rows in streams.split(at_once)]
+        return {place: torch.cat([part[place] for part in parts]) for place in parts[0]}
+
+    def _composite(self, call: Call, receivers: Sequence[Receiver], streams: Tensor) -> dict[Place, Tensor]:
+        circuits, rows, tokens, _ = streams.shape
+        places = list(dict.fromkeys(r.site.place for r in receivers if r.site is not None))
+        projected = self._projected(call, places, streams.flatten(0, 1))
+        found = {}
+        for place, tensor in projected.items():
+            apart = tensor.reshape(circuits, rows, tokens, -1)
+            own = apart[:, 0].clone()
+            for row, receiver in enumerate(receivers):
+                if receiver.site is not None and receiver.site.place == place:
+                    own[..., receiver.site.part] = apart[:, row, :, receiver.site.part]
+            found[place] = own
+        return found
+
+    def _projected(self, call: Call, places: Sequence[Place], hidden: Tensor) -> Mapping[Place, Tensor]:
+        """What the projections make of hidden states (rows, tokens, width); the block is left behind the last one."""
+        found: dict[Place, Tensor] = {}
+
+        def note(place: Place, tensor: Tensor) -> Tensor:
+            found[place] = tensor
+            if len(found) == len(places):
+                raise _Projected
+            return tensor
+
+        with writing(self.twin, {p: (lambda tensor, p=p: note(p, tensor)) for p in places}):  # type: ignore[misc]
+            try:
+                call.whole(hidden)
+            except _Projected:
+                return found
+        raise UnsupportedModel(f"{self.graph.structure.model}: a block ran without its projections")
+
+
+class _Projected(Exception):
+    """All projections are known, which is all that was asked."""
+
+
+def pruned(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Prompt, ablated: Ablated) -> Pruned:
+    """The prompt's run, recorded. Raises UnsupportedModel where blocks cannot be run one by one."""
+    try:
+        with torch.no_grad():
+            calls = recorded(twin, graph.structure, lambda: prompt.forward(twin, prompt.x), causal=False)
+            tail = Tail(prompt.model.module, graph.structure, calls, prompt.forward, prompt.target)
+    except NotReplayable as error:
+        raise UnsupportedModel(
+            f"{graph.structure.model} cannot be run on some of its edges, which is done block by block: {error}"
+        ) from error
+    return Pruned(graph, twin, matrices, calls, tail, ablated)
+
+
+def _given(value: Tensor) -> Change:
+    return lambda tensor: value.reshape(tensor.shape)
+
+
+def _one(tensor: Tensor) -> Tensor:
+    """(tokens, width) of a run of one sample."""
+    return tensor.reshape(-1, tensor.shape[-1])
