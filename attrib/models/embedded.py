@@ -26,9 +26,7 @@ SQUEEZENET_SHA256 = "e69b79cc1994ff50d3945569350c39a3ae97ebbef9d69a0f126a425a659
 @cache
 def imagenet_labels() -> tuple[str, ...]:
     """The names of ImageNet's 1000 classes."""
-    from torchvision.models import EfficientNet_B0_Weights  # deferred: torchvision takes a second to import
-
-    return tuple(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
+    return tuple(asset("labels/imagenet.txt").read_text(encoding="utf-8").splitlines())
 
 
 def efficientnet_lite0() -> VisionModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 import urllib.error
 from pathlib import Path
@@ -341,3 +342,19 @@ def test_importing_is_quick_and_leaves_the_heavy_libraries_alone() -> None:
 
 def test_the_classes_of_a_file_without_a_head() -> None:
     assert hubs._classes_in({"conv1.weight": torch.zeros(3)}, lambda classes: small_resnet(num_classes=classes)) == 1000
+
+
+def test_the_names_of_imagenets_classes_are_torchvisions() -> None:
+    from torchvision.models import EfficientNet_B0_Weights
+
+    assert list(embedded.imagenet_labels()) == EfficientNet_B0_Weights.DEFAULT.meta["categories"]
+
+
+def test_the_default_model_loads_without_what_takes_seconds_to_import() -> None:
+    code = (
+        "import sys, attrib; attrib.load('efficientnet-lite0'); "
+        "print({'torchvision', 'torch._dynamo', 'transformers', 'timm', 'gradio', 'sklearn', 'reportlab'} "
+        "& sys.modules.keys())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stdout.strip() == "set()"
