@@ -39,11 +39,11 @@ def case() -> Case:
 def test_time_and_memory_ratios() -> None:
     def reference() -> None:
         burn(0.1)
-        grab(4)
+        grab(64)  # far more than what the rest of the process takes and frees meanwhile
 
     def dearer() -> None:
         burn(0.3)
-        grab(12)
+        grab(192)
 
     calls = {"dearer": dearer}
     for cost in (compare(reference, calls, 3, CPU)["dearer"], once(reference, calls, CPU)["dearer"]):

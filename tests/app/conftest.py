@@ -15,13 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 START_SECONDS = 90
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-default-apps",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,8 @@ def server(start: Start) -> Server:
 def _running(settings: dict[str, str]) -> Iterator[Server]:
     folder, port = Path(tempfile.mkdtemp(prefix="attrib-test-")), _free_port()
     cache, log = folder / "cache", folder / "log"
-    own = {"ATTRIB_PORT": str(port), "ATTRIB_UPLOADS": str(cache), "OMP_NUM_THREADS": "2"}
+    own = {"ATTRIB_PORT": str(port), "ATTRIB_UPLOADS": str(cache), "ATTRIB_REPORTS": str(folder / "reports"),
+           "OMP_NUM_THREADS": "2"}
     environment = os.environ | own | settings
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=output, stderr=output)
@@ -79,16 +76,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium where it is installed, else Playwright's."""
-    path = shutil.which("chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 import attrib
 from attrib.reports import Report
@@ -57,16 +57,6 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed report on hostile texts."""
     folder = tmp_path_factory.mktemp("texts")
     return attrib.report(TEXTS, classifier(), ["saliency", "lrp"], folder / "report").folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield started
-        started.close()
 
 
 def html_of(folder: Path) -> list[Path]:
