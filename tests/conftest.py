@@ -14,7 +14,6 @@ import attrib
 from attrib.models import VisionModel
 from attrib.models import photos as example_photos
 
-
 _BROWSER_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-default-apps",
