@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app import api, image_api, image_tab, text_api, text_tab
+from app import api, image_api, image_tab, reports_api, reports_tab, text_api, text_tab
 from app.catalogue import Catalogue
+from app.report_folder import ReportFolder
+from app.report_jobs import Jobs
 from app.running import sessions_of
 from app.runs import Runs
 from app.server import Server
@@ -26,7 +28,10 @@ _SAYS = {
 
 @dataclass(frozen=True)
 class Tab:
-    """name: in links, `?tab=name`. kind: of the models it needs. build: draws it. endpoints: those for programs."""
+    """name: in links, `?tab=name`. kind: of the models it needs, or "reports": a folder for them.
+
+    build: draws it. endpoints: those for programs.
+    """
 
     name: str
     title: str
@@ -38,18 +43,20 @@ class Tab:
 TABS = (
     Tab("image", "Image", "image", image_tab.build, image_api.add),
     Tab("text", "Text", "text", text_tab.build, text_api.add),
+    Tab("reports", "Reports", "reports", reports_tab.build, reports_api.add),
 )
 
 
-def build(settings: Settings, folder: str) -> gr.Blocks:
-    """The whole app; `folder` is where files to download are written."""
+def build(settings: Settings, folder: str, reports: ReportFolder | None = None) -> gr.Blocks:
+    """The whole app. folder: where files to download are written; reports: where those live, None: there are none."""
     catalogue, runs = Catalogue(settings.models or usual_models(settings)), Runs(settings.timeout)
     kinds = tuple(kind for kind in ("image", "text") if catalogue.of(kind))
-    shown = [tab for tab in TABS if tab.kind in kinds]
+    jobs = None if reports is None else Jobs(reports, catalogue, settings.concurrency)
+    shown = [tab for tab in TABS if tab.kind in kinds or (tab.kind == "reports" and jobs is not None)]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# attrib\n{_SAYS[kinds]}", elem_id="at-header")
         with gr.Tabs() as tabs:
-            server = Server(page, tabs, catalogue, runs, folder, settings.concurrency)
+            server = Server(page, tabs, catalogue, runs, folder, settings.concurrency, jobs)
             for tab in shown:
                 with gr.Tab(tab.title, id=tab.name):
                     tab.build(server)

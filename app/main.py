@@ -31,9 +31,15 @@ def main() -> None:
 def serve(settings: Settings, *, wait: bool = True) -> Any:
     """Start the server with gradio's unsafe defaults off; returns the page (stop it with `.close()`)."""
     folder = upload_folder(settings)
-    from app import layout, theme  # after upload_folder: gradio reads its folder while it is imported
+    from app import (
+        layout,
+        report_folder,
+        report_routes,
+        theme,
+    )  # after upload_folder: gradio reads its folder while it is imported
 
-    page = layout.build(settings, folder)
+    reports = report_folder.configured(settings)
+    page = layout.build(settings, folder, reports)
     page.launch(
         server_name=settings.host,
         server_port=settings.port,
@@ -49,6 +55,7 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
         mcp_server=False,
         pwa=False,
         ssr_mode=False,
+        app_kwargs={"routes": report_routes.routes(reports) if reports else []},
         footer_links=[],
         quiet=True,
         inbrowser=False,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.catalogue import Catalogue
+from app.report_jobs import Jobs
 from app.runs import Runs
 
 
@@ -15,6 +16,7 @@ class Server:
     """The page with its tabs, and what all visitors share.
 
     folder: where files to download are written. concurrency: explanations at the same time.
+    jobs: the reports, None where there is no folder for them.
     """
 
     page: gr.Blocks
@@ -23,3 +25,4 @@ class Server:
     runs: Runs
     folder: str
     concurrency: int
+    jobs: Jobs | None = None

@@ -14,6 +14,11 @@ at a loopback address also `torchvision:*`, `timm:*` and `hf:*` |
 | ATTRIB_UPLOADS | folder for uploads and files to download; emptied at the end | a temporary folder |
 | ATTRIB_TIMEOUT | seconds after which one run is stopped | 600 |
 | ATTRIB_SESSIONS | browser tabs whose last results are kept in memory | 20 |
+| ATTRIB_REPORTS | folder of the reports, which everybody who may use the app can see | at a loopback address the \
+user's data folder; elsewhere none, and no Reports tab |
+| ATTRIB_REPORT_INPUTS | pictures or texts in one report | 1000 |
+| ATTRIB_REPORT_UPLOAD | all uploads of one report together, in MB | 500 |
+| ATTRIB_REPORT_DISK | all reports together, in MB | 5000 |
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import platformdirs
 
 
 class SettingsError(ValueError):
@@ -41,11 +48,21 @@ class Settings:
     uploads: str | None = None
     timeout: float = 600.0  # seconds
     sessions: int = 20
+    reports: str | None = None
+    report_inputs: int = 1000
+    report_upload: int = 500  # MB
+    report_disk: int = 5000  # MB
 
     @property
     def is_local(self) -> bool:
         """Whether nobody but users of this machine reaches the server."""
         return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def reports_folder(self) -> str | None:
+        """Where reports live; None: nowhere. Strangers do not see each other's uploads unless somebody wants it so."""
+        usual = os.path.join(platformdirs.user_data_dir("attrib", appauthor=False), "reports")
+        return self.reports or (usual if self.is_local else None)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -62,6 +79,10 @@ class Settings:
             uploads=env.get("ATTRIB_UPLOADS", "").strip() or None,
             timeout=_whole(env, "ATTRIB_TIMEOUT", int(cls.timeout), 1, 86_400),
             sessions=_whole(env, "ATTRIB_SESSIONS", cls.sessions, 1, 10_000),
+            reports=env.get("ATTRIB_REPORTS", "").strip() or None,
+            report_inputs=_whole(env, "ATTRIB_REPORT_INPUTS", cls.report_inputs, 1, 100_000),
+            report_upload=_whole(env, "ATTRIB_REPORT_UPLOAD", cls.report_upload, 1, 100_000),
+            report_disk=_whole(env, "ATTRIB_REPORT_DISK", cls.report_disk, 1, 1_000_000),
         )
 
 

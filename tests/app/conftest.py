@@ -48,8 +48,12 @@ def server(start: Start) -> Server:
 def _running(settings: dict[str, str]) -> Iterator[Server]:
     folder, port = Path(tempfile.mkdtemp(prefix="attrib-test-")), _free_port()
     cache, log = folder / "cache", folder / "log"
-    own = {"ATTRIB_PORT": str(port), "ATTRIB_UPLOADS": str(cache), "ATTRIB_REPORTS": str(folder / "reports"),
-           "OMP_NUM_THREADS": "2"}
+    own = {
+        "ATTRIB_PORT": str(port),
+        "ATTRIB_UPLOADS": str(cache),
+        "ATTRIB_REPORTS": str(folder / "reports"),
+        "OMP_NUM_THREADS": "2",
+    }
     environment = os.environ | own | settings
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=output, stderr=output)

@@ -29,7 +29,7 @@ def client(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 def test_only_the_named_endpoints_are_there(client: Client) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/list_models", "/list_methods", "/predict_image", "/explain_image"}
+    assert set(named) == {"/list_models", "/list_methods", "/predict_image", "/explain_image", "/report"}
 
 
 def test_a_program_lists_predicts_and_explains(client: Client, cheetah: Path) -> None:
