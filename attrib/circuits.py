@@ -155,7 +155,7 @@ def _made(
     ablation: str,
 ) -> Circuit:
     full, empty, *others = scores.double().mean(0).tolist()
-    if abs(full - empty) <= 32 * torch.finfo(scores.dtype).eps * max(1.0, abs(full)):
+    if abs(full - empty) <= 32 * torch.finfo(scores.dtype).eps * max(abs(full), abs(empty)):
         raise PromptPairError(f"the metric is {full:.6g} with all edges and with none: there is nothing to carry")
     change = full - empty
     curve = [

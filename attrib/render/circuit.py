@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _POSITIVE, _NEGATIVE = "#b2182b", "#2166ac"
 _FACES = {"embed": "#f7f7f7", "head": "#e6f0e0", "mlp_out": "#fdebd3", "logits": "#f7f7f7"}
-_MOST_IN_A_ROW = 24
 _LINE = 4.0  # points of the strongest edge
 
 
@@ -38,19 +37,13 @@ def curve_figure(circuit: Circuit) -> Figure:
 def graph_figure(circuit: Circuit, most: int) -> Figure:
     """Nodes by layer, heads to the left of their layer's MLP; wider lines are stronger, red ones help the answer."""
     links = sorted(circuit.links, key=lambda link: -abs(link.score))[:most]
-    shown = {name for link in links for name in (link.source, link.target)}
-    rows: dict[int, list[str]] = {}
-    for name in circuit.nodes:
-        if name in shown:
-            rows.setdefault(_row(name), []).append(name)
-    places: dict[str, tuple[float, float]] = {}
-    for height, rank in enumerate(sorted(rows)):
-        for i, name in enumerate(rows[rank]):
-            places[name] = (i - (len(rows[rank]) - 1) / 2, float(height))
-    widest = min(_MOST_IN_A_ROW, max((len(row) for row in rows.values()), default=1))
-    sheet = Figure(figsize=(max(5.0, 0.75 * widest + 1), max(3.0, 0.6 * len(rows) + 1)), layout="constrained")
+    places = _places(circuit, {name for link in links for name in (link.source, link.target)})
+    width, height = (max((abs(place[i]) for place in places.values()), default=0.0) for i in (0, 1))
+    sheet = Figure(figsize=(max(5.0, 1.4 * width + 2), max(3.0, 0.55 * height + 1.5)), layout="constrained")
     axis = sheet.subplots()
     axis.set_axis_off()
+    axis.set_xlim(-width - 0.8, width + 0.8)
+    axis.set_ylim(-0.8, height + 0.8)
     strongest = max((abs(link.score) for link in links), default=1.0) or 1.0
     for link in reversed(links):
         _arrow(axis, places[link.source], places[link.target], link.score / strongest)
@@ -59,8 +52,21 @@ def graph_figure(circuit: Circuit, most: int) -> Figure:
         axis.text(x, y, _label(name), ha="center", va="center", fontsize=7, bbox=style)
     left = f"; the {len(links)} strongest of {len(circuit.links)}" if len(links) < len(circuit.links) else ""
     axis.set_title(_caption(circuit) + left, fontsize=8)
-    axis.margins(0.1)
     return sheet
+
+
+def _places(circuit: Circuit, shown: set[str]) -> dict[str, tuple[float, float]]:
+    """Node → (x, y): a row for each layer with any, side by side around 0."""
+    rows: dict[int, list[str]] = {}
+    for name in circuit.nodes:
+        if name in shown:
+            rows.setdefault(_row(name), []).append(name)
+    places = {}
+    for height, rank in enumerate(sorted(rows)):
+        for i, name in enumerate(rows[rank]):
+            # every other row half a place aside, so that arrows do not run through boxes
+            places[name] = (i - (len(rows[rank]) - 1) / 2 + (height % 2) / 4, float(height))
+    return places
 
 
 def _arrow(axis: Any, start: tuple[float, float], end: tuple[float, float], share: float) -> None:
@@ -91,6 +97,7 @@ def _label(name: str) -> str:
 
 def _caption(circuit: Circuit) -> str:
     size, about = circuit.size, circuit.about
-    first = f"{about['method']}, {about['ablation']} ablation: {readable(about['target'])}"
+    more = f" and {circuit.pairs - 1} more" if circuit.pairs > 1 else ""
+    first = f"{about['method']}, {about['ablation']} ablation: {' '.join(readable(about['target']).split())}{more}"
     second = f"{size.edges} edges, faithfulness {size.faithfulness:.2f}, completeness {size.completeness:.2f}"
     return f"{first}\n{second}".replace("$", "\\$")

@@ -7,6 +7,7 @@ import json
 
 import networkx as nx
 import pytest
+import text_families
 import torch
 from edge_oracles import FAMILIES, exact, run, whole
 from patching_oracles import wrapped
@@ -75,6 +76,30 @@ def test_all_edges_are_the_model_and_none_the_other_run(family):
     assert (found.faithfulness, found.completeness) == pytest.approx((1.0, 0.0), abs=1e-7)
     assert (found.curve[0].faithfulness, found.curve[0].completeness) == pytest.approx((0.0, 1.0), abs=1e-7)
     assert found.curve[0].edges == found.dropped == found.unreached == 0
+
+
+@pytest.mark.parametrize("family", [f for f in text_families.DECODERS if not f.startswith("gemma")])
+def test_every_family_with_norms_in_front_can_be_run_on_its_edges(family):
+    given = attrib.pair([[5, 9, 100, 23, 7]], [[5, 9, 30, 23, 7]])
+    subject = attrib.wrap(text_families.model(family, "next_token").double(), tokenizer=text_families.byte_level())
+    result = attrib.explain(subject, given, EDGES, attrib.LogitDiff(12, 25))
+    assert result.score.abs() > 1e-3 and not result.coverage.uncovered
+    found = attrib.circuit(subject, given, result, 0.2, sizes=(0, 1.0))
+    metrics = [float(result.parts[f"metric_{run}"][0]) for run in ("corrupted", "clean")]
+    assert [found.empty, found.full] == pytest.approx(metrics, abs=1e-6)
+    assert [found.curve[0].faithfulness, found.curve[-1].faithfulness] == pytest.approx([0.0, 1.0], abs=1e-4)
+
+
+def test_half_precision():
+    wide = attrib.circuit(*asked(exact("llama")), sizes=())
+    narrow = attrib.circuit(*asked(exact("llama").bfloat16()), sizes=())
+    assert (narrow.full, narrow.empty) == pytest.approx((wide.full, wide.empty), abs=0.1)
+
+
+def asked(module):
+    """A model, a pair whose answers are far apart, and its edges."""
+    subject, given = wrapped(module), attrib.pair(CLEAN[1:2], CORRUPTED[1:2])
+    return subject, given, attrib.explain(subject, given, EDGES, ANSWER)
 
 
 def test_batches_of_circuits_change_nothing(monkeypatch):
@@ -227,4 +252,7 @@ def test_drawn(found):
     labels = {text.get_text() for text in drawn.axes[0].texts} - {""}
     assert "10 strongest" in drawn.axes[0].get_title() and labels and all(len(label) < 12 for label in labels)
     drawn.canvas.draw()
+    window = drawn.axes[0].get_window_extent()
+    boxes = [text.get_window_extent() for text in drawn.axes[0].texts if text.get_text()]
+    assert len(boxes) > 3 and all(window.contains(box.x0, box.y0) and window.contains(box.x1, box.y1) for box in boxes)
     assert str(found).count("\n") == len(found.curve) + 1 and f"{found.size.edges} of {found.possible}" in str(found)
