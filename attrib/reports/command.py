@@ -58,6 +58,7 @@ def report(
     values: Annotated[str | None, typer.Option(help="raw, or heatmap: channels reduced, less space.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: cpu.")] = None,
     profile_layer: Annotated[str | None, typer.Option(help="A layer whose neurons are profiled per class.")] = None,
+    pdf_items: Annotated[int | None, typer.Option(help="Items shown in report.pdf. [default: 24]")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
     ray: Annotated[str | None, typer.Option(help="The address of a Ray cluster, or local.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Compute anew what failed in an earlier run.")] = False,
@@ -92,6 +93,7 @@ def report(
             values=values,
             device=device,
             profile_layer=profile_layer,
+            pdf_items=pdf_items,
         )
     counts, console = made.counts, Console()
     console.print(f"{counts['inputs']} inputs, {counts['rows']} rows → {made.folder}", markup=False, soft_wrap=True)

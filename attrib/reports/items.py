@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from attrib.errors import InputError
 from attrib.models.images import MAX_FILE_BYTES
 from attrib.reports.records import Input
-from attrib.reports.sources import Record, records
+from attrib.reports.sources import Record, below_root, records
 from attrib.reports.spec import Spec
 
 MAX_TEXT = 200_000  # characters; no model here takes a tenth of it
@@ -57,7 +57,7 @@ def _item(position: int, record: Record, kind: str, spec: Spec) -> Item:
         if error is None and kind == "text":
             text = _text_of(record.text)
         elif error is None:
-            data = record.data if record.data is not None else _bytes_of(record.path, spec.root)
+            data = record.data if record.data is not None else _bytes_of(record.path, spec)
     except InputError as problem:
         error, text, data = str(problem), None, None
     name = printable(record.name) or f"input {position}"
@@ -87,24 +87,25 @@ def _text_of(text: Any) -> str:
     return text
 
 
-def _bytes_of(path: str | None, root: str | None) -> bytes:
+def _bytes_of(path: str | None, spec: Spec) -> bytes:
     if not path:
         raise InputError("the path is empty")
+    told = printable(below_root(spec, path))
     try:
-        if root is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-            raise InputError(f"{printable(path)!r} lies outside {printable(root)!r}, the root that the spec sets")
+        if spec.root is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(spec.root)):
+            raise InputError(f"{told!r} lies outside {printable(spec.root)!r}, the root that the spec sets")
         # a pipe or a device would never end: only files are opened
         if not Path(path).is_file():
-            raise InputError(f"{printable(path)!r} is {'not a file' if Path(path).exists() else 'not there'}")
+            raise InputError(f"{told!r} is {'not a file' if Path(path).exists() else 'not there'}")
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         if isinstance(error, InputError):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {printable(path)!r}: {reason}") from error
+        raise InputError(f"cannot read {told!r}: {reason}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"{printable(path)!r} is larger than the limit of {MAX_FILE_BYTES // 2**20} MB")
+        raise InputError(f"{told!r} is larger than the limit of {MAX_FILE_BYTES // 2**20} MB")
     return data
 
 

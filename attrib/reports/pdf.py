@@ -17,9 +17,9 @@ from attrib.reports.pages import short
 from attrib.reports.pdf_items import item_story
 from attrib.reports.pdf_parts import WIDTH, document, gap, grid, paragraph, picture, scale_bar, table, together
 from attrib.reports.profiles import Profiles
+from attrib.reports.spec import Spec
 from attrib.reports.store import Store
 
-ITEMS = 24  # where the spec says nothing else
 MOST_CLASSES = 6  # of a series, on paper
 MOST_ERRORS = 40
 
@@ -69,8 +69,7 @@ def _matrix(heading: str, found: Matrix) -> list[Flowable]:
 
 def _items(store: Store) -> list[Flowable]:
     total = store.journal.count_inputs()
-    most = max(0, int(store.manifest["spec"].get("pdf_items") or ITEMS))
-    chosen = spaced(total, most)
+    chosen = spaced(total, store.manifest["spec"].get("pdf_items", Spec.pdf_items))  # a manifest may be older than it
     how = "all items" if len(chosen) == total else f"{len(chosen)} of {total} items, evenly spaced; index.html has all"
     wanted, story = set(chosen), []
     kinds: dict[tuple[bool, bytes], Scale] = {}

@@ -32,7 +32,11 @@ _USUAL = {"text": ("text",), "path": ("path", "image"), "target": ("target",), "
 
 @dataclass(frozen=True)
 class Record:
-    """One input before its content is read. name: what to call it; source: where it comes from, for people."""
+    """One input before its content is read. name: what to call it.
+
+    source: where it comes from, for people, below `root_of` the inputs: a report tells nobody how its machine is laid
+    out. The manifest has the whole path of the inputs.
+    """
 
     name: str
     source: str
@@ -53,12 +57,27 @@ def records(spec: Spec, kind: str, stdin: BinaryIO | None = None, out: Path | No
         if kind == "text":
             raise InputError(f"{spec.inputs!r} holds images and the models take text; give lines or a table of texts")
         some = f"a folder is searched for files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        return _or_nothing(_images(spec.inputs, out), f"{spec.inputs!r} holds no images; {some}")
+        return _or_nothing(_images(spec, out), f"{spec.inputs!r} holds no images; {some}")
     table = read_table(spec.inputs, form, stdin)
     columns = _columns(spec, kind, table.known) if table.known else {}
     rows = table.rows(list(dict.fromkeys(columns.values())))
     found = (_record(spec, columns, place, cells) for place, cells in rows)
     return _or_nothing(found, f"{spec.inputs!r} holds no inputs: it is empty")
+
+
+def root_of(inputs: str) -> str:
+    """What paths are told relative to: a folder itself, the folder of a file, a glob's part before its patterns."""
+    if os.path.isdir(inputs):
+        return inputs
+    folder = os.path.dirname(inputs)
+    while glob.has_magic(folder) and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder or os.curdir
+
+
+def below_root(spec: Spec, path: str) -> str:
+    """`path` as it is told: relative to the root of the inputs; of standard input as it was given."""
+    return path if spec.inputs == "-" else os.path.relpath(path, root_of(spec.inputs))
 
 
 def format_of(spec: Spec) -> str:
@@ -88,19 +107,22 @@ def _or_nothing(found: Iterator[Record], message: str) -> Iterator[Record]:
     yield from found
 
 
-def _images(inputs: str, out: Path | None) -> Iterator[Record]:
-    passed_over = None if out is None else os.path.realpath(out)
-    path = Path(inputs)
-    if path.is_file():
-        yield Record(path.name, inputs, path=inputs)
-    elif path.is_dir():
-        for file in _files_in(inputs, passed_over):
-            yield Record(os.path.relpath(file, inputs), file, path=file)
+def _images(spec: Spec, out: Path | None) -> Iterator[Record]:
+    for file in _image_files(spec.inputs, None if out is None else os.path.realpath(out)):
+        name = below_root(spec, file)
+        yield Record(name, name, path=file)
+
+
+def _image_files(inputs: str, passed_over: str | None) -> Iterator[str]:
+    if os.path.isfile(inputs):
+        yield inputs
+    elif os.path.isdir(inputs):
+        yield from _files_in(inputs, passed_over)
     else:
         for file in sorted(glob.glob(inputs, recursive=True)):
             inside = passed_over is not None and Path(os.path.realpath(file)).is_relative_to(passed_over)
             if os.path.isfile(file) and not inside:
-                yield Record(file, file, path=file)
+                yield file
 
 
 def _files_in(folder: str, passed_over: str | None) -> Iterator[str]:
@@ -135,7 +157,7 @@ def _columns(spec: Spec, kind: str, known: list[str]) -> dict[str, str]:
 
 
 def _record(spec: Spec, columns: dict[str, str], place: str, cells: Any) -> Record:
-    source = f"{'standard input' if spec.inputs == '-' else spec.inputs}, {place}"
+    source = f"{'standard input' if spec.inputs == '-' else os.path.basename(spec.inputs)}, {place}"
     if isinstance(cells, InputError):
         return Record(place, source, error=str(cells))
     values = {name: cells.get(column) for name, column in columns.items()}

@@ -36,6 +36,7 @@ class Spec:
     profile_layer: a layer whose neurons' mean activations per class the dataset page shows; None: none.
     batch: how many inputs at most go through a model at once. values: "raw" keeps every channel of a map, "heatmap"
         what `Attribution.heatmap` makes of it (a third of the space for pictures).
+    pdf_items: how many items report.pdf shows, evenly spaced; 0: none. index.html has all of them.
     """
 
     inputs: str
@@ -50,6 +51,7 @@ class Spec:
     batch: int = 16
     values: str = "raw"
     profile_layer: str | None = None
+    pdf_items: int = 24
 
     def __post_init__(self) -> None:
         _check_one_of("format", self.format, FORMATS)
@@ -62,10 +64,10 @@ class Spec:
                 raise InputError(f"a report needs at least one {name}")
             if len(set(several)) != len(several):
                 raise InputError(f"the same {name} is asked for twice: {', '.join(several)}")
-        for name in ("batch", "limit"):
+        for name, least in (("batch", 1), ("limit", 1), ("pdf_items", 0)):
             number = getattr(self, name)
-            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
-                raise InputError(f"{name} = {number!r}: give a whole number from 1")
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < least):
+                raise InputError(f"{name} = {number!r}: give a whole number from {least}")
         for target in self.targets:
             check_target(target)
 

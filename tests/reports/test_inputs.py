@@ -97,6 +97,22 @@ def test_a_table_of_images_and_its_root(tmp_path: Path) -> None:
     assert "lies outside" in str(read(tmp_path / "table/t.jsonl", "image", root=str(tmp_path / "table"))[1].error)
 
 
+def test_where_inputs_come_from_is_told_below_their_root(tmp_path: Path) -> None:
+    write_pictures(tmp_path, ["a/one.png", "a/b/two.png"])
+    (tmp_path / "t.csv").write_text("path\na/one.png\na/none.png\n")
+    for inputs, expected in (
+        ("a", ["b/two.png", "one.png"]),
+        ("a/one.png", ["one.png"]),
+        ("a/*/*.png", ["b/two.png"]),
+        ("*/one.png", ["a/one.png"]),
+        ("t.csv", ["t.csv, line 2", "t.csv, line 3"]),
+    ):
+        found = read(tmp_path / inputs, "image")
+        assert [item.input.source for item in found] == expected
+        assert not [item for item in found if str(tmp_path) in f"{item.input.record()} {item.error}"]
+    assert found[1].error == "'a/none.png' is not there"
+
+
 def test_hugging_face_data_sets_on_disk(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(buffer, "png")

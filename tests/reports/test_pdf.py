@@ -10,11 +10,9 @@ import pypdfium2
 import pytest
 
 from attrib.reports import Report
-from attrib.reports.closing import close_report
 from attrib.reports.pdf import spaced
 from attrib.reports.pdf_drawn import needs_drawing
 from attrib.reports.pdf_parts import document, paragraph, printable, table
-from attrib.reports.store import Store
 from tests.app.tiny_text import classifier
 from tests.reports.conftest import write_pictures
 
@@ -43,11 +41,7 @@ def test_it_says_what_there_is(make: Callable[..., Report], tmp_path: Path) -> N
 
 
 def test_items_are_bounded_and_that_is_said(make: Callable[..., Report], photos_of_noise: Path) -> None:
-    report = make(photos_of_noise, targets=["item"])
-    store = Store.open(report.folder)
-    store.manifest["spec"]["pdf_items"] = 3
-    close_report(store)
-    text = text_of((report.folder / "report.pdf").read_bytes())
+    text = text_of(pdf_of(make(photos_of_noise, targets=["item"], pdf_items=3)))
     assert "3 of 7 items, evenly spaced" in text
     assert [f"{i}.png" in text for i in (0, 3, 6)] == [True] * 3
 
@@ -67,9 +61,7 @@ def test_spaced(total: int, most: int, found: list[int]) -> None:
 
 
 def test_any_text_can_be_printed() -> None:
-    odd = (
-        "".join(map(chr, [0, 7, 0x202E, 0x65E5, 0x1F98A, 0xD800])) + "<para>&amp;</para><img src='/etc/passwd'/>"
-    )
+    odd = "".join(map(chr, [0, 7, 0x202E, 0x65E5, 0x1F98A, 0xD800])) + "<para>&amp;</para><img src='/etc/passwd'/>"
     assert "‹65E5›" in printable(odd)
     content = document("Title <b>", [paragraph(odd, most=2000), table([["a", odd], [odd, "x" * 3000]], (100, 100))])
     assert "<para>&amp;</para><img src='/etc/passwd'/>" in text_of(content).replace("\r\n", "")

@@ -58,6 +58,9 @@ def test_flags_override_the_file_and_keep_its_settings(tmp_path: Path) -> None:
         "integrated_gradients": attrib.IntegratedGradients(n_steps=20),
     }
     assert changed.models == spec.models and changed.columns == {"id": "name"}
+    assert spec_of(document | {"pdf_items": 0}).document()["pdf_items"] == 0 and spec.pdf_items == 24
+    with pytest.raises(attrib.InputError, match="pdf_items = -1: give a whole number from 0"):
+        spec_of(document | {"pdf_items": -1})
 
 
 @pytest.mark.parametrize(
