@@ -11,6 +11,7 @@ from typing import Any
 from attrib.reports.dataset import DatasetView, Entry
 from attrib.reports.dataset_page import alarms, render_dataset
 from attrib.reports.entry_files import current_summary, summary_path
+from attrib.reports.evidence_page import EVIDENCE, EvidenceView, render_evidence
 from attrib.reports.files import write_file
 from attrib.reports.index_page import ALL, Seen, render_index, table_row, write_all
 from attrib.reports.pages import PER_PAGE, index_path, short
@@ -76,12 +77,13 @@ def close_report(
     total = max(1, store.journal.count_inputs())
     title = title_of(store)
     table, view = _Table(store, title, store.journal.count_inputs()), DatasetView()
-    profilers = _profilers(store, load)
+    profilers, evidence = _profilers(store, load), EvidenceView()
     for n, (it, rows, summary) in enumerate(_entries(store)):
         agreement = None
         if _is_first(store, it.item, it.position):
             agreement = view.first_pass(it, rows, summary)
             _profile(store, profilers, rows, it.text)
+            evidence.add(it, rows)
         else:
             agreement = view.repeated(rows, summary)
         table.add(table_row(it, rows, summary, agreement), agreement)
@@ -97,6 +99,8 @@ def close_report(
     told(0.9, "writing pages")
     photo = _photos(store)
     write_file(store.folder / "dataset.html", render_dataset(title, view, photo, profiles))
+    if evidence:
+        write_file(store.folder / EVIDENCE, render_evidence(title, evidence))
     # without times, so that the same report makes the same file
     facts = [fact for fact in facts_of(store, view) if fact[0] != "started"]
     write_file(store.folder / "report.pdf", render_pdf(store, title, facts, view, photo, profiles))
@@ -133,6 +137,8 @@ def _summary(store: Store, view: DatasetView) -> dict[str, Any]:
         many = f"{view.failed} item{'s' * (view.failed != 1)} failed"
         what = f"{many}{f', {view.partly} in part' if view.partly else ''}: filter the table by state to see why."
         found.insert(0, {"text": what, "href": ""})
+    if store.manifest["spec"].get("evidence"):
+        found.append({"text": "How far to trust the maps: what was measured of them.", "href": EVIDENCE})
     manifest = store.manifest
     models = [
         (f"model {m['name']}", f"weights {m['weights_hash']}, {m['device']}, {m['dtype']}") for m in manifest["models"]

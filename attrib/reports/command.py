@@ -57,6 +57,10 @@ def report(
     batch: Annotated[int | None, typer.Option(help="Inputs at most that go through a model at once.")] = None,
     values: Annotated[str | None, typer.Option(help="raw, or heatmap: channels reduced, less space.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: cpu.")] = None,
+    evidence: Annotated[
+        str | None,
+        typer.Option(help="What to measure of every map: metrics, with commas between; lights: all four lights, dear."),
+    ] = None,
     profile_layer: Annotated[str | None, typer.Option(help="A layer whose neurons are profiled per class.")] = None,
     pdf_items: Annotated[int | None, typer.Option(help="Items shown in report.pdf. [default: 24]")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None,
@@ -94,6 +98,7 @@ def report(
             device=device,
             profile_layer=profile_layer,
             pdf_items=pdf_items,
+            evidence=None if evidence is None else [name.strip() for name in evidence.split(",") if name.strip()],
         )
     counts, console = made.counts, Console()
     console.print(f"{counts['inputs']} inputs, {counts['rows']} rows → {made.folder}", markup=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,7 @@ from attrib.models.text import TextModel
 from attrib.models.wrapped import Prediction
 from attrib.reports.asked import asked, settled
 from attrib.reports.batches import Model, Ready, told
+from attrib.reports.evidence import measured
 from attrib.reports.journal import Finished, Key
 from attrib.reports.reading import found_in, one_map, own_notes, own_values
 from attrib.reports.spec import Spec
@@ -38,6 +39,14 @@ class Outcome:
     rows: list[Finished]
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Explained(NamedTuple):
+    """A method's result for some items, the seconds it took, and for each item what was measured of its map."""
+
+    result: Attribution
+    seconds: float
+    evidence: list[dict[str, Any]]
 
 
 def outcomes(spec: Spec, model: Model, prepared: Ready, on_progress: Progress | None = None) -> Iterator[Outcome]:
@@ -73,20 +82,23 @@ class _Work:
         for kind in dict.fromkeys(type(question) for question in questions.values()):
             alike = [i for i, question in questions.items() if type(question) is kind]
             answer = _answering(self, method, questions)
-            for together, (result, seconds) in self._each_or_together(alike, answer, problems):
-                self._add(outcome, together, result, seconds)
+            for together, explained in self._each_or_together(alike, answer, problems):
+                self._add(outcome, together, explained)
         for i in places:
             if i in problems:
                 key = Key(items[i].id, outcome.model, method, target)
                 outcome.rows.append(Finished(key, {"error": problems[i]}, 0.0, 0))
         return outcome
 
-    def explained(self, method: str, places: list[int], targets: list[Any]) -> tuple[Attribution, float]:
-        """(result, seconds) for the items at `places`."""
+    def explained(self, method: str, places: list[int], targets: list[Any]) -> Explained:
+        """The result for the items at `places`, and what the spec wants measured of it."""
         started = time.perf_counter()
-        chosen = self.spec.methods[method]
-        result = explain(self.model, self._inputs(places), chosen, targets, on_progress=self.on_progress)
-        return (result if self.spec.values == "raw" else one_map(result)), time.perf_counter() - started
+        chosen, inputs = self.spec.methods[method], self._inputs(places)
+        result = explain(self.model, inputs, chosen, targets, on_progress=self.on_progress)
+        seconds, found = time.perf_counter() - started, [dict[str, Any]()] * len(places)
+        if self.spec.evidence:
+            found = measured(self.spec.evidence, self.model, inputs, result, chosen, targets, self.on_progress)
+        return Explained(result if self.spec.values == "raw" else one_map(result), seconds, found)
 
     def _questions(self, target: str, places: list[int], problems: dict[int, str]) -> dict[int, Any]:
         """What is asked of each item, with classes as indices; those that name no class become problems."""
@@ -128,12 +140,14 @@ class _Work:
         for place in places:
             yield from self._each_or_together([place], answer, problems)
 
-    def _add(self, outcome: Outcome, places: list[int], result: Attribution, seconds: float) -> None:
+    def _add(self, outcome: Outcome, places: list[int], explained: Explained) -> None:
+        result, seconds = explained.result, explained.seconds
         notes = own_notes(result)
         for n, i in enumerate(places):
             item, shown = self.prepared.batch.items[i], self.prepared.shown[i]
             key = Key(item.id, outcome.model, outcome.method, outcome.target)
             found = found_in(result, n, self.predicted[i], (*self.prepared.notes[i], *notes[n]))
+            found |= {"evidence": explained.evidence[n]} if explained.evidence[n] else {}
             outcome.rows.append(Finished(key, found, seconds / len(places), result.provenance.peak_memory))
             outcome.tensors[item.id] = own_values(result, n)
             if isinstance(shown, np.ndarray):

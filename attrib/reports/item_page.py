@@ -11,7 +11,8 @@ from PIL import Image
 
 from attrib.attribution import Attribution
 from attrib.methods import METHODS
-from attrib.render import Display, Entry, Pictures, cards, embedded
+from attrib.render import Display, Entry, Pictures, cards, described, embedded
+from attrib.reports.evidence import lights_of, told
 from attrib.reports.pages import PER_PAGE, index_path, rendered
 from attrib.reports.store import Input, Row
 
@@ -54,7 +55,12 @@ def _gallery(pairs: Sequence[tuple[Row, Attribution | None]], display: Display) 
 
 def _entry(row: Row, a: Attribution, several_models: bool) -> Entry:
     method = METHODS.get(str(a.provenance.settings.get("method", row.method)))
-    entry = Entry(a, title=f"{row.method} · {row.model}" if several_models else row.method)
+    entry = Entry(
+        a,
+        title=f"{row.method} · {row.model}" if several_models else row.method,
+        lights=lights_of(row.evidence),
+        evidence=(*told(row.evidence), *described(row.evidence.get("facts", {}))),
+    )
     if method is None:
         return entry
     card = method.card

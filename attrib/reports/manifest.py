@@ -18,6 +18,7 @@ from attrib.errors import AttribError, InputError, ReportError
 from attrib.explain import check_applies
 from attrib.provenance import versions
 from attrib.reports.batches import Model
+from attrib.reports.evidence import check_kind
 from attrib.reports.files import write_file
 from attrib.reports.spec import Spec, another_report, spec_of
 from attrib.reports.store import FORMAT, JOURNAL, LOCK, MANIFEST, read_manifest
@@ -52,6 +53,7 @@ def check_models(spec: Spec, models: Mapping[str, Model]) -> str:
     for model in models.values():
         for method in spec.methods.values():
             check_applies(model, method)
+    check_kind(spec.evidence, next(iter(kinds)))
     return kinds.pop()
 
 

@@ -53,6 +53,7 @@ class Row:
     map_kind, reduction, signed: as `kind`, `reduction`, `signed` of Attribution. uncovered: operations without a rule.
     values, picture: paths inside the folder; picture None for texts.
     tokens, words: of texts, the tokens' texts and the word that each is a piece of.
+    evidence: what was measured of the map, where the spec asks for it: lights, facts, metrics; see `evidence.measured`.
     input_hash: of the model's input, as in Provenance. seconds: its share of its batch's time.
     memory: bytes, the process' peak so far.
     """
@@ -83,6 +84,7 @@ class Row:
     picture: str | None = None
     tokens: tuple[str, ...] = ()
     words: tuple[int | None, ...] = ()
+    evidence: dict[str, Any] = field(default_factory=dict)
     input_hash: str = ""
     seconds: float = 0.0
     memory: int = 0

@@ -16,6 +16,7 @@ from attrib.methods import METHODS
 from attrib.methods.base import Method
 from attrib.provenance import plain
 from attrib.reports.asked import ITEM, check_target
+from attrib.reports.evidence import check_evidence
 from attrib.reports.settings import build, changed
 
 VALUES = ("raw", "heatmap")
@@ -34,6 +35,7 @@ class Spec:
     targets: "item" (the input's own target, else the top prediction), "predicted", a label or index, "log_prob: LABEL",
         "LABEL vs LABEL".
     profile_layer: a layer whose neurons' mean activations per class the dataset page shows; None: none.
+    evidence: what is measured of every map, names of `attrib.METRICS`, and "lights" for all four lights: dear.
     batch: how many inputs at most go through a model at once. values: "raw" keeps every channel of a map, "heatmap"
         what `Attribution.heatmap` makes of it (a third of the space for pictures).
     pdf_items: how many items report.pdf shows, evenly spaced; 0: none. index.html has all of them.
@@ -51,6 +53,7 @@ class Spec:
     batch: int = 16
     values: str = "raw"
     profile_layer: str | None = None
+    evidence: tuple[str, ...] = ()
     pdf_items: int = 24
 
     def __post_init__(self) -> None:
@@ -70,6 +73,7 @@ class Spec:
                 raise InputError(f"{name} = {number!r}: give a whole number from {least}")
         for target in self.targets:
             check_target(target)
+        check_evidence(self.evidence)
 
     def document(self) -> dict[str, Any]:
         """As TOML and JSON hold it; `spec_of` reads it back."""
@@ -79,7 +83,7 @@ class Spec:
         }
         plain_fields = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "methods"}
         document = {name: list(v) if isinstance(v, tuple) else v for name, v in plain_fields.items()}
-        return {k: v for k, v in document.items() if v is not None and v != {}} | {"methods": methods}
+        return {k: v for k, v in document.items() if v is not None and v != {} and v != []} | {"methods": methods}
 
     def toml(self) -> str:
         return tomli_w.dumps(self.document())
@@ -91,7 +95,7 @@ class Spec:
 
     def joined(self, earlier: Spec) -> Spec:
         """This spec with what the report in the folder holds already. ReportError where the two contradict."""
-        for name in ("inputs", "format", "columns", "root", "limit", "device", "batch", "values"):
+        for name in ("inputs", "format", "columns", "root", "limit", "device", "batch", "values", "evidence"):
             before, now = getattr(earlier, name), getattr(self, name)
             if before != now:
                 raise another_report(f"its {name} is {before!r}, not {now!r}")
@@ -131,6 +135,7 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
         raise InputError("the spec names no inputs: give a folder, a glob, a file or - for standard input")
     given = dict(document)
     given["models"] = tuple(_names("models", given.get("models", ())))
+    given["evidence"] = tuple(_names("evidence", given.get("evidence", ())))
     given["targets"] = tuple(str(target) for target in _several(given.get("targets", (ITEM,))))
     given["methods"] = _methods(given.get("methods", ()))
     wanted: dict[str, type] = {"inputs": str, "format": str, "columns": dict, "root": str, "device": str, "values": str}

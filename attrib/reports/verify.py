@@ -19,6 +19,7 @@ from attrib.models import load
 from attrib.provenance import versions
 from attrib.reports.asked import asked
 from attrib.reports.batches import Model, told
+from attrib.reports.evidence import difference, measured
 from attrib.reports.reading import one_map, own_values
 from attrib.reports.spec import Spec, spec_of
 from attrib.reports.store import Row, Store
@@ -26,6 +27,7 @@ from attrib.targets import Logit
 
 # of the largest |value| of a map, and of |score|: what another batch size, and no more, may change in float32
 TOLERANCE = 1e-3
+EVIDENCE_TOLERANCE = 0.02  # two pixels that change places by rounding move a curve a little
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _check(store: Store, spec: Spec, model: Model, row: Row, written: dict[str, 
         return Check(row, None, None, "results.parquet holds another row in its place")
     try:
         stored = store.tensors(row)["values"]
-        result = _again(store, spec, model, row)
+        result, evidence = _again(store, spec, model, row)
     except (AttribError, KeyError) as error:
         return Check(row, None, None, f"it could not be computed again: {told(error)}")
     score = abs(float(result.score[0]) - written["score"]) / max(abs(written["score"]), 1e-12)
@@ -135,19 +137,24 @@ def _check(store: Store, spec: Spec, model: Model, row: Row, written: dict[str, 
         problems.append(f"the map differs by {values:.2g} of its largest value")
     if not score <= TOLERANCE:
         problems.append(f"the score is {float(result.score[0]):.6g}, not {written['score']:.6g}")
+    if evidence and (changed := difference(evidence, row.evidence, EVIDENCE_TOLERANCE)):
+        problems.append(changed)
     if result.provenance.input_hashes[0] != row.input_hash:
         problems.append("the picture or text is not the one that was explained")
     return Check(row, score, values, "; ".join(problems) or None)
 
 
-def _again(store: Store, spec: Spec, model: Model, row: Row) -> Attribution:
+def _again(store: Store, spec: Spec, model: Model, row: Row) -> tuple[Attribution, dict[str, Any]]:
+    """The row's result, and what the spec wants measured of it."""
     question = asked(row.target, None) or Logit(row.target_index if row.target_index is not None else -1)
     picture = store.picture(row)
     inputs: Any = row.text
     if picture is not None:
         inputs = model.preprocessing.normalised(picture[None])  # type: ignore[union-attr]  # pictures are of vision models
-    result = explain(model, inputs, spec.methods[row.method], question)
-    return result if spec.values == "raw" else one_map(result)
+    method = spec.methods[row.method]
+    result = explain(model, inputs, method, question)
+    found = measured(spec.evidence, model, inputs, result, method, [question], None) if spec.evidence else [{}]
+    return (result if spec.values == "raw" else one_map(result)), found[0]
 
 
 def _distance(now: Tensor, before: Tensor) -> float | None:

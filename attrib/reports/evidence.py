@@ -1,0 +1,137 @@
+"""What a report measures of its maps where its spec asks for it: the four lights, and metrics beside random maps.
+
+All of it is computed with the row that it is of, and kept in the same transaction: so it is resumed and verified with
+it, and the pages only read it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from attrib.attribution import Attribution
+from attrib.errors import AttribError, Cancelled, InputError, NotApplicable, UnknownName
+from attrib.explain import Progress
+from attrib.methods.base import Method
+from attrib.metrics import METRICS, metric_named
+from attrib.metrics.checking import check
+from attrib.metrics.evaluate import evaluate
+from attrib.metrics.evidence import Light
+from attrib.models.text import TextModel
+from attrib.models.vision import VisionModel
+
+LIGHTS = "lights"  # beside the names of metrics: all four lights, the dear ones too
+RANDOM_MAPS = 3  # of each kind, that every metric is compared with
+
+
+def check_evidence(names: Sequence[str]) -> None:
+    """Raises UnknownName or InputError for what no report can measure."""
+    known = [LIGHTS, *(name for name, metric in METRICS.items() if not metric.needs_mask)]
+    for name in names:
+        if name in METRICS and name not in known:
+            raise InputError(f"evidence = {name!r}: it needs masks of where the object is, which a report has not")
+        if name not in known:
+            raise UnknownName("evidence", name, known)
+
+
+def check_kind(names: Sequence[str], kind: str) -> None:
+    """Raises NotApplicable for metrics that have no meaning for this kind of input."""
+    for name in names:
+        if name != LIGHTS and kind not in METRICS[name].applies_to:
+            raise NotApplicable(f"the metric {name} has no meaning for {kind}s; leave it out of the report's evidence")
+
+
+def measured(
+    names: Sequence[str], model: VisionModel | TextModel, inputs: Any, result: Attribution, method: Method,
+    targets: list[Any], on_progress: Progress | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """For every input of the result what `Row.evidence` holds; a metric that fails says why in its place."""
+    found: list[dict[str, Any]] = [{"metrics": {}} for _ in range(len(result))]
+    evidence = result.evidence
+    if LIGHTS in names:
+        try:
+            evidence = check(model, inputs, result, method, on_progress=on_progress)
+        except Cancelled:
+            raise
+        except AttribError as error:
+            for one in found:
+                one["problem"] = str(error)[:500]
+    document = evidence.document()
+    for one, lights, facts in zip(found, document["lights"], document["facts"], strict=True):
+        one |= {"lights": lights, "facts": facts}
+    for name in names:
+        if name != LIGHTS:
+            for one, value in zip(found, _scores(name, model, inputs, method, targets, on_progress), strict=True):
+                one["metrics"][name] = value
+    return found
+
+
+def _scores(
+    name: str, model: VisionModel | TextModel, inputs: Any, method: Method, targets: list[Any], on: Progress | None
+) -> list[dict[str, Any]]:
+    """For every input: value, the mean of random maps ("random"), and words where there is no number."""
+    try:
+        rows = evaluate(model, inputs, method, name, targets, n_random=RANDOM_MAPS, on_progress=on).rows
+    except Cancelled:
+        raise
+    except AttribError as error:
+        return [{"value": None, "random": None, "words": str(error)[:500]}] * len(targets)
+    return [
+        {"value": _finite(row.value), "random": _finite(_random(row.references)), "words": row.words} for row in rows
+    ]
+
+
+def _random(references: dict[str, float]) -> float:
+    """The mean of both kinds of random maps."""
+    known = [references[name] for name in ("random", "random_regions") if name in references]
+    known = [value for value in known if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def lights_of(evidence: dict[str, Any]) -> tuple[Light, ...]:
+    """The lights that a row holds; the maps that were compared are not kept."""
+    return tuple(_light(document) for document in evidence.get("lights", ()))
+
+
+def _light(document: dict[str, Any]) -> Light:
+    curves = {
+        name: tuple(math.nan if v is None else float(v) for v in curve) for name, curve in document["curves"].items()
+    }
+    return Light(**{**document, "at": tuple(document["at"]), "curves": curves})
+
+
+def told(evidence: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(metric, its number beside that of random maps) for a card."""
+    found = []
+    for name, score in evidence.get("metrics", {}).items():
+        if score["value"] is None:
+            found.append((metric_named(name).card.title, score["words"] or "no number"))
+        else:
+            beside = "" if score["random"] is None else f" (random maps: {score['random']:.3g})"
+            found.append((metric_named(name).card.title, f"{score['value']:.3g}{beside}"))
+    return tuple(found)
+
+
+def difference(now: dict[str, Any], before: dict[str, Any], tolerance: float) -> str:
+    """What differs between the evidence of a row now and before, in words; empty where nothing does.
+
+    A map that differs by rounding may put two pixels in the other order: numbers are compared to `tolerance`.
+    """
+    pairs = [(name, now["metrics"].get(name, {}).get("value"), score["value"]) for name, score in _metrics(before)]
+    own = {light["name"]: light for light in now["lights"]}
+    pairs += [(light["name"], own[light["name"]]["value"], light["value"]) for light in before["lights"]]
+    for name, one, other in pairs:
+        if (one is None) != (other is None):
+            return f"{name} is {one}, not {other}"
+        if one is not None and other is not None and abs(one - other) > tolerance * max(1.0, abs(other)):
+            return f"{name} is {one:.4g}, not {other:.4g}"
+    return ""
+
+
+def _metrics(evidence: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list(evidence["metrics"].items())

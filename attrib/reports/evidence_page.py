@@ -1,0 +1,140 @@
+"""The page of evidence: methods × metrics with their intervals beside random maps, the lights, and the worst items."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from attrib.metrics import METRICS
+from attrib.metrics.statistics import interval, sign_flip
+from attrib.reports.entry_files import page_path
+from attrib.reports.evidence import lights_of
+from attrib.reports.pages import rendered, short
+from attrib.reports.store import Input, Row
+
+EVIDENCE = "evidence.html"
+WORST = 5
+_SIGN = {"higher": 1.0, "lower": -1.0, "neither": 0.0}
+_CONFIDENCE = 0.95
+
+Place = tuple[str, str, str]  # model, target, method
+
+
+@dataclass
+class Tally:
+    """One method's numbers of one metric: 16 bytes an item; and the worst of them with their items."""
+
+    values: array[float] = field(default_factory=lambda: array("d"))
+    random: array[float] = field(default_factory=lambda: array("d"))
+    worst: list[tuple[float, int, float, str, str]] = field(default_factory=list)
+    silent: int = 0  # items without a number
+    words: str = ""  # why, the first time
+
+    def add(self, score: dict[str, Any], sign: float, it: Input) -> None:
+        value = score["value"]
+        if value is None:
+            self.silent += 1
+            self.words = self.words or score["words"]
+            return
+        self.values.append(value)
+        self.random.append(float("nan") if score["random"] is None else score["random"])
+        entry = (-sign * value, -it.position, value, it.name, it.item)
+        (heapq.heappush if len(self.worst) < WORST else heapq.heappushpop)(self.worst, entry)
+
+
+@dataclass
+class EvidenceView:
+    """What the rows of a report say of their maps; rows are added one item at a time."""
+
+    metrics: dict[tuple[Place, str], Tally] = field(default_factory=dict)
+    lights: dict[tuple[Place, str], dict[str, int]] = field(default_factory=dict)
+
+    def add(self, it: Input, rows: Sequence[Row]) -> None:
+        """All rows of one item."""
+        for row in rows:
+            if row.failed or not row.evidence:
+                continue
+            place = (row.model, row.target, row.method)
+            for name, score in row.evidence["metrics"].items():
+                self.metrics.setdefault((place, name), Tally()).add(score, _SIGN[METRICS[name].better], it)
+            for light in lights_of(row.evidence):
+                counts = self.lights.setdefault((place, light.name), {})
+                counts[light.verdict] = counts.get(light.verdict, 0) + 1
+
+    def __bool__(self) -> bool:
+        return bool(self.metrics or self.lights)
+
+
+def render_evidence(title: str, view: EvidenceView) -> bytes:
+    """The page: a pure function of what was added."""
+    return rendered("evidence.html", title=title, lights=_lights(view), metrics=_metrics(view))
+
+
+def _lights(view: EvidenceView) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for _, name in view.lights))
+    places = list(dict.fromkeys(place for place, _ in view.lights))
+    rows = [(_named(place), [_counted(view.lights.get((place, name), {})) for name in names]) for place in places]
+    return {"names": names, "rows": rows}
+
+
+def _counted(counts: dict[str, int]) -> tuple[str, str]:
+    """(kind for the colour, words): "fails for 3 of 7"."""
+    judged = counts.get("passes", 0) + counts.get("fails", 0)
+    if counts.get("fails"):
+        return "fails", f"✕ fails for {counts['fails']} of {judged}"
+    if judged:
+        return "passes", f"✓ passes for all {judged}"
+    return "open", "– " + next(iter(counts), "nothing")
+
+
+def _metrics(view: EvidenceView) -> list[dict[str, Any]]:
+    found = []
+    for name in dict.fromkeys(name for _, name in view.metrics):
+        card, better = METRICS[name].card, METRICS[name].better
+        tallies = {place: tally for (place, own), tally in view.metrics.items() if own == name}
+        found.append(
+            {
+                "anchor": name,
+                "title": card.title,
+                "question": card.question,
+                "misleads": card.misleads,
+                "better": {"neither": "describes, and does not judge"}.get(better, f"{better} is better"),
+                "rows": [_row(place, tally, _SIGN[better]) for place, tally in tallies.items()],
+            }
+        )
+    return found
+
+
+def _row(place: Place, tally: Tally, sign: float) -> dict[str, Any]:
+    values, random = np.array(tally.values), np.array(tally.random)
+    bounds = interval(values, _CONFIDENCE, 0) if len(values) else None
+    known = random[np.isfinite(random)]
+    worst = sorted(tally.worst, reverse=True) if sign else []
+    return {
+        "name": _named(place),
+        "mean": f"{values.mean():.3g}" if len(values) else "no number",
+        "interval": "" if bounds is None else f"{bounds[0]:.3g} to {bounds[1]:.3g}",
+        "random": f"{known.mean():.3g}" if len(known) else "",
+        "verdict": _verdict(sign * (values - random), sign) if len(known) else "",
+        "count": len(values),
+        "silent": f"{tally.silent} without a number: {short(tally.words)}" if tally.silent else "",
+        "worst": [(page_path(item), short(name, 40), f"{value:.3g}") for _, _, value, name, item in worst],
+    }
+
+
+def _verdict(gains: np.ndarray, sign: float) -> str:
+    """By a paired sign-flip test over the items."""
+    p = sign_flip(gains, 0) if sign else None
+    if p is None:
+        return ""
+    return f"{'better than' if p <= 0.05 else 'not shown to be better than'} random (p = {p:.2g})"
+
+
+def _named(place: Place) -> str:
+    model, target, method = place
+    return f"{method} · {short(model, 40)} · {short(target, 40)}"

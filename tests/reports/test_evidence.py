@@ -1,0 +1,139 @@
+"""Evidence in reports: only where the spec asks for it; on every item's page and on a page of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import attrib
+from attrib.reports import Report
+from attrib.reports.identity import contents
+from attrib.reports.store import Row
+from attrib.reports.verify import verify
+from tests.reports.conftest import tiny_model, write_pictures
+
+Make = Callable[..., Report]
+ASKED = {"evidence": ["lights", "deletion", "sparseness"], "targets": ["dog"], "methods": ("lrp", "guided_backprop")}
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Path:
+    write_pictures(tmp_path / "photos", ["0.png", "1.png", "<b>2.png", "3.png"])
+    return tmp_path / "photos"
+
+
+def deletion(row: Row) -> float:
+    return float(row.evidence["metrics"]["deletion"]["value"])
+
+
+def test_every_card_has_its_lights_and_one_page_sums_up(make: Make, four: Path) -> None:
+    made = make(four, **ASKED)
+    rows = list(made.rows())
+    assert len(rows) == 8
+    model = tiny_model()
+    first = rows[0]
+    picture = four / first.name
+    expected = attrib.evaluate(model, picture, "lrp", "deletion", "dog", n_random=3).rows[0]
+    assert first.evidence["metrics"]["deletion"]["value"] == pytest.approx(expected.value, abs=1e-6)
+    result = attrib.explain(model, picture, "lrp", "dog")
+    checked = attrib.check(model, picture, result, attrib.LRP())
+    assert [light["verdict"] for light in first.evidence["lights"]] == [light.verdict for light in checked.lights[0]]
+    page = (made.folder / f"items/{first.item}.html").read_text()
+    assert page.count('class="at-light') == 8
+    assert page.count('class="at-plot"') >= 2
+    assert "Deletion" in page
+
+    page = (made.folder / "evidence.html").read_text()
+    assert "<b>2.png" not in page
+    assert "&lt;b&gt;2.png" in page
+    for method in ("lrp", "guided_backprop"):
+        values = [deletion(row) for row in rows if row.method == method]
+        assert f"<td>{np.mean(values):.3g}</td>" in page
+        worst = max(
+            (row for row in rows if row.method == method), key=lambda r: r.evidence["metrics"]["deletion"]["value"]
+        )
+        table = page.split('id="deletion"')[1].split('id="sparseness"')[0].split(f"<bdi>{method} ·")[1]
+        assert re.findall(r'href="items/(\w+)\.html"', table)[0] == worst.item  # lower is better: the highest first
+        failing = sum(row.evidence["lights"][3]["verdict"] == "fails" for row in rows if row.method == method)
+        assert (f"✕ fails for {failing} of 4" in page) or not failing
+    assert 'href="evidence.html"' in (made.folder / "index.html").read_text()
+
+
+def test_nothing_is_measured_unasked(make: Make, four: Path) -> None:
+    made = make(four, methods=("lrp",), targets=["dog"])
+    assert not (made.folder / "evidence.html").exists()
+    row = next(iter(made.rows()))
+    assert row.evidence == {}
+    assert 'class="at-light' not in (made.folder / f"items/{row.item}.html").read_text()
+    assert "evidence" not in (made.folder / "spec.toml").read_text()
+
+
+def test_a_stopped_report_goes_on_and_ends_as_an_unbroken_one(make: Make, four: Path) -> None:
+    whole = make(four, "whole", **ASKED)
+
+    def stops(done: int, total: int | None, message: str) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(four, "broken", on_progress=stops, **ASKED)
+    assert contents(make(four, "broken", **ASKED).folder) == contents(whole.folder)
+
+
+def test_what_was_measured_is_verified(make: Make, four: Path) -> None:
+    made = make(four, **ASKED)
+    own = {"tiny": tiny_model()}
+    assert not verify(made.folder, None, own_models=own).differing
+    with sqlite3.connect(made.folder / "journal.sqlite") as base:
+        key, found = base.execute("SELECT item, found FROM results WHERE method = 'lrp'").fetchone()
+        changed = json.loads(found)
+        changed["evidence"]["metrics"]["deletion"]["value"] += 0.1
+        base.execute("UPDATE results SET found = ? WHERE item = ? AND method = 'lrp'", (json.dumps(changed), key))
+    base.close()
+    differing = verify(made.folder, None, own_models=own).differing
+    assert [check.row.item for check in differing] == [key]
+    assert "deletion is" in str(differing[0].problem)
+
+
+def test_a_metric_that_fails_says_why_and_the_maps_stay(
+    make: Make, four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise attrib.InputError("no <i>number</i>")
+
+    monkeypatch.setattr("attrib.metrics.removal.Deletion.score", fails)
+    made = make(four, methods=("lrp",), targets=["dog"], evidence=["deletion"])
+    row = next(iter(made.rows()))
+    assert not row.failed
+    assert row.evidence["metrics"]["deletion"]["value"] is None
+    page = (made.folder / "evidence.html").read_text()
+    assert "4 without a number" in page
+    assert "<i>number" not in page
+
+
+@pytest.mark.parametrize(
+    ("evidence", "error", "words"),
+    [
+        (["deletionn"], attrib.UnknownName, "deletion"),
+        (["iou"], attrib.InputError, "masks"),
+        (["au_ac"], attrib.NotApplicable, "no meaning for images"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    evidence: list[str], error: type[Exception], words: str, make: Make, four: Path
+) -> None:
+    with pytest.raises(error, match=words):
+        make(four, evidence=evidence)
+
+
+def test_another_evidence_is_another_report(make: Make, four: Path) -> None:
+    make(four, methods=("lrp",), targets=["dog"], evidence=["sparseness"])
+    with pytest.raises(attrib.ReportError, match="evidence"):
+        make(four, methods=("lrp",), targets=["dog"])
