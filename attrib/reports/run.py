@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from attrib.reports.manifest import About, begin, check_models, earlier, end, jo
 from attrib.reports.packing import Packed, store
 from attrib.reports.spec import Spec
 from attrib.reports.store import JOURNAL, LOCK, Row, Store
-from attrib.reports.workers import Worker, here, processes
+from attrib.reports.workers import Processes, Worker, here
 
 OnProgress = Callable[[int, int | None, str], None]
 
@@ -64,6 +64,11 @@ class How:
     retry_failed: bool = False
     own_models: Mapping[str, Model] | None = None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes compute."""
+        return self.ray is not None or (self.workers or 1) > 1
+
 
 def run(
     spec: Spec, out: str | Path, how: How | None = None, on_progress: OnProgress | None = None, stdin: Any = None
@@ -73,14 +78,27 @@ def run(
     on_progress: told (settled rows, all rows or None, message); what it raises stops the run, and what is finished is
     kept. Raises the errors of `attrib.errors`; a single input that fails becomes a row with its error instead.
     """
-    # deferred: these take a while to import, and most users of attrib need them not
-    from attrib.reports.closing import close_report
-    from attrib.reports.export import export
+    how, tell = how or How(), on_progress or (lambda done, total, message: None)
+    if how.elsewhere:
+        _refuse_own_models(spec, how)
+    before = earlier(Path(out))
+    with ExitStack() as stack:
+        pool = None
+        if how.elsewhere and how.ray is None:
+            pool = stack.enter_context(closing(Processes(spec.models, spec.device, how.workers or 1)))
+        return _run(spec, Path(out), before, how, pool, tell, stdin)
 
-    how = how or How()
-    tell = on_progress or (lambda done, total, message: None)
-    folder, started = Path(out), time.monotonic()
-    before = earlier(folder)
+
+def _run(
+    spec: Spec,
+    folder: Path,
+    before: dict[str, Any] | None,
+    how: How,
+    pool: Processes | None,
+    tell: OnProgress,
+    stdin: Any,
+) -> Report:
+    started = time.monotonic()
     tell(0, None, "loading models")
     models = {name: _loaded(name, spec, how) for name in spec.models}
     abouts = {name: About.of(name, model) for name, model in models.items()}
@@ -98,34 +116,43 @@ def run(
         if how.retry_failed:
             journal.forget_failed()
         found = Store(folder, journal, manifest)
-        done = _compute(spec, found, models, how, number, tell, items(spec, kind, stdin, folder))
-        tell(done, done, "writing tables")
-        counts = export(found)
-        tell(done, done, "writing pages")
-        close_report(found, lambda name: _loaded(name, spec, how), lambda part, message: tell(done, done, message))
+        answers = partial(_answers, spec, models, how, pool)
+        done = _compute(spec, found, answers, number, tell, items(spec, kind, stdin, folder))
+        counts = _close(found, lambda name: _loaded(name, spec, how), partial(tell, done, done))
         end(folder, manifest, counts, time.monotonic() - started)
     return Report(folder, counts)
 
 
+def _close(found: Store, load: Callable[[str], Model], tell: Callable[[str], None]) -> dict[str, int]:
+    """Write what is over all items; the counts."""
+    # deferred: these take a while to import, and the first items are finished sooner without
+    from attrib.reports.closing import close_report
+    from attrib.reports.export import export
+
+    tell("writing tables")
+    counts = export(found)
+    tell("writing pages")
+    close_report(found, load, lambda part, message: tell(message))
+    return counts
+
+
 def _loaded(name: str, spec: Spec, how: How) -> Model:
-    own = (how.own_models or {}).get(name)
-    if own is not None and _elsewhere(how):
-        raise InputError(f"{name} is a model of your own, which other processes cannot load; leave out workers and ray")
-    return own or load(name, device=spec.device)
+    return (how.own_models or {}).get(name) or load(name, device=spec.device)
 
 
-def _elsewhere(how: How) -> bool:
-    return how.ray is not None or (how.workers or 1) > 1
+def _refuse_own_models(spec: Spec, how: How) -> None:
+    for name in spec.models:
+        if name in (how.own_models or {}):
+            raise InputError(
+                f"{name} is a model of your own, which other processes cannot load; leave out workers and ray"
+            )
+
+
+Answers = Callable[[Iterator[Batch], Callable[[], None]], Generator[list[Packed]]]
 
 
 def _compute(
-    spec: Spec,
-    found: Store,
-    models: dict[str, Model],
-    how: How,
-    number: int | None,
-    tell: OnProgress,
-    stream: Iterator[Any],
+    spec: Spec, found: Store, answers: Answers, number: int | None, tell: OnProgress, stream: Iterator[Any]
 ) -> int:
     from attrib.reports.entry_files import current_summary
 
@@ -134,9 +161,8 @@ def _compute(
     tally = Tally()
     todo = batches(spec, stream, found.journal, tally)
     tell(0, total, "explaining")
-    beat = partial(_beat, tell, tally, total)
-    results = _results(spec, todo, models, how, beat)
-    with closing(results):  # whatever happens, its threads end before the journal
+    # whatever happens, the threads of the answers end before the journal
+    with closing(answers(todo, partial(_beat, tell, tally, total))) as results:
         for parts in results:
             tally.computed += store(found.folder, found.journal, parts)
             for item in dict.fromkeys(row.key.item for part in parts for row in part.rows):
@@ -151,14 +177,19 @@ def _beat(tell: OnProgress, tally: Tally, total: int | None) -> None:
     tell(tally.done, total, "explaining")
 
 
-def _results(
-    spec: Spec, todo: Iterator[Batch], models: dict[str, Model], how: How, beat: Callable[[], None]
+def _answers(
+    spec: Spec,
+    models: dict[str, Model],
+    how: How,
+    pool: Processes | None,
+    todo: Iterator[Batch],
+    beat: Callable[[], None],
 ) -> Generator[list[Packed]]:
     if how.ray is not None:
         from attrib.reports.ray_map import on_ray
 
         return on_ray(spec, how.ray, how.workers, todo)
-    if (how.workers or 1) > 1:
+    if pool is not None:
         models.clear()  # each process loads its own
-        return processes(spec, how.workers or 1, todo)
+        return pool.results(spec, todo)
     return here(Worker(spec, models=models), spec, todo, beat)

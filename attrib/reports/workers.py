@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -114,21 +114,33 @@ def ahead(source: Iterator[T]) -> Generator[T]:
             thread.join(0.02)
 
 
-def processes(spec: Spec, number: int, todo: Iterator[Batch]) -> Generator[list[Packed]]:
-    """In `number` processes of this machine, which share its cores; twice as many batches are under way at most."""
-    threads = max(1, torch.get_num_threads() // number)
-    pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (spec, threads))
-    todo = ahead(todo)
-    try:
-        yield from in_flight(lambda batch: pool.submit(_answer, batch), todo, 2 * number)
-    except BrokenProcessPool as error:
-        raise ReportError(
-            "a worker process died, maybe for want of memory; what is finished is kept: run the same command again, "
-            "with fewer workers or a smaller batch"
-        ) from error
-    finally:
-        todo.close()
-        pool.shutdown(cancel_futures=True)
+class Processes:
+    """`number` processes of this machine, which share its cores. They import and load the models from the first moment,
+    while this one reads its own and the inputs.
+    """
+
+    def __init__(self, names: Iterable[str], device: str | None, number: int) -> None:
+        self._number = number
+        threads = max(1, torch.get_num_threads() // number)
+        self._pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (threads,))
+        for _ in range(number):  # what goes wrong here goes wrong again with the first batch, and is told then
+            self._pool.submit(_load, tuple(names), device)
+
+    def results(self, spec: Spec, todo: Iterator[Batch]) -> Generator[list[Packed]]:
+        """Answers as they come; twice as many batches as processes are under way at most."""
+        todo = ahead(todo)
+        try:
+            yield from in_flight(lambda batch: self._pool.submit(_answer, spec, batch), todo, 2 * self._number)
+        except BrokenProcessPool as error:
+            raise ReportError(
+                "a worker process died, maybe for want of memory; what is finished is kept: run the same command "
+                "again, with fewer workers or a smaller batch"
+            ) from error
+        finally:
+            todo.close()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
 def in_flight(
@@ -146,14 +158,19 @@ def in_flight(
         yield from (future.result() for future in finished)
 
 
-_worker: Worker | None = None  # of a process of `processes`
+_models: dict[str, Model] = {}  # of a process of `Processes`
 
 
-def _start(spec: Spec, threads: int) -> None:
-    global _worker
+def _start(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = Worker(spec, threads)
+    torch.set_num_threads(threads)
+
+
+def _load(names: tuple[str, ...], device: str | None) -> None:
+    for name in names:
+        if name not in _models:
+            _models[name] = load(name, device=device)
 
 
 def _end_with_parent() -> None:
@@ -164,7 +181,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _answer(batch: Batch) -> list[Packed]:
-    if _worker is None:
-        raise ReportError("the worker process was not started")
-    return _worker.answer(batch)
+def _answer(spec: Spec, batch: Batch) -> list[Packed]:
+    _load((batch.model,), spec.device)
+    return Worker(spec, models=_models).answer(batch)

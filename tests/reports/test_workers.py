@@ -16,7 +16,7 @@ from attrib.reports import Store
 from attrib.reports.workers import ahead
 from tests.reports.conftest import write_pictures
 
-OPTIONS: dict[str, Any] = {"models": "squeezenet1_1", "methods": "normgrad", "batch": 2, "values": "heatmap"}
+OPTIONS: dict[str, Any] = {"models": "efficientnet-lite0", "methods": "normgrad", "batch": 2, "values": "heatmap"}
 
 pytestmark = pytest.mark.usefixtures("without_pages")
 
