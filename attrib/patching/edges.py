@@ -78,10 +78,10 @@ def edge_graph(structure: Structure) -> EdgeGraph:
         raise UnsupportedModel(f"{structure.model} has no edges between heads and MLPs: {'; '.join(lacking)}")
     senders, heads, mlps = ["embed"], [], []
     receivers: list[Receiver] = []
+    projected = select(structure, [f"head.*.*.{kind}" for kind in "qkv"])
     for number, layer in enumerate(structure.layers):
         before = len(senders)
-        for site in select(structure, [f"head.{number}.*.{kind}" for kind in "qkv"]):
-            receivers.append(Receiver(site.name, number, layer.pre, before, site))
+        receivers += [Receiver(s.name, number, layer.pre, before, s) for s in projected if s.layer == number]
         heads.append(before)
         senders += [f"head.{number}.{head}" for head in range(structure.heads)]
         mlps.append(None if layer.mlp is None else len(senders))
@@ -93,9 +93,10 @@ def edge_graph(structure: Structure) -> EdgeGraph:
     receivers.append(Receiver("logits", len(structure.layers), last.post, len(senders)))
     exists = torch.arange(len(senders))[:, None] < torch.tensor([r.senders for r in receivers])
     read_by = torch.zeros(len(receivers), len(senders), dtype=torch.bool)
+    numbers = {name: number for number, name in enumerate(senders)}
     for i, receiver in enumerate(receivers):
         for name in readers_of(receiver.name, structure.heads, structure.kv_heads):
-            read_by[i, senders.index(name)] = True
+            read_by[i, numbers[name]] = True
     return EdgeGraph(structure, tuple(senders), tuple(heads), tuple(mlps), tuple(receivers), exists, read_by)
 
 
