@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app import api, image_api, image_tab, reports_api, reports_tab, text_api, text_tab
+from app import api, image_api, image_tab, patching_api, patching_tab, reports_api, reports_tab, text_api, text_tab
 from app.catalogue import Catalogue
 from app.report_folder import ReportFolder
 from app.report_jobs import Jobs
@@ -43,6 +43,7 @@ class Tab:
 TABS = (
     Tab("image", "Image", "image", image_tab.build, image_api.add),
     Tab("text", "Text", "text", text_tab.build, text_api.add),
+    Tab("patching", "Patching", "text", patching_tab.build, patching_api.add),
     Tab("reports", "Reports", "reports", reports_tab.build, reports_api.add),
 )
 

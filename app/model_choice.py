@@ -18,14 +18,15 @@ from attrib.models import MODELS
 FETCH = "Fetch this model"
 
 
-def draw_model(parts: Parts, catalogue: Catalogue, prefix: str) -> None:
+def draw_model(parts: Parts, catalogue: Catalogue, prefix: str, preferred: str = "") -> None:
     """A list of the models for this tab; names may be typed where the server allows it."""
     names, patterns = list(catalogue.of(parts.kind)), catalogue.open_to(parts.kind)
+    first = preferred if preferred in names else names[0]
     parts.named["model"] = gr.Dropdown(
-        names, value=names[0], label="Model", elem_id=f"{prefix}-model", filterable=bool(patterns),
+        names, value=first, label="Model", elem_id=f"{prefix}-model", filterable=bool(patterns),
         allow_custom_value=bool(patterns), visible=len(names) > 1 or bool(patterns), info=_may_type(patterns),
     )  # fmt: skip
-    parts.named["fetch"] = gr.Button(FETCH, elem_id=f"{prefix}-fetch", visible=catalogue.missing(names[0]))
+    parts.named["fetch"] = gr.Button(FETCH, elem_id=f"{prefix}-fetch", visible=catalogue.missing(first))
 
 
 def connect_model(

@@ -38,8 +38,8 @@ def to_query(view: TextView) -> str:
         "text": view.text if 0 < len(view.text) <= LONGEST else None,
         "model": view.model,
         "methods": ",".join(view.methods) or None,
-        "target": _named(view.target),
-        "versus": _named(view.versus),
+        "target": written(view.target),
+        "versus": written(view.versus),
         "write": view.new_tokens or None,
         "continuation": view.continuation[:LONGEST] or None,
         "part": None if shown.part == usual.part else shown.part,
@@ -74,8 +74,8 @@ def from_query(query: Mapping[str, str], models: Container[str]) -> tuple[TextVi
         text=query.get("text", "")[:LONGEST],
         model=known("model", models, None),
         methods=tuple(dict.fromkeys(m for m in wanted if m in titles)),
-        target=_read(query.get("target")),
-        versus=_read(query.get("versus")),
+        target=read(query.get("target")),
+        versus=read(query.get("versus")),
         new_tokens=int(write),
         continuation=query.get("continuation", "")[:LONGEST],
         display=Display(
@@ -88,12 +88,12 @@ def from_query(query: Mapping[str, str], models: Container[str]) -> tuple[TextVi
     ), problems
 
 
-def _named(name: int | str | None) -> str | None:
+def written(name: int | str | None) -> str | None:
     """A token given as text gets a quote in front: "7" is a token, 7 is an index."""
     return None if name is None else str(name) if isinstance(name, int) else f"'{name}"
 
 
-def _read(text: str | None) -> int | str | None:
+def read(text: str | None) -> int | str | None:
     if text is None or not text:
         return None
     if text.isascii() and text.isdigit() and len(text) < 8:

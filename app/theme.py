@@ -34,4 +34,5 @@ def theme() -> gr.themes.Base:
 def css() -> str:
     """The app's own rules after those of the cards, which a saved page has too."""
     cards = Path(attrib.render.__file__).parent / "templates" / "style.css"
-    return cards.read_text(encoding="utf-8") + asset("app.css").read_text(encoding="utf-8")
+    own = (asset(name).read_text(encoding="utf-8") for name in ("app.css", "patching.css"))
+    return cards.read_text(encoding="utf-8") + "".join(own)

@@ -1,0 +1,141 @@
+"""The patching tab's buttons that take time: Patch, Verify, Cancel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+import attrib
+from app import markup, patching
+from app.parts import Parts
+from app.patching import PatchAnswer, Progress, kind_title
+from app.patching_markup import shown, verification
+from app.patching_questions import METHODS, PatchAsk
+from app.running import HEAVY, PRIVATE, UNCHANGED, UNEXPECTED, Updates, sessions_of
+from app.server import Server
+from app.watching import watched
+
+log = logging.getLogger("attrib.app")
+Work = Callable[[Progress], PatchAnswer]
+
+
+def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], PatchAsk]) -> None:
+    """ask_of: the question of the values of `parts.question`."""
+    outputs = [parts.answer, parts.gallery, parts.verified, parts.status, parts.of, *_held(parts)]
+    how: dict[str, Any] = {
+        "concurrency_id": HEAVY, "concurrency_limit": server.concurrency, "trigger_mode": "once",
+        "show_progress": "minimal", "show_progress_on": parts.status, "api_visibility": "private",
+    }  # fmt: skip
+
+    def ask_model(request: gr.Request, *values: Any) -> Iterator[Updates]:
+        display, asked = values[:2], values[2:]
+        yield {
+            parts.answer: None,
+            parts.gallery: "",
+            parts.verified: "",
+            **_visible(parts, None),
+            parts.of: gr.update(value=""),
+        }
+
+        def work(on_progress: Progress) -> PatchAnswer:
+            return patching.patch(ask_of(asked), server.catalogue, on_progress)
+
+        yield from _run(server, parts, request, work, METHODS.get(str(asked[5]), "patching"), display)
+
+    def switched(request: gr.Request, answer: PatchAnswer | None, *values: Any) -> Iterator[Updates]:
+        """Another method answers the question that has an answer."""
+        if answer is None:
+            yield UNCHANGED
+        else:
+            yield from ask_model(request, *values)
+
+    def verify(request: gr.Request, answer: PatchAnswer | None, k: Any, of: str, *display: Any) -> Iterator[Updates]:
+        if answer is None:
+            yield {parts.status: markup.status("Patch first: there is nothing to verify yet.", "error")}
+            return
+
+        def work(on_progress: Progress) -> PatchAnswer:
+            return patching.verify(answer, server.catalogue, int(k or 0), of, on_progress)
+
+        yield from _run(server, parts, request, work, "Activation patching", display)
+
+    everything = [*parts.display, *parts.question]
+    parts.explain.click(ask_model, everything, outputs, **how)
+    parts.method.input(switched, [parts.answer, *everything], outputs, **how)
+    parts.verify.click(verify, [parts.answer, parts.k, parts.of, *parts.display], outputs, **how)
+
+    def cancel(request: gr.Request) -> Any:
+        running = [server.runs.cancel(session) for session in sessions_of(request)]
+        return markup.status("Stopping after the current step …" if any(running) else "Nothing is running.")
+
+    parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
+
+
+def _run(
+    server: Server, parts: Parts, request: gr.Request, work: Work, told: str, display: Sequence[Any]
+) -> Iterator[Updates]:
+    """Do the work, watched; what was there before stays where it fails."""
+    session, _ = sessions_of(request)
+    run = server.runs.begin(session)
+    try:
+        yield {parts.status: markup.status(f"{told} …", "busy"), **_busy(parts, True)}
+        busy = partial(_told, parts, told)
+        answer = yield from watched(run, work, busy)
+        yield {
+            parts.status: markup.status(summary(answer), "done"),
+            **_busy(parts, False),
+            **_found(parts, answer, display),
+        }
+    except attrib.AttribError as error:
+        yield {parts.status: markup.status(str(error), "error"), **_busy(parts, False)}
+    except Exception:
+        log.exception("patching failed")
+        yield {parts.status: markup.status(UNEXPECTED, "error"), **_busy(parts, False)}
+    finally:
+        server.runs.end(session, run)
+
+
+def _found(parts: Parts, answer: PatchAnswer, display: Sequence[Any]) -> Updates:
+    return {
+        parts.answer: answer, parts.gallery: shown(answer, *display), parts.verified: verification(answer),
+        parts.of: _kinds(answer), **_visible(parts, answer),
+    }  # fmt: skip
+
+
+def summary(answer: PatchAnswer) -> str:
+    a = answer.result
+    if answer.verified is not None:
+        r = f"{answer.verified.correlation:.3f}".replace("-", "−")
+        seconds = answer.verified.true.provenance.seconds
+        return f"{len(answer.verified.entries)} effects verified in {seconds:.1f} s: r = {r}"
+    return f"{METHODS[answer.ask.method]}: {a.values[0].numel():,} effects in {a.provenance.seconds:.1f} s"
+
+
+def _told(parts: Parts, told: str, fraction: float, _: str) -> Updates:
+    return {parts.status: markup.status(f"{told} …", "busy", fraction)}
+
+
+def _kinds(answer: PatchAnswer) -> Any:
+    choices = [("all sites", ""), *((kind_title(kind), kind) for kind in answer.kinds)]
+    return gr.update(choices=choices, value=answer.of)
+
+
+def _held(parts: Parts) -> list[Any]:
+    return [parts.explain, parts.cancel, parts.verify, parts.verify_box, parts.display_box, parts.keep]
+
+
+def _busy(parts: Parts, yes: bool) -> Updates:
+    return {
+        parts.explain: gr.update(interactive=not yes), parts.verify: gr.update(interactive=not yes),
+        parts.cancel: gr.update(interactive=yes),
+    }  # fmt: skip
+
+
+def _visible(parts: Parts, answer: PatchAnswer | None) -> Updates:
+    there = gr.update(visible=answer is not None)
+    estimate = gr.update(visible=answer is not None and answer.is_estimate)
+    return {parts.verify_box: estimate, parts.display_box: there, parts.keep: there}

@@ -1,0 +1,361 @@
+"""The patching tab: its handlers, its files and links, and the whole flow in a browser, on tiny transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from safetensors.numpy import load_file
+
+import attrib
+from app import patching, patching_downloads, patching_links, patching_markup, patching_pairs
+from app.catalogue import Catalogue
+from app.patching import PatchAnswer
+from app.patching_heatmaps import drawn_panels, scales_of
+from app.patching_links import PatchView
+from app.patching_questions import PatchAsk, example, method_of, model_of
+from app.runs import Run
+from app.watching import watched
+from attrib.models import MODELS
+from tests.app import tiny_text
+from tests.app.conftest import _free_port
+from tests.app.tiny_text import CLASSIFIER, LANGUAGE
+
+HOSTILE = "<script>alert(1)</script>"
+CLEAN, CORRUPTED = f"the film was good {HOSTILE}", f"the food was good {HOSTILE}"
+LONG = 30_000  # ms
+
+
+@pytest.fixture
+def catalogue(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    for name in (CLASSIFIER, LANGUAGE):
+        monkeypatch.setitem(MODELS, name, None)  # type: ignore[arg-type]  # so that it is taken out again
+    tiny_text.offer()
+    return Catalogue((CLASSIFIER, LANGUAGE))
+
+
+def asked(**changes: Any) -> PatchAsk:
+    return PatchAsk(**{"clean": CLEAN, "corrupted": CORRUPTED, "model": LANGUAGE, "answer": "good", "wrong": "bad",
+                       **changes})  # fmt: skip
+
+
+def patched(catalogue: Catalogue, **changes: Any) -> PatchAnswer:
+    return patching.patch(asked(**changes), catalogue, lambda *_: None)
+
+
+def test_heatmaps_hold_the_values_of_the_library(catalogue: Catalogue) -> None:
+    answer = patched(catalogue)
+    target, sites = attrib.LogitDiff("good", "bad"), ("resid_post.*", "attn_out.*", "mlp_out.*", "head.*.*")
+    plain = attrib.explain(catalogue[LANGUAGE], attrib.pair(CLEAN, CORRUPTED), attrib.RelP(sites=sites), target)
+    assert answer.result.sites == plain.sites
+    drawn = dict(drawn_panels(answer.result, answer.kinds))
+    assert list(drawn) == ["resid_post", "attn_out", "mlp_out", "head"]
+    tokens = plain.values.shape[2]
+    assert drawn["attn_out"].values.shape == (2, tokens)
+    places = [plain.sites.index(f"attn_out.{layer}") for layer in (0, 1)]  # type: ignore[union-attr]
+    assert drawn["attn_out"].values == pytest.approx(plain.values[0, places].numpy(), abs=1e-6)
+    assert drawn["head"].values.shape == (2, 4)  # layers × heads
+    third = plain.sites.index("head.1.3")  # type: ignore[union-attr]
+    assert drawn["head"].values[1, 3] == pytest.approx(float(plain.values[0, third].sum()), abs=1e-6)
+
+
+def test_one_scale_is_shared_and_says_its_unit(catalogue: Catalogue) -> None:
+    answer = patched(catalogue)
+    drawn = drawn_panels(answer.result, answer.kinds)
+    strongest = float(answer.result.values.abs().max())
+    heads = max(abs(panel.values).max() for _, panel in drawn)
+    raw = scales_of(answer, drawn, "raw", "blue–red")
+    assert {scale.limit for scale in raw} == {max(strongest, heads)}
+    (share,) = {scale.limit for scale in scales_of(answer, drawn, "share", "blue–red")}
+    change = answer.metric[0] - answer.metric[1]
+    assert share == pytest.approx(100 * raw[0].limit / abs(change))
+    assert len({scale.limit for scale in scales_of(answer, drawn, "own", "blue–red")}) > 1
+    assert "% of the metric" in patching_markup.shown(answer, "share", "blue–red")
+
+
+def test_the_strongest_are_verified_with_their_correlation(catalogue: Catalogue) -> None:
+    fractions: list[float] = []
+    answer = patched(catalogue)
+    found = patching.verify(answer, catalogue, 5, "mlp_out", lambda fraction, _="": fractions.append(fraction))
+    assert found.verified is not None
+    assert {entry.site.split(".")[0] for entry in found.verified.entries} == {"mlp_out"}
+    true = attrib.explain(
+        catalogue[LANGUAGE], answer.pair, attrib.ActivationPatching(sites="mlp_out.*"), attrib.LogitDiff("good", "bad")
+    )
+    for entry in found.verified.entries:
+        place = (true.sites or ()).index(entry.site)
+        assert entry.true == pytest.approx(float(true.values[0, place, entry.position]), abs=1e-5)
+    shown = patching_markup.verification(found)
+    assert f"{found.verified.correlation:.3f}".replace("-", "−") in shown
+    assert shown.count("<circle") == 5
+    assert max(fractions) == 1.0
+    with pytest.raises(attrib.InputError, match="from 1 to 200"):
+        patching.verify(answer, catalogue, 0, "", lambda *_: None)
+    with pytest.raises(attrib.UnknownName, match="resid_mid"):
+        patching.verify(answer, catalogue, 3, "resid_mid", lambda *_: None)
+
+
+def test_a_stopped_verification_ends(catalogue: Catalogue) -> None:
+    answer, run = patched(catalogue, kinds=("head", "q")), Run(100)
+
+    def work(on_progress: Any) -> PatchAnswer:
+        def progress(fraction: float, message: str = "") -> None:
+            run.stop()
+            on_progress(fraction, message)
+
+        return patching.verify(answer, catalogue, 100, "", progress)
+
+    with pytest.raises(attrib.Cancelled):
+        list(watched(run, work, lambda *_: None))
+
+
+def test_what_is_true_already_is_not_verified(catalogue: Catalogue) -> None:
+    answer = patched(catalogue, method="activation_patching", kinds=("attn_out",))
+    with pytest.raises(attrib.InputError, match="true ones already"):
+        patching.verify(answer, catalogue, 5, "", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"corrupted": "the was good"}, attrib.PromptPairError, "The clean prompt has .* fill up the shorter"),
+        ({"corrupted": CLEAN}, attrib.PromptPairError, "Both prompts are the same"),
+        ({"corrupted": " "}, attrib.InputError, "write the corrupted prompt first"),
+        ({"clean": "a " * 40 + "film", "corrupted": "a " * 200}, attrib.AttribError, "token"),
+        ({"answer": "good film"}, attrib.TargetError, "is not one token of tiny-language: it becomes 'good', 'film'"),
+        ({"wrong": "good"}, attrib.TargetError, "answer and wrong answer are both 'good'"),
+        ({"answer": None}, attrib.TargetError, "choose the answer"),
+        ({"answer": 10**6}, attrib.TargetError, "out of range"),
+        ({"patterns": ("atn_out.1",)}, attrib.UnknownName, "did you mean attn_out.1"),
+        ({"kinds": ()}, attrib.InputError, "choose at least one kind of site"),
+        ({"kinds": ("nothing",)}, attrib.UnknownName, "no kind of site is called 'nothing'"),
+        ({"method": "saliency"}, attrib.UnknownName, "no patching method is called 'saliency'"),
+        ({"settings": {"edges": True}}, attrib.UnknownName, "no setting of relp is called 'edges'"),
+        ({"model": CLASSIFIER}, attrib.NotApplicable, "has no language-model head"),
+        ({"model": "nowhere"}, attrib.UnknownName, "no model is called 'nowhere'"),
+        ({"filler": "good film"}, attrib.TargetError, "is not one token"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    catalogue: Catalogue, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words) as raised:
+        patched(catalogue, **changes)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_metric_equal_in_both_runs_is_told(catalogue: Catalogue) -> None:
+    answer = patched(catalogue)
+    same = answer.result.parts["metric_clean"]  # type: ignore[index]
+    parts = {**(answer.result.parts or {}), "metric_corrupted": same}
+    equal = PatchAnswer(answer.ask, answer.pair, attrib.Attribution(**{**vars(answer.result), "parts": parts}))
+    shown = patching_markup.shown(equal, "share", "blue–red")
+    assert "in both runs, so effects are no share of its change" in shown
+    assert "in units of the metric" in shown  # the scale falls back to raw values
+
+
+def test_prompts_of_different_length_are_aligned_and_can_be_filled_up(catalogue: Catalogue) -> None:
+    model = catalogue[LANGUAGE]
+    uneven = asked(clean="the film was not good at all", corrupted="the film was good at all")
+    found = patching_pairs.look(model, uneven)
+    assert found.uneven
+    assert [column.clean for column in found.columns if column.differs] == ["not"]
+    assert "fill up the shorter prompt" in patching_markup.aligned(found)
+    answer = patched(catalogue, clean=uneven.clean, corrupted=uneven.corrupted, filler="the")
+    assert answer.result.values.shape[2] == len(found.columns)
+    assert not patching_pairs.look(model, asked(clean=uneven.clean, corrupted=uneven.corrupted, filler="the")).uneven
+
+
+def test_positions_are_compared_where_lengths_agree() -> None:
+    found = patching_pairs.alignment(("a", "b", "c"), ("b", "c", "a"))
+    assert [column.differs for column in found] == [True, True, True]
+
+
+def test_no_text_becomes_markup(catalogue: Catalogue, tmp_path: Path) -> None:
+    answer = patching.verify(patched(catalogue), catalogue, 20, "", lambda *_: None)
+    look = patching_pairs.look(catalogue[LANGUAGE], answer.ask)
+    page = Path(patching_downloads.write_one(answer, "share", "blue–red", tmp_path, "html")).read_text()
+    columns = tuple(map(patching_pairs.Column, (HOSTILE, "{{x}}`$"), ("<img src=x onerror=alert(1)>", None)))
+    hostile = patching_markup.aligned(patching_pairs.Look(columns, [], [], HOSTILE))
+    for shown in (
+        patching_markup.aligned(look), patching_markup.shown(answer, "own", "blue–red"), hostile, page,
+        patching_markup.verification(answer),
+    ):  # fmt: skip
+        assert "<script" not in shown
+        assert "<img src=x" not in shown
+    assert "&lt;script&gt;" in hostile
+    assert not set("{}`$") & set(hostile)  # nothing for gradio's templates
+
+
+def test_files_hold_what_was_shown(catalogue: Catalogue, tmp_path: Path) -> None:
+    answer = patching.verify(patched(catalogue), catalogue, 4, "", lambda *_: None)
+    paths = [Path(path) for path in patching_downloads.write(answer, "share", "blue–red", tmp_path)]
+    names = [path.name for path in paths]
+    assert names == [
+        "patching.zip", "patching.html", "patching.png", "patching.heads.png", "patching.safetensors",
+        "patching.true.safetensors", "patching.json", "patching.numbers.json",
+    ]  # fmt: skip
+    with zipfile.ZipFile(paths[0]) as archive:
+        assert sorted(archive.namelist()) == sorted(names[1:])
+    values = load_file(paths[names.index("patching.safetensors")])["values"]
+    assert values == pytest.approx(answer.result.values.numpy())
+    numbers = json.loads(paths[-1].read_text())
+    assert len(numbers["verification"]["entries"]) == 4
+    assert numbers["tokens"]["clean"][2] == "film"
+    page = paths[1].read_text()
+    assert "Pearson" in page
+    assert "http://" not in re.sub(r"data:[^\"']*", "", page).replace("http://www.w3.org", "")
+    with pytest.raises(attrib.InputError, match="no file"):
+        patching_downloads.write_one(answer, "share", "blue–red", tmp_path, "../x")
+
+
+def test_a_link_comes_back(catalogue: Catalogue) -> None:
+    ask = asked(
+        answer=" 7", wrong=12, method="attribution_patching", kinds=("head", "q"), patterns=("neuron.1.0:4", "embed"),
+        settings={"integrated": 3, "direction": "noising"}, filler="the",
+    )  # fmt: skip
+    view = PatchView(ask, "own", "purple–orange")
+    query = dict(parse_qsl(patching_links.to_query(view)))
+    assert patching_links.from_query(query, catalogue) == (view, [])
+
+
+def test_a_link_that_asks_for_nonsense_says_so(catalogue: Catalogue) -> None:
+    query = {"tab": "patching", "method": HOSTILE, "sites": "head,x", "model": "y", "scale": "z", "set.mode": "q"}
+    view, problems = patching_links.from_query(query, catalogue)
+    assert (view.ask.method, view.ask.kinds, view.how) == ("relp", ("head",), "share")
+    assert len(problems) == 5
+
+
+def test_settings_are_those_of_the_method() -> None:
+    made = method_of(asked(method="attribution_patching", kinds=("head",), settings={"integrated": "4"}))
+    assert made == attrib.AttributionPatching(sites=("head.*.*",), integrated=4)
+
+
+def test_examples_need_a_language_model(catalogue: Catalogue) -> None:
+    with pytest.raises(attrib.NotApplicable):
+        example(catalogue, CLASSIFIER, "ioi", 0)
+    with pytest.raises(attrib.UnknownName):
+        example(catalogue, LANGUAGE, "nothing", 0)
+    with pytest.raises(attrib.UnsupportedModel):  # its tokenizer knows no names
+        example(catalogue, LANGUAGE, "ioi", 0)
+    assert model_of(catalogue, LANGUAGE).task == "next_token"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app with the tiny models, in a process of its own."""
+    folder, port = tmp_path_factory.mktemp("patching"), _free_port()
+    own = {
+        "ATTRIB_PORT": str(port), "ATTRIB_MODELS": f"{CLASSIFIER},{LANGUAGE}", "OMP_NUM_THREADS": "2",
+        "ATTRIB_UPLOADS": str(folder / "uploads"), "ATTRIB_REPORTS": str(folder / "reports"),
+    }  # fmt: skip
+    log = folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.app.tiny_text"], env=os.environ | own, stdout=out, stderr=out
+        )
+    for _ in range(450):
+        if "attrib is at" in log.read_text() or process.poll() is not None:
+            break
+        time.sleep(0.2)
+    assert "attrib is at" in log.read_text(), log.read_text()
+    yield f"http://127.0.0.1:{port}/"
+    process.terminate()
+    process.wait(20)
+
+
+def link(url: str, **given: str) -> str:
+    fields = {"clean": CLEAN, "corrupted": CORRUPTED, "model": LANGUAGE, "answer": "'good", "wrong": "'bad"} | given
+    return f"{url}?tab=patching&" + "&".join(f"{name}={quote(value)}" for name, value in fields.items())
+
+
+def patch(page: Page) -> None:
+    page.locator("#pt-explain").click()
+    expect(page.locator("#pt-status .at-done")).to_be_visible(timeout=LONG)
+
+
+def test_a_visitor_patches_verifies_and_saves(page: Page, url: str, tmp_path: Path) -> None:
+    page.on("dialog", lambda dialog: pytest.fail("a prompt became a script"))
+    page.goto(link(url))
+    places = page.locator("#pt-aligned .pt-aligned li")
+    expect(page.locator("#pt-aligned .pt-differs")).to_have_count(1, timeout=LONG)
+    assert places.count() > 8
+    expect(page.locator("#pt-clean-next button")).to_have_count(5)
+    expect(page.locator("#pt-answer input")).to_have_value("good")
+    patch(page)
+    expect(page.locator("#pt-gallery figure")).to_have_count(4)
+    expect(page.locator("#pt-gallery .pt-legend .at-ramp")).to_have_count(1)
+
+    cell = page.locator("#pt-gallery .pt-heat").first.locator("tbody td").nth(3)
+    cell.hover()
+    expect(page.locator("#pt-tip")).to_contain_text(re.compile("layer 1, .*: [+−]?[0-9]"))
+    page.locator("#pt-gallery .pt-heat").last.locator("tbody td").first.click()
+    page.keyboard.press("ArrowDown")  # by keyboard, to the next head's layer below
+    page.keyboard.press("ArrowRight")
+    label = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert re.match(r"layer 0, 1: ", label)
+
+    page.locator("#pt-verify").click()
+    expect(page.locator("#pt-verified circle").first).to_be_visible(timeout=LONG)
+    expect(page.locator("#pt-verified")).to_contain_text("Pearson’s r over the 20 strongest")
+
+    page.locator("#pt-method").get_by_label("Attribution patching").check()  # the switch answers at once
+    expect(page.locator("#pt-status .at-done")).to_contain_text("Attribution patching", timeout=LONG)
+    with page.expect_download() as waiting:
+        page.locator("#pt-zip").click()
+    waiting.value.save_as(tmp_path / "all.zip")
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert "patching.html" in archive.namelist()
+    page.locator("#pt-share").click()
+    expect(page.locator("#pt-link textarea, #pt-link input").first).to_have_value(re.compile("method=attribution_pat"))
+
+
+def test_prompts_of_different_length_are_mended_on_the_page(page: Page, url: str) -> None:
+    page.goto(link(url, clean="the film was not good", corrupted="the film was good"))
+    expect(page.locator("#pt-aligned .at-warning")).to_contain_text("fill up the shorter", timeout=LONG)
+    page.locator("#pt-explain").click()
+    expect(page.locator("#pt-status .at-error")).to_contain_text("patching needs as many", timeout=LONG)
+    page.locator("#pt-filler input, #pt-filler textarea").first.fill("the")
+    page.locator("#pt-pad input").check()
+    expect(page.locator("#pt-aligned .at-warning")).to_have_count(0)
+    page.locator("#pt-corrupted-next button").nth(2).click()  # another wrong answer
+    expect(page.locator("#pt-corrupted-next button").nth(2)).to_have_attribute("aria-pressed", "true")
+    patch(page)
+
+
+def test_a_phone_has_everything(browser: Browser, url: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    page = context.new_page()
+    page.goto(link(url))
+    expect(page.locator("#pt-aligned .pt-differs")).to_have_count(1, timeout=LONG)
+    patch(page)
+    page.locator("#pt-verify").click()
+    expect(page.locator("#pt-verified circle").first).to_be_visible(timeout=LONG)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_a_program_patches(url: str) -> None:
+    from gradio_client import Client
+
+    client = Client(url, verbose=False)
+    found, files = client.predict(
+        CLEAN, CORRUPTED, "good", "bad", LANGUAGE, "relp", ["attn_out.*"], {}, "", 3, api_name="/patch"
+    )
+    assert found["shape"][1] == 2
+    assert len(found["verification"]["entries"]) == 3
+    assert {Path(file).suffix for file in files} >= {".zip", ".html", ".png", ".safetensors", ".json"}
+    with pytest.raises(Exception, match="did you mean attn_out"):
+        client.predict(CLEAN, CORRUPTED, "good", "bad", LANGUAGE, "relp", ["atn_out.1"], {}, "", 0, api_name="/patch")
+    client.close()
