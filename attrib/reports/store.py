@@ -42,6 +42,7 @@ class Store:
         self.folder = folder
         self.journal = journal
         self.manifest = manifest
+        self._seen: tuple[str, np.ndarray] | None = None  # the last picture: all rows of an item have the same
 
     @staticmethod
     def open(folder: str | Path) -> Store:
@@ -100,11 +101,17 @@ class Store:
         """(height, width, 3) uint8: what the model saw; None for texts."""
         if row.picture is None:
             return None
+        seen = self._seen  # threads may share a store
+        if seen is None or seen[0] != row.picture:
+            seen = self._seen = row.picture, self._picture(row.picture)
+        return seen[1].copy()
+
+    def _picture(self, path: str) -> np.ndarray:
         try:
-            with Image.open(self.folder / row.picture) as image:
+            with Image.open(self.folder / path) as image:
                 return np.array(image.convert("RGB"))
         except (OSError, ValueError) as error:
-            raise ReportError(f"cannot read {row.picture} of the report in {str(self.folder)!r}: {error}") from error
+            raise ReportError(f"cannot read {path} of the report in {str(self.folder)!r}: {error}") from error
 
     def attribution(self, row: Row) -> Attribution:
         """The row as the result of `attrib.explain` on this one input: a batch of 1."""

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -24,8 +25,17 @@ class Killed(BaseException):
     """What the tests end a run with; nobody may catch it."""
 
 
-def test_two_runs_write_the_same_bytes_apart_from_times(make: Make, photos_of_noise: Path) -> None:
-    first, second = make(photos_of_noise, "a"), make(photos_of_noise, "b")
+def test_two_runs_write_the_same_bytes_apart_from_times(
+    make: Make, photos_of_noise: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(days=1, minutes=1)
+
+    first = make(photos_of_noise, "a")
+    monkeypatch.setattr("attrib.reports.manifest.datetime", Tomorrow)
+    second = make(photos_of_noise, "b")
     assert contents(first.folder) == contents(second.folder)
     assert {"manifest.json", "results.parquet", "results.csv", "spec.toml"} < set(contents(first.folder))
     assert len(list(first.rows())) == 7 * 2 * 2
