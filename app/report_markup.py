@@ -34,8 +34,9 @@ def progress(job: Job) -> str:
     """A report's state: the bar with what is left, or how it ended."""
     if not job.ended.is_set():
         left = job.left()
-        told = f"{job.name}: {job.message}, {job.done} of {job.total}"
-        eta = "" if left is None else f", about {duration(left)} left"
+        message = "stopping after the current step" if job.run.stopped.is_set() else job.message
+        told = f"{job.name}: {message}, {job.done} of {job.total}"
+        eta = "" if left is None or job.run.stopped.is_set() else f", about {duration(left)} left"
         return markup.status(told + eta, "busy", job.done / job.total if job.total else 0.0)
     if job.error:
         return markup.status(f"{job.name}: {job.error}", "error")

@@ -103,18 +103,19 @@ def _connect_runs(server: Server, parts: ReportParts, jobs: Jobs) -> None:
             yield {n["list"]: report_markup.listed(jobs), n["status"]: told, n["viewer"]: ""}
 
     def opened(request: gr.Request) -> Iterator[Updates]:
-        """A page that is loaded shows what there is, and the report that is being made."""
+        """What a page that is loaded shows: the reports, and how far one is; `?tab=reports` opens the tab."""
+        if request.query_params.get("tab") == "reports":
+            yield {server.tabs: gr.Tabs(selected="reports")}
         yield {n["list"]: report_markup.listed(jobs)}
         yield from _watch(parts, jobs, next(iter(jobs.running()), None))
 
-    def cancel(name: str) -> Any:
-        stopping = jobs.cancel(name)
-        return markup.status("Stopping after the current step …" if stopping else "Nothing is running.")
+    def cancel(name: str) -> None:
+        jobs.cancel(name)  # whoever watches tells the rest; a word of ours might arrive after the last of theirs
 
     n["start"].click(said(start, n["start"]), parts.asked, shown, trigger_mode="once", **watching, **RAW)
     n["list"].click(said(act), None, shown, trigger_mode="multiple", **watching)
-    server.page.load(said(opened), None, shown, **watching)
-    n["cancel"].click(cancel, n["watched"], n["status"], queue=False, **PRIVATE)
+    server.page.load(said(opened), None, [*shown, server.tabs], **watching)
+    n["cancel"].click(cancel, n["watched"], None, queue=False, **PRIVATE)
 
 
 def asked(parts: ReportParts, catalogue: Catalogue, values: Sequence[Any]) -> ReportAsk:
