@@ -5,7 +5,7 @@ What failed is said by a word and a shape; colour only repeats it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,8 @@ def _plot(light: Light) -> dict[str, Any] | None:
     curves = {name: curve for name, curve in curves.items() if len(curve) > 1 and np.isfinite(curve).all()}
     if not curves:
         return None
+    # whatever order a report's journal gave them: the map's own first
+    curves = dict(sorted(curves.items(), key=lambda pair: (_own(pair[0], curves) != pair[0], pair[0])))
     # a single curve is judged by itself: the bound belongs into its field
     bound = light.comparison if len(curves) == 1 else None
     every = np.concatenate([*curves.values(), [0.0], [] if bound is None else [bound]])
@@ -108,9 +110,14 @@ def _plot(light: Light) -> dict[str, Any] | None:
     }
 
 
+def _own(name: str, names: Iterable[str]) -> str:
+    """ "deletion" for "deletion of random maps", where both are drawn."""
+    return next((other for other in names if name.startswith(f"{other} of ")), name)
+
+
 def _stroke(name: str, names: list[str]) -> dict[str, Any]:
-    """ "deletion of random maps" has the colour of "deletion", and is dashed."""
-    own = next(each for each in names if name == each or name.startswith(f"{each} of "))
+    """ "deletion of random maps" has the colour of "deletion", and is dashed. names: in order, the map's own first."""
+    own = _own(name, names)
     return {"colour": names.index(own) % 2, "dashed": own != name}
 
 

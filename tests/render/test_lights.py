@@ -80,6 +80,11 @@ def test_curves_are_drawn_where_their_numbers_are(made: Made) -> None:
     assert float(bound[1]) == pytest.approx(84 * (0.9 - 0.5) / 1.0, abs=0.06)
 
 
+def test_curves_have_their_colours_in_whatever_order_they_come(made: Made) -> None:
+    shuffled = replace(LIGHTS[1], curves=dict(sorted(CURVES.items())))  # as a report's journal keeps them
+    assert cards([entry(made(), shuffled)]) == cards([entry(made(), LIGHTS[1])])
+
+
 def test_a_curve_without_numbers_is_no_plot(made: Made) -> None:
     broken = replace(LIGHTS[1], curves={"deletion": (float("nan"),) * 3})
     assert "<svg" not in cards([entry(made(), broken)])
