@@ -26,6 +26,7 @@ class PatchAnswer:
     pair: attrib.Pair
     result: attrib.Attribution
     verified: attrib.Verification | None = None
+    circuit: attrib.Circuit | None = None
     of: str = ""
 
     @property

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 import attrib
 from app.patching import PatchAnswer, of_kind
+from app.patching_circuit import shown
 from app.patching_heatmaps import ADDED, drawn_panels
 from app.patching_markup import heatmaps, metric_name, strongest, verification
 from attrib.models.assets import asset
@@ -86,7 +87,7 @@ def _page(answer: PatchAnswer, how: str, palette: str, place: Path) -> list[Path
         "metric": f"{metric_name(answer)}: {answer.metric[0]:.4g} clean, {answer.metric[1]:.4g} corrupted",
     }
     style = f"<style>{asset('patching.css').read_text(encoding='utf-8')}</style>"
-    before = Markup(style + verification(answer) + heatmaps(answer, how, palette) + strongest(answer))
+    before = Markup(style + verification(answer) + heatmaps(answer, how, palette) + strongest(answer) + shown(answer))
     entry = Entry(a, card.title, card.misleads, card.formula, card.reference)
     title = f"{card.title}: {metric_name(answer)}"
     path = place / "patching.html"
@@ -128,7 +129,8 @@ def _json(answer: PatchAnswer, how: str, palette: str, place: Path) -> list[Path
     """As `Attribution.save` writes it, and what the page tells beside it."""
     numbers = place / "patching.numbers.json"
     numbers.write_text(json.dumps(document(answer), indent=1), encoding="utf-8")
-    return [_saved(answer.result, "json", place, "patching.json"), numbers]
+    found = [] if answer.circuit is None else [answer.circuit.save(place / f"circuit.{e}") for e in ("json", "graphml")]
+    return [_saved(answer.result, "json", place, "patching.json"), numbers, *found]
 
 
 def _saved(result: attrib.Attribution, ending: str, place: Path, name: str) -> Path:

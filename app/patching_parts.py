@@ -12,6 +12,7 @@ from app.catalogue import Catalogue
 from app.model_choice import draw_model
 from app.parts import CHOOSE, Parts, draw_keep, listed
 from app.patching import MOST_VERIFIED, VERIFIED
+from app.patching_circuit import KEPT, MOST_KEPT
 from app.patching_heatmaps import SCALES
 from app.patching_links import USUAL_PALETTE, USUAL_SCALE
 from app.patching_markup import NO_PAIR
@@ -161,7 +162,12 @@ def draw_result(parts: Parts) -> None:
                            elem_id="pt-k", min_width=110)  # fmt: skip
         n["of"] = listed("Of", [("all sites", "")], "", "pt-of")
         n["verify"] = gr.Button(verify_label(VERIFIED), elem_id="pt-verify", min_width=220, scale=2)
+    with gr.Group(visible=False, elem_id="pt-circuit-box") as n["circuit_box"], gr.Row(equal_height=True):
+        n["keep_edges"] = gr.Number(KEPT, precision=0, minimum=1, maximum=MOST_KEPT, label="Strongest edges",
+                                    elem_id="pt-keep-edges", min_width=110)  # fmt: skip
+        n["find_circuit"] = gr.Button("Find the circuit", elem_id="pt-find-circuit", min_width=220, scale=2)
     n["verified"] = gr.HTML("", elem_id="pt-verified")
+    n["circuit"] = gr.HTML("", elem_id="pt-circuit")
     draw_keep(parts, "pt", f"Link (your prompts are part of it, up to {LONGEST} characters)")
     with n["keep"]:
         for ending, label in (("png", "PNG"), ("safetensors", "Values"), ("json", "JSON")):

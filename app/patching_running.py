@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import markup, patching
+from app import markup, patching, patching_circuit
 from app.parts import Parts
 from app.patching import PatchAnswer, Progress, kind_title
 from app.patching_markup import shown, verification
@@ -25,7 +25,7 @@ Work = Callable[[Progress], PatchAnswer]
 
 def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], PatchAsk]) -> None:
     """ask_of: the question of the values of `parts.question`."""
-    outputs = [parts.answer, parts.gallery, parts.verified, parts.status, parts.of, *_held(parts)]
+    outputs = [parts.answer, parts.gallery, parts.verified, parts.circuit, parts.status, parts.of, *_held(parts)]
     how: dict[str, Any] = {
         "concurrency_id": HEAVY, "concurrency_limit": server.concurrency, "trigger_mode": "once",
         "show_progress": "minimal", "show_progress_on": parts.status, "api_visibility": "private",
@@ -37,6 +37,7 @@ def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], Patc
             parts.answer: None,
             parts.gallery: "",
             parts.verified: "",
+            parts.circuit: "",
             **_visible(parts, None),
             parts.of: gr.update(value=""),
         }
@@ -67,6 +68,18 @@ def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], Patc
     parts.explain.click(ask_model, everything, outputs, **how)
     parts.method.input(switched, [parts.answer, *everything], outputs, **how)
     parts.verify.click(verify, [parts.answer, parts.k, parts.of, *parts.display], outputs, **how)
+
+    def circuit(request: gr.Request, answer: PatchAnswer | None, keep: Any, *display: Any) -> Iterator[Updates]:
+        if answer is None:
+            yield {parts.status: markup.status("Patch first: there is nothing to find a circuit of yet.", "error")}
+            return
+
+        def work(on_progress: Progress) -> PatchAnswer:
+            return patching_circuit.find(answer, server.catalogue, int(keep or 0), on_progress)
+
+        yield from _run(server, parts, request, work, "Circuit", display)
+
+    parts.find_circuit.click(circuit, [parts.answer, parts.keep_edges, *parts.display], outputs, **how)
 
     def cancel(request: gr.Request) -> Any:
         running = [server.runs.cancel(session) for session in sessions_of(request)]
@@ -102,6 +115,7 @@ def _run(
 def _found(parts: Parts, answer: PatchAnswer, display: Sequence[Any]) -> Updates:
     return {
         parts.answer: answer, parts.gallery: shown(answer, *display), parts.verified: verification(answer),
+        parts.circuit: patching_circuit.shown(answer),
         parts.of: _kinds(answer), **_visible(parts, answer),
     }  # fmt: skip
 
@@ -125,12 +139,22 @@ def _kinds(answer: PatchAnswer) -> Any:
 
 
 def _held(parts: Parts) -> list[Any]:
-    return [parts.explain, parts.cancel, parts.verify, parts.verify_box, parts.display_box, parts.keep]
+    return [
+        parts.explain,
+        parts.cancel,
+        parts.verify,
+        parts.find_circuit,
+        parts.verify_box,
+        parts.circuit_box,
+        parts.display_box,
+        parts.keep,
+    ]
 
 
 def _busy(parts: Parts, yes: bool) -> Updates:
     return {
         parts.explain: gr.update(interactive=not yes), parts.verify: gr.update(interactive=not yes),
+        parts.find_circuit: gr.update(interactive=not yes),
         parts.cancel: gr.update(interactive=yes),
     }  # fmt: skip
 
@@ -138,4 +162,4 @@ def _busy(parts: Parts, yes: bool) -> Updates:
 def _visible(parts: Parts, answer: PatchAnswer | None) -> Updates:
     there = gr.update(visible=answer is not None)
     estimate = gr.update(visible=answer is not None and answer.is_estimate)
-    return {parts.verify_box: estimate, parts.display_box: there, parts.keep: there}
+    return {parts.verify_box: estimate, parts.circuit_box: estimate, parts.display_box: there, parts.keep: there}

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from safetensors.numpy import load_file
 
 import attrib
-from app import patching, patching_downloads, patching_links, patching_markup, patching_pairs
+from app import patching, patching_circuit, patching_downloads, patching_links, patching_markup, patching_pairs
 from app.catalogue import Catalogue
 from app.patching import PatchAnswer
 from app.patching_heatmaps import drawn_panels, scales_of
@@ -250,6 +250,22 @@ def test_examples_need_a_language_model(catalogue: Catalogue) -> None:
     with pytest.raises(attrib.UnsupportedModel):  # its tokenizer knows no names
         example(catalogue, LANGUAGE, "ioi", 0)
     assert model_of(catalogue, LANGUAGE).task == "next_token"
+
+
+def test_the_circuit_is_the_librarys(catalogue: Catalogue, tmp_path: Path) -> None:
+    answer = patching_circuit.find(patched(catalogue), catalogue, 20, lambda *_: None)
+    model, target = catalogue[LANGUAGE], attrib.LogitDiff("good", "bad")
+    edges = attrib.explain(model, answer.pair, attrib.RelP(edges=True), target)
+    plain = attrib.circuit(model, answer.pair, edges, 20)
+    assert answer.circuit is not None
+    assert answer.circuit.links == plain.links
+    shown = patching_circuit.shown(answer)
+    assert f"faithfulness {plain.faithfulness:.3f}" in shown
+    assert shown.count("<img") == 2
+    files = patching_downloads.write(answer, "share", "blue–red", tmp_path)
+    assert {"circuit.json", "circuit.graphml"} <= {Path(file).name for file in files}
+    with pytest.raises(attrib.InputError, match="from 1 to"):
+        patching_circuit.find(answer, catalogue, 0, lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,81 @@
+"""The circuit of an answer: the strongest edges between heads and MLPs, and how the model does on them alone."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+
+import attrib
+from app import controls
+from app.catalogue import Catalogue
+from app.markup import inert
+from app.patching import PatchAnswer, Progress
+from app.patching_questions import model_of, target_of
+from attrib.render.pictures import embedded
+
+KEPT = 200  # edges at first
+MOST_KEPT = 5000
+_LISTED = 15
+
+
+def find(answer: PatchAnswer, catalogue: Catalogue, keep: int, on_progress: Progress) -> PatchAnswer:
+    """The answer with its circuit of the `keep` strongest edges, scored by the answer's own method.
+
+    Raises attrib.InputError for true effects, which have no edges, and for a bad `keep`.
+    """
+    if not answer.is_estimate:
+        raise attrib.InputError("edges are scored by RelP or attribution patching; choose one of them and patch again")
+    if not 1 <= keep <= MOST_KEPT:
+        raise attrib.InputError(f"keep = {keep}: from 1 to {MOST_KEPT} edges make a circuit here")
+    ask = answer.ask
+    method = controls.build(attrib.METHODS[ask.method], "text", {**ask.settings, "edges": True})
+    model = model_of(catalogue, ask.model)
+    target = target_of(model, ask)
+    scored = attrib.explain(model, answer.pair, method, target, on_progress=_part(on_progress, 0.0, 0.3))
+    found = attrib.circuit(model, answer.pair, scored, keep, on_progress=_part(on_progress, 0.3, 0.7))
+    return replace(answer, circuit=found)
+
+
+def shown(answer: PatchAnswer) -> str:
+    """The graph, the curve and the strongest edges; empty where no circuit was looked for."""
+    found = answer.circuit
+    if found is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{html.escape(link.source)}</td><td>{html.escape(link.target)}</td>"
+        f"<td>{html.escape(link.receiver)}</td><td>{link.score:+.3g}</td></tr>"
+        for link in found.links[:_LISTED]
+    )
+    size = found.size
+    says = (
+        f"{size.edges:,} of {found.possible:,} edges, {size.nodes} nodes: faithfulness {found.faithfulness:.3f}, "
+        f"completeness {found.completeness:.3f}"
+    )
+    return inert(
+        f'<section class="pt-verified" aria-label="Circuit"><h3>Circuit</h3><p><strong>{says}</strong>. Faithfulness: '
+        "the share of the metric's change that these edges alone carry; completeness: what is left without them.</p>"
+        f"{_picture(found.draw(), f'The circuit as a graph: {says}')}"
+        f"{_picture(found.plot(), 'Faithfulness and completeness against the number of edges')}"
+        '<details class="pt-numbers"><summary>The strongest edges as a table</summary><div class="pt-scroll">'
+        '<table class="pt-list"><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">input</th>'
+        f'<th scope="col">score</th></tr></thead><tbody>{rows}</tbody></table></div></details></section>'
+    )
+
+
+def _part(on_progress: Progress, start: float, size: float) -> Callable[[float, str], None]:
+    def part(fraction: float, message: str) -> None:
+        on_progress(start + size * fraction, message)
+
+    return part
+
+
+def _picture(figure: Any, alt: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    source = embedded(Image.open(buffer).convert("RGB"))
+    return f'<img class="pt-picture" src="{source}" alt="{html.escape(alt)}">'
