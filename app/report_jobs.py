@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
 from typing import Any
 
 import attrib
@@ -16,6 +15,7 @@ from app.catalogue import Catalogue
 from app.report_asks import ReportAsk
 from app.report_folder import ReportFolder, size_of, usual_name
 from app.report_inputs import TABLES, Upload, check
+from app.report_told import failures, for_visitors, summary
 from app.runs import Run
 
 log = logging.getLogger("attrib.app")
@@ -23,7 +23,6 @@ log = logging.getLogger("attrib.app")
 LONGEST = 7 * 86_400.0  # seconds; inputs and disk are what bounds a report
 LOOK_AT_DISK = 10.0  # seconds between two looks
 AT_ONCE = 8  # inputs that go through a model together: Cancel and the bar need not wait for more
-FAILURES_TOLD = 5
 
 
 @dataclass(eq=False)
@@ -129,12 +128,12 @@ class Jobs:
         place = self.folder.place(job.name)
         try:
             made = self._made(job, ask)
-            job.failures = _failures(made)
-            job.summary = _summary(made, job.failures)
+            job.failures = failures(made)
+            job.summary = summary(made, job.failures)
         except attrib.Cancelled as error:
             job.error = f"{error}: what is finished is kept, and Continue goes on with it"
         except attrib.AttribError as error:
-            job.error = _for_visitors(str(error), str(place), job.name)
+            job.error = for_visitors(str(error), str(place), job.name)
             if not self.folder.report(job.name).exists():  # the question itself was wrong
                 self._forget(job.name)
         except Exception:
@@ -179,30 +178,3 @@ class Jobs:
             self.folder.delete(name)
         except attrib.InputError:
             log.exception("the report %s cannot be deleted", name)
-
-
-def _failures(made: Any) -> dict[str, str]:
-    """The first inputs that failed, with the reason."""
-    by_input = ((next(rows)) for _, rows in groupby(made.failures(), lambda row: row.position))
-    return {row.name: row.error for row in islice(by_input, FAILURES_TOLD)}
-
-
-def _summary(made: Any, failures: dict[str, str]) -> str:
-    counts = made.counts
-    maps = counts["rows"] - counts["failed_rows"]
-    told = f"{_several(counts['inputs'], 'input')}, {_several(maps, 'map')}"
-    if not made.failed:
-        return told
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-    more = f" and {made.failed - len(failures)} more" if made.failed > len(failures) else ""
-    return f"{told}; {_several(made.failed, 'input')} failed: {reasons}{more}"
-
-
-def _several(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _for_visitors(sentence: str, place: str, name: str) -> str:
-    """Without the server's paths, and with what a visitor can do instead of what the command line can."""
-    told = sentence.replace(f"{place}/report", name).replace(place, name)
-    return told.replace("choose another folder with --out, or delete that one first", "delete it, or take another name")
