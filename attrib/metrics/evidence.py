@@ -32,6 +32,7 @@ _FAILING = {
 # beyond these a light fails. Correlations are 0 for unrelated maps and 1 for maps that know nothing of the model,
 # such as an edge detector's
 LARGEST_ERROR = 0.05
+LEAST_REACHED = 0.1  # of the score; less is a map of crumbs, however complete its ledger
 LARGEST_P = 0.05
 MOST_ALIKE_RANDOM_WEIGHTS = 0.5
 MOST_ALIKE_OTHER_CLASS = 0.8
@@ -126,12 +127,21 @@ def _accounts(result: Attribution) -> list[Light]:
 def _accounted(error: float, result: Attribution, row: int) -> Light:
     good = error <= LARGEST_ERROR  # NaN is not
     words = f"{error:.2%} of the score is left over; up to {LARGEST_ERROR:.0%} passes."
-    if result.ledger is not None and math.isfinite(error):
-        reached = sum(float(result.ledger[name][row]) for name in ("input", "position") if name in result.ledger)
-        score = float(result.score[row])
-        if score:
-            words += f" {reached / score:.2g} of it reached the input, the rest is booked in the ledger."
+    reached = _reached(result, row)
+    if reached is not None and math.isfinite(error):
+        words += f" {reached:.2g} of it reached the input, the rest is booked in the ledger."
+        if abs(reached) < LEAST_REACHED:
+            good = False
+            words += f" The map tells of less than {LEAST_REACHED:.0%} of the score."
     return Light(ACCOUNTS, "passes" if good else "fails", words, error, LARGEST_ERROR)
+
+
+def _reached(result: Attribution, row: int) -> float | None:
+    """The share of the score that the ledger says is on the map."""
+    score = float(result.score[row])
+    if result.ledger is None or not score:
+        return None
+    return sum(float(result.ledger[name][row]) for name in ("input", "position") if name in result.ledger) / score
 
 
 # name, question, cost for one input

@@ -9,6 +9,7 @@ import contract_nets
 import pytest
 import torch
 from given import Given, linear
+from torch import nn
 
 import attrib
 from attrib.errors import InputError
@@ -115,3 +116,13 @@ def test_other_inputs_models_and_lost_targets_are_refused():
     assert (
         attrib.check(model, x, of_function, target=lambda logits: logits[:, 0]).light(CLASS).verdict == "does not apply"
     )
+
+
+def test_a_closed_ledger_is_not_enough_where_biases_took_the_score(efficientnet, cheetah):
+    lost = attrib.explain(efficientnet, cheetah, "lrp").evidence.light("accounts for the score")
+    assert lost.verdict == "fails" and "less than 10% of the score" in lost.words
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3, bias=False))
+    result = attrib.explain(attrib.wrap(net), torch.rand(1, 3, 8, 8), attrib.LRP(preset="epsilon"))
+    kept = result.evidence.light("accounts for the score")
+    assert kept.verdict == "passes" and "1 of it reached the input" in kept.words
