@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from types import FrameType, MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UncoveredOperation
+from attrib.rules.functions import autograd_functions
 from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, name_of
 from attrib.rules.weights import OnePass, WeightCache
 
@@ -158,7 +160,12 @@ class Engine(TorchFunctionMode):
         self.deposits: list[Tensor] = []
         self.counts: dict[str, dict[str, int]] = {"ruled": {}, "linear": {}, "uncovered": {}}
         self.first_done = False
-        self._paths: dict[int, str] = {id(module): path for path, module in twin.named_modules()}
+        self._twin = twin
+
+    @cached_property
+    def _paths(self) -> dict[int, str]:
+        # when somebody asks: the walk takes a hundredth of a short text's pass
+        return {id(module): path for path, module in self._twin.named_modules()}
 
     @property
     def path(self) -> str:
@@ -259,21 +266,6 @@ def engine_in_force() -> Engine | None:
     """The innermost engine of this thread, if one is in force."""
     modes = torch.overrides._get_current_function_mode_stack()
     return next((mode for mode in reversed(modes) if isinstance(mode, Engine)), None)
-
-
-def autograd_functions(output: Tensor) -> tuple[str, ...]:
-    """The names of the custom autograd functions behind `output`, attrib's own left out."""
-    nodes, seen, found = [output.grad_fn], set(), set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        function = getattr(type(node), "_forward_cls", None)
-        if function is not None and not function.__module__.startswith("attrib."):
-            found.add(function.__name__)
-        nodes += [behind for behind, _ in node.next_functions]
-    return tuple(sorted(found))
 
 
 def _uncovered(name: str, path: str) -> UncoveredOperation:

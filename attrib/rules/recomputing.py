@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from attrib.errors import NotApplicable, UnsupportedModel
-from attrib.rules.engine import Engine, autograd_functions
+from attrib.rules.engine import Engine
+from attrib.rules.functions import autograd_functions
 
 _LISTS = (nn.ModuleList, nn.Sequential)
 _CLEAR = (Tensor, tuple, list, dict, str, int, float, type(None), torch.dtype, torch.device)

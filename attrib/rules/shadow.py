@@ -34,9 +34,10 @@ def shadow(model: nn.Module) -> nn.Module:
     """The twin of `model`. Tensors are shared; every parameter becomes a detached view of itself."""
     twins: dict[int, nn.Module] = {}
     views: dict[int, Tensor] = {}
-    for module in model.modules():
+    modules = list(model.modules())
+    for module in modules:
         twins[id(module)] = object.__new__(type(module))
-    for module in model.modules():
+    for module in modules:
         _fill(twins[id(module)], module, twins, views)
     return twins[id(model)]
 
