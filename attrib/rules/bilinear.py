@@ -16,7 +16,7 @@ from torch import Tensor
 from attrib.rules.engine import Call, ruled
 from attrib.rules.homogeneous import is_marked, marked
 from attrib.rules.rescale import rescale
-from attrib.rules.trace import carries, recorded
+from attrib.rules.trace import carries, recorded, tensors_in
 
 Share = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,9 +28,10 @@ def bilinear(call: Call) -> Any:
     would blow up every multiplier before it.
     """
     places = [place for place, value in enumerate(call.args) if carries(call, value)]
-    if len(places) < 2:
+    carrying = sum(carries(call, value) for value in tensors_in((call.args, call.kwargs)))
+    if carrying < 2:
         return call.plain()
-    if len(places) > 2 or call.kwargs:
+    if carrying > 2 or len(places) < 2 or call.kwargs:  # given by name or in a list
         return NotImplemented
     tensors = [place for place, value in enumerate(call.args) if isinstance(value, Tensor)]
     values = [(call.args[p], recorded(call, tensors.index(p))) for p in places]

@@ -61,9 +61,8 @@ def _masked(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
 def norm(call: Call) -> Any:
     """Layer, group and RMS norms as x·(mean x² + eps)^−½ of the centred input."""
     name = call.function.__name__
-    of = {"layer_norm": 2, "rms_norm": 2, "group_norm": 2}[name]
-    weight, bias = call.argument(of, "weight"), call.argument(of + 1, "bias") if name != "rms_norm" else None
-    eps = call.argument(of + (1 if name == "rms_norm" else 2), "eps", 1e-5)
+    weight, bias = call.argument(2, "weight"), None if name == "rms_norm" else call.argument(3, "bias")
+    eps = call.argument(3 if name == "rms_norm" else 4, "eps", 1e-5)
     eps = torch.finfo(call.x.dtype).eps if eps is None else eps
     return call.engine.under(lambda: _normed(call, name, weight, bias, eps))
 

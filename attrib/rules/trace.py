@@ -58,12 +58,12 @@ class BaselineRecorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         kind = KIND.get(func)
-        depends = torch.is_grad_enabled() and any(map(self.carries, _tensors((args, kwargs))))
+        depends = torch.is_grad_enabled() and any(map(self.carries, tensors_in((args, kwargs))))
         if kind in self._kinds:
-            self._stack[-1].append(Entry(tuple(self._copied(v) for v in _tensors((args, kwargs)))))
+            self._stack[-1].append(Entry(tuple(self._copied(v) for v in tensors_in((args, kwargs)))))
         output = self._computed(kind, func, tuple(args), kwargs, depends)
         if depends and func is not Tensor.detach:
-            for part in _tensors(output):
+            for part in tensors_in(output):
                 part._attrib_depends = part.is_floating_point() or part.is_complex()  # type: ignore[attr-defined]
         return output
 
@@ -124,7 +124,7 @@ class RescaleEngine(Engine):
 def recorded(call: Call, operand: int = 0) -> Tensor:
     """The call's `operand`-th tensor as it was on the baseline; (1 or batch, …) like the call's own."""
     entry = call.engine.entry if isinstance(call.engine, RescaleEngine) else None
-    given = _tensors((call.args, call.kwargs))[operand]
+    given = tensors_in((call.args, call.kwargs))[operand]
     value = None if entry is None or operand >= len(entry.operands) else entry.operands[operand]
     if value is None or value.shape[1:] != given.shape[1:] or value.shape[:1] not in ((1,), given.shape[:1]):
         raise OtherPath(
@@ -140,10 +140,10 @@ def carries(call: Call, value: Any) -> bool:
     return answer
 
 
-def _tensors(values: Any) -> list[Tensor]:
+def tensors_in(values: Any) -> list[Tensor]:
     """The tensors among nested arguments, in order."""
     if isinstance(values, Tensor):
         return [values]
     if isinstance(values, dict):
         values = tuple(values.values())
-    return [t for value in values for t in _tensors(value)] if isinstance(values, (tuple, list)) else []
+    return [t for value in values for t in tensors_in(value)] if isinstance(values, (tuple, list)) else []

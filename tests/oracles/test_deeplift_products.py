@@ -128,3 +128,22 @@ def test_softmax_is_its_jacobian_at_logarithmic_means() -> None:
     wanted = (mean[2] * (torch.eye(5, dtype=torch.float64)[2] - mean / mean.sum())) * (x - x0).flatten()
     torch.testing.assert_close(values, wanted, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(values.sum(), p[2] - p0[2], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["by name", "in a list"])
+def test_factors_that_cannot_be_told_apart_are_uncovered(how: str) -> None:
+    class Spelled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = x.flatten(1).chunk(2, 1)
+            product = torch.mul(a, other=b) if how == "by name" else torch.einsum("bi,bi->bi", [a, b])
+            answer: Tensor = self.head(product)
+            return answer
+
+    torch.manual_seed(0)
+    model, x = attrib.wrap(Spelled()), torch.rand(2, 1, 2, 4)
+    with pytest.raises(attrib.UncoveredOperation):
+        attrib.explain(model, x, DeepLift("zero"), 1, strict=True)
