@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,18 +19,20 @@ def fingerprint(*tensors: Tensor) -> Fingerprint:
     sums of its bits over 61 stretches, as wrapping whole numbers. What it does not see: uncounted writes to a tensor
     of more than 4096 words of 8 bytes that only reorder such words within a stretch, or cancel in its sum to the bit.
     """
-    places = tuple((t.data_ptr(), tuple(t.shape), t.stride(), t.dtype, _version(t)) for t in tensors)
     sums = [part for tensor in tensors if tensor.numel() for part in _sums(tensor.detach())]
     by_device: dict[torch.device, list[Tensor]] = {}
     for part in sums:
         by_device.setdefault(part.device, []).append(part)
-    return places, *(torch.cat(parts).cpu().numpy().tobytes() for parts in by_device.values())
+    return _places(tensors), *(torch.cat(parts).cpu().numpy().tobytes() for parts in by_device.values())
 
 
 def glance(*tensors: Tensor) -> Fingerprint:
     """What `fingerprint` would say, from some hundreds of values of each long tensor: a hundredth of the reading."""
-    places = tuple((t.data_ptr(), t.shape, t.stride(), t.dtype, _version(t)) for t in tensors)
-    return places, *(_glanced(tensor.detach()) for tensor in tensors if tensor.nbytes > 8 * _SHORT)
+    return _places(tensors), *(_glanced(tensor.detach()) for tensor in tensors if tensor.nbytes > 8 * _SHORT)
+
+
+def _places(tensors: Sequence[Tensor]) -> tuple[object, ...]:
+    return tuple((t.data_ptr(), t.shape, t.stride(), t.dtype, _version(t)) for t in tensors)
 
 
 def _glanced(tensor: Tensor) -> bytes:
