@@ -15,7 +15,7 @@ from app.parts import Parts
 from app.patching import PatchAnswer, Progress, kind_title
 from app.patching_markup import shown, verification
 from app.patching_questions import METHODS, PatchAsk
-from app.running import HEAVY, PRIVATE, UNCHANGED, UNEXPECTED, Updates, sessions_of
+from app.running import HEAVY, UNCHANGED, UNEXPECTED, Updates, connect_cancel, sessions_of
 from app.server import Server
 from app.watching import watched
 
@@ -81,11 +81,7 @@ def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], Patc
 
     parts.find_circuit.click(circuit, [parts.answer, parts.keep_edges, *parts.display], outputs, **how)
 
-    def cancel(request: gr.Request) -> Any:
-        running = [server.runs.cancel(session) for session in sessions_of(request)]
-        return markup.status("Stopping after the current step …" if any(running) else "Nothing is running.")
-
-    parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
+    connect_cancel(server, parts)
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,11 +79,19 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
         show_progress_on=parts.status, api_visibility="private", **RAW,
     )  # fmt: skip
 
-    def cancel(request: gr.Request) -> Any:
-        running = [runs.cancel(session) for session in sessions_of(request)]
-        return markup.status("Stopping after the current step …" if any(running) else "Nothing is running.")
+    connect_cancel(server, parts)
 
-    parts.cancel.click(cancel, None, parts.status, queue=False, **PRIVATE)
+
+def connect_cancel(server: Server, parts: Parts) -> None:
+    """The browser writes that it stops: a word of the server's could arrive after the run's last one, and stay."""
+
+    def cancel(request: gr.Request) -> Any:
+        running = [server.runs.cancel(session) for session in sessions_of(request)]
+        return gr.skip() if any(running) else markup.status("Nothing is running.")
+
+    stopping = json.dumps(markup.status("Stopping after the current step …"))
+    heard = parts.cancel.click(None, None, parts.status, js=f"() => {stopping}", queue=False, **PRIVATE)
+    heard.then(cancel, None, parts.status, queue=False, **PRIVATE)
 
 
 def sessions_of(request: gr.Request) -> tuple[str, str]:

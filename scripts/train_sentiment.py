@@ -38,9 +38,7 @@ from torch.nn import functional as F
 from attrib.models.minilm import TRAINED, untrained
 from attrib.models.pull import Package, download
 
-DATA = Package(
-    "vaderSentiment==0.5", "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a", 2_448_964
-)
+DATA = Package("vaderSentiment==0.5", "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a", 2_448_964)
 INNER = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
 SOURCES = {"movies": "movieReviewSnippets", "Amazon": "amazonReviewSnippets", "tweets": "tweets"}
 TARGET = Path(__file__).parents[1] / "assets" / "weights" / "minilm_sentiment.safetensors"

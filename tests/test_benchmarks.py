@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from benchmarks.rows import ROWS, Limit, Row, explained
 from benchmarks.run import OURS, Line, measured
 
 CPU = torch.device("cpu")
+Measured = Callable[..., dict[str, Cost]]
 
 
 def burn(seconds: float) -> None:
@@ -36,19 +39,17 @@ def case() -> Case:
     return Case("resnet50", 1, CPU, size=64)
 
 
-def test_time_and_memory_ratios() -> None:
-    def reference() -> None:
-        burn(0.1)
-        grab(64)  # far more than what the rest of the process takes and frees meanwhile
+@pytest.mark.parametrize("measured_by", [partial(compare, repeats=3), once])
+def test_time_ratios(measured_by: Measured) -> None:
+    cost = measured_by(lambda: burn(0.1), {"dearer": lambda: burn(0.3)}, device=CPU)["dearer"]
+    assert 2.5 < cost.time_ratio < 3.5
 
-    def dearer() -> None:
-        burn(0.3)
-        grab(192)
 
-    calls = {"dearer": dearer}
-    for cost in (compare(reference, calls, 3, CPU)["dearer"], once(reference, calls, CPU)["dearer"]):
-        assert 2.5 < cost.time_ratio < 3.5
-        assert 2.7 < cost.memory_ratio < 3.3
+@pytest.mark.parametrize("measured_by", [partial(compare, repeats=3), once])
+def test_memory_ratios(measured_by: Measured) -> None:
+    few, many = partial(grab, 64), partial(grab, 192)  # far more than what the rest of the process takes meanwhile
+    cost = measured_by(few, {"dearer": many}, device=CPU)["dearer"]
+    assert 2.7 < cost.memory_ratio < 3.3
 
 
 def test_rounds_that_take_long_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
