@@ -50,7 +50,7 @@ from attrib.patching.circuit import Circuit
 from attrib.patching.pair import Pair, pair
 from attrib.reports.api import report
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
-from attrib.verification import Verification, verify_effects
+from attrib.verification import SampledCorrelation, Verification, sampled_correlation, verify_effects
 
 __all__ = [
     "LRP",
@@ -95,6 +95,7 @@ __all__ = [
     "RelP",
     "ReportError",
     "Saliency",
+    "SampledCorrelation",
     "SmoothGrad",
     "TargetError",
     "TokenLogit",
@@ -114,6 +115,7 @@ __all__ = [
     "models",
     "pair",
     "report",
+    "sampled_correlation",
     "tasks",
     "truth",
     "verify_effects",

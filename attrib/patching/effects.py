@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attrib.errors import InputError, PromptPairError, UnknownName
+from attrib.patching.agreement import pearson
 from attrib.patching.sites import kind_of
 
 if TYPE_CHECKING:
@@ -180,15 +180,7 @@ def _pearson(result: Attribution, other: Attribution, names: list[str], places: 
     first = result.values[:, [own[name] for name in names]].double()
     second = other.values[:, [places[name] for name in names]].double().to(first.device)
     measured = real[:, None].to(first.device) & first.isfinite() & second.isfinite()
-    return _r(first[measured], second[measured])
-
-
-def _r(a: Tensor, b: Tensor) -> float:
-    if len(a) < 2:
-        return math.nan
-    a, b = a - a.mean(), b - b.mean()
-    size = float(a.norm() * b.norm())
-    return float(a @ b) / size if size > 0 else math.nan
+    return pearson(first[measured], second[measured])
 
 
 def _of_edges(result: Attribution, other: Attribution) -> dict[str, float]:
@@ -196,7 +188,7 @@ def _of_edges(result: Attribution, other: Attribution) -> dict[str, float]:
         raise InputError("the two results have different edges; correlate results of one model")
     first, second = result.values.double(), other.values.double().to(result.values.device)
     measured = first.isfinite() & second.isfinite()
-    return {"edges": _r(first[measured], second[measured])}
+    return {"edges": pearson(first[measured], second[measured])}
 
 
 def _positions(result: Attribution) -> Tensor:
