@@ -21,6 +21,7 @@ from attrib.metrics.base import Metric
 from attrib.metrics.evaluate import cost
 from attrib.metrics.evaluation import Evaluation
 from attrib.metrics.generated import ActivationCurve, OutputErrorCurve
+from attrib.metrics.joining import joined
 from attrib.metrics.randomisation import ParameterRandomisation, RandomLogit
 from attrib.metrics.removal import Comprehensiveness, Deletion, Insertion, Sufficiency
 from attrib.metrics.road import ROAD
@@ -38,6 +39,7 @@ _SHORTER: dict[str, dict[str, Any]] = {
 _OF_PHOTOS: tuple[Metric, ...] = (
     Deletion(12), Insertion(12), ROAD(), ParameterRandomisation(stages=2, draws=2), RandomLogit(),
 )  # fmt: skip
+_TOGETHER = 8
 _OF_TEXTS: tuple[Metric, ...] = (Comprehensiveness(), Sufficiency(), ActivationCurve(), OutputErrorCurve())
 
 
@@ -84,17 +86,26 @@ def _measured(
     model: Any, inputs: list[Any], methods: dict[str, Method], metrics: tuple[Metric, ...], n_random: int, seed: int
 ) -> Evaluation:
     each = cost(model, list(methods.values()), metrics, n_random)
-    print(f"{model.name}: {each} for each of {len(inputs)} inputs", flush=True)
+    print(f"{model.name}: at most {each} for each of {len(inputs)} inputs", flush=True)
     told = [time.monotonic()]
+    groups = _of_one_length(model, inputs) if model.kind == "text" else [inputs]
+    found: list[Evaluation] = []
 
     def progress(fraction: float, message: str) -> None:
         if time.monotonic() - told[0] > 30:
             told[0] = time.monotonic()
-            print(f"  {fraction:.0%} {message}", flush=True)
+            print(f"  {(len(found) + fraction) / len(groups):.0%} {message}", flush=True)
 
-    return attrib.evaluate(
-        model, inputs, list(methods.values()), metrics, n_random=n_random, seed=seed, on_progress=progress
-    )
+    chosen = list(methods.values())
+    for group in groups:
+        found.append(attrib.evaluate(model, group, chosen, metrics, n_random=n_random, seed=seed, on_progress=progress))
+    return joined(found)
+
+
+def _of_one_length(model: Any, texts: list[str]) -> list[list[str]]:
+    """Texts of about one length together: what pads the short ones of a batch is computed for nothing."""
+    ordered = sorted(texts, key=lambda text: len(model.encode(text).x[0]))
+    return [ordered[start : start + _TOGETHER] for start in range(0, len(ordered), _TOGETHER)]
 
 
 def _shown(title: str, found: Evaluation, methods: dict[str, Method], folder: Path | None) -> None:

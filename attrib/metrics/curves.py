@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attrib.metrics.base import Measured
+from attrib.metrics.remains import outcomes
 from attrib.metrics.trial import Trial
 
 UNCHANGED = "the model's output does not change, whatever is removed"
@@ -29,34 +30,38 @@ def ranks(maps: Tensor, allowed: Tensor, ties: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Course:
-    """Which sites are replaced at every step: those whose rank is in [low, high) of that step, (steps, batch) each."""
+    """What is left of every input at every step: sites whose rank is in [low, high) of that step, (steps, batch)."""
 
     ranks: Tensor
     low: Tensor
     high: Tensor
 
     @staticmethod
-    def best_first(trial: Trial, maps: Tensor, counts: Tensor) -> Course:
-        """counts: (steps, batch), how many sites of the highest rank are replaced."""
+    def removing(trial: Trial, maps: Tensor, counts: Tensor) -> Course:
+        """counts: (steps, batch), how many sites of the highest rank are gone."""
+        return Course(ranks(maps, trial.allowed, trial.drawn(3)), counts, sizes(trial).expand_as(counts))
+
+    @staticmethod
+    def building(trial: Trial, maps: Tensor, counts: Tensor) -> Course:
+        """The same with only these sites left."""
         return Course(ranks(maps, trial.allowed, trial.drawn(3)), torch.zeros_like(counts), counts)
 
     @staticmethod
-    def worst_first(trial: Trial, maps: Tensor, counts: Tensor) -> Course:
-        total = sizes(trial)
-        return Course(ranks(maps, trial.allowed, trial.drawn(3)), total - counts, total.expand_as(counts))
+    def pruning(trial: Trial, maps: Tensor, counts: Tensor) -> Course:
+        """The same with as many sites of the lowest rank gone."""
+        return Course.building(trial, maps, sizes(trial) - counts)
 
-    def rows(self, trial: Trial, start: Tensor, end: Tensor, step: Tensor, sample: Tensor) -> Tensor:
-        """The inputs of these steps of these samples: `start`, with what is replaced taken from `end`."""
-        where, own = sample.cpu(), self.ranks[sample.cpu()]
+    def shown(self, step: Tensor, sample: Tensor) -> Tensor:
+        """(rows, *sites) bool: what is left of these samples at these steps."""
+        own = self.ranks[sample]
         shape = (-1, *[1] * (own.dim() - 1))
-        low, high = (bound[step.cpu(), where].reshape(shape) for bound in (self.low, self.high))
-        return trial.mixed((own >= low) & (own < high), start[sample], end[sample])
+        low, high = (bound[step, sample].reshape(shape) for bound in (self.low, self.high))
+        return (own >= low) & (own < high)
 
 
-def outcomes_along(trial: Trial, course: Course, start: Tensor, end: Tensor, read: str = "probability") -> Tensor:
-    """(batch, steps): the outcome after every step of the course from start to end."""
-    steps = len(course.low)
-    return trial.outcomes(steps, lambda step, sample: course.rows(trial, start, end, step, sample), read).T
+def outcomes_along(trial: Trial, course: Course, blank: str, read: str = "probability") -> Tensor:
+    """(batch, steps): the outcome after every step of the course; blank: the name of what stands for the rest."""
+    return outcomes(trial, len(course.low), course.shown, blank, read).T
 
 
 def sizes(trial: Trial) -> Tensor:

@@ -216,7 +216,7 @@ def exactly(target: BoundTarget) -> Any:
 def subject_of(trial: Trial, method: Method, result: Attribution) -> Subject:
     """A method's result on trial."""
     if trial.is_text:
-        maps = result.values.detach().double().cpu()
+        maps = result.values.detach().cpu().double()
     else:
         maps = torch.from_numpy(result.heatmap((trial.allowed.shape[1], trial.allowed.shape[2]))).double()
     if maps.shape != trial.allowed.shape:

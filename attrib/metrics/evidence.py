@@ -153,7 +153,7 @@ DEAR: tuple[tuple[str, str, Passes], ...] = (
 
 
 def _facts(result: Attribution, row: int) -> dict[str, float | None]:
-    values = result.values[row : row + 1].detach().double().cpu()
+    values = result.values[row : row + 1].detach().cpu().double()
     if not values.isfinite().all():
         return {"sparseness": None, "complexity": None}
     pictured = result.kind in ("input", "layer")

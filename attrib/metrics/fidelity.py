@@ -109,7 +109,7 @@ class Infidelity(Metric):
             for piece in torch.arange(len(present)).split(rows):
                 own = sample[piece].to(trial.x.device)
                 x = trial.mixed(present[piece] < 0.5, trial.x[own], blank[own])
-                found.append(trial.question.scores(x, own).double().cpu())
+                found.append(trial.question.scores(x, own).cpu().double())
         return torch.cat(found)
 
 

@@ -12,6 +12,7 @@ from attrib.errors import InputError
 from attrib.methods.base import setting
 from attrib.metrics.base import Better, Measured, Metric, MetricCard, Passes, Subject
 from attrib.metrics.curves import BLANK_HELP, Course, area, measured_along, outcomes_along, sizes
+from attrib.metrics.remains import everything, logits, outcomes
 from attrib.metrics.trial import Model, Trial
 
 
@@ -47,12 +48,12 @@ class ActivationCurve(Metric):
         return Passes(self.steps + 1)
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        shares, course, start, end = self.course(trial, subject)
-        curves = outcomes_along(trial, course, start, end)
+        shares, course = self.course(trial, subject)
+        curves = outcomes_along(trial, course, self.blank)
         return measured_along(area(curves, shares), curves, shares, f"share of the tokens, {self.order}d")
 
-    def course(self, trial: Trial, subject: Subject) -> tuple[Tensor, Course, Tensor, Tensor]:
-        """(shares, which tokens are replaced, from what, by what)."""
+    def course(self, trial: Trial, subject: Subject) -> tuple[Tensor, Course]:
+        """(shares, which tokens are left at each of them)."""
         if self.order not in ("generate", "prune") or self.ranking not in ("signed", "absolute") or self.steps < 1:
             raise InputError(
                 f"order {self.order!r}, ranking {self.ranking!r}, steps {self.steps}: order is generate or prune, "
@@ -62,10 +63,8 @@ class ActivationCurve(Metric):
         shares = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
         # 0.3 × 10 is a little more than 3
         counts = (shares[:, None] * sizes(trial) - 1e-9).ceil().long()
-        blank = trial.blank(self.blank)
-        if self.order == "generate":
-            return shares, Course.best_first(trial, maps, counts), blank, trial.x
-        return shares, Course.worst_first(trial, maps, counts), trial.x, blank
+        laid = Course.building if self.order == "generate" else Course.pruning
+        return shares, laid(trial, maps, counts)
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,11 @@ class OutputErrorCurve(ActivationCurve):
         return Passes(self.steps + 2)
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        shares, course, start, end = self.course(trial, subject)
+        shares, course = self.course(trial, subject)
         if getattr(trial.model, "task", "classification") == "classification":
-            curves = self._of_logits(trial, course, start, end)
+            found = logits(trial, len(course.low), course.shown, self.blank)
+            curves = (found - logits(trial, 1, everything(trial), self.blank)).square().sum(2).T
         else:
-            whole = trial.outcomes(1, lambda step, sample: trial.x[sample], "score")[0]
-            curves = (outcomes_along(trial, course, start, end, "score") - whole[:, None]).square()
+            whole = outcomes(trial, 1, everything(trial), self.blank, "score")[0]
+            curves = (outcomes_along(trial, course, self.blank, "score") - whole[:, None]).square()
         return measured_along(area(curves, shares), curves, shares, f"share of the tokens, {self.order}d")
-
-    def _of_logits(self, trial: Trial, course: Course, start: Tensor, end: Tensor) -> Tensor:
-        whole = trial.outputs(1, lambda step, sample: trial.x[sample])[0]
-        logits = trial.outputs(len(course.low), lambda step, sample: course.rows(trial, start, end, step, sample))
-        return (logits.double() - whole.double()).square().sum(2).T.cpu()

@@ -41,7 +41,7 @@ def centre(trial: Trial) -> Tensor:
 
 def edges(x: Tensor) -> Tensor:
     """Sobel's gradient length of the mean over channels. x: (batch, channel, height, width)."""
-    grey = F.pad(x.detach().double().cpu().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    grey = F.pad(x.detach().cpu().double().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=torch.float64)
     across, down = F.conv2d(grey, kernel[None, None]), F.conv2d(grey, kernel.T[None, None])
     length: Tensor = (across.square() + down.square()).sqrt()[:, 0]

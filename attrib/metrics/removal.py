@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,10 @@ from attrib.errors import InputError
 from attrib.methods.base import setting
 from attrib.metrics.base import Better, Measured, Metric, MetricCard, Passes, Subject
 from attrib.metrics.curves import BLANK_HELP, Course, area, measured_along, outcomes_along, sizes
+from attrib.metrics.remains import everything, outcomes
 from attrib.metrics.trial import Model, Trial
+
+Laid = Callable[[Trial, Tensor, Tensor], Course]
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,14 @@ class Deletion(Metric):
         return Passes(self.steps + 1)
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        return self._course(trial, subject, trial.x, trial.blank(self.blank))
+        return self._along(trial, subject, Course.removing, self.blank)
 
-    def _course(self, trial: Trial, subject: Subject, start: Tensor, end: Tensor) -> Measured:
+    def _along(self, trial: Trial, subject: Subject, course: Laid, blank: str) -> Measured:
         if self.steps < 1:
             raise InputError(f"steps = {self.steps}: a curve needs at least one step")
         shares = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64)
         counts = (shares[:, None] * sizes(trial)).round().long()
-        curves = outcomes_along(trial, Course.best_first(trial, subject.maps, counts), start, end)
+        curves = outcomes_along(trial, course(trial, subject.maps, counts), blank)
         return measured_along(area(curves, shares), curves, shares, "share of the input")
 
 
@@ -68,7 +72,7 @@ class Insertion(Deletion):
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
         blank = "auto" if trial.is_text and self.blank == "blur" else self.blank
-        return self._course(trial, subject, trial.blank(blank), trial.x)
+        return self._along(trial, subject, Course.building, blank)
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,7 @@ class PixelFlipping(Metric):
         own = -(-total // at_once)  # steps of each sample
         flips = torch.arange(1, max(1, int(own.max())) + 1)
         counts = torch.minimum(flips[:, None] * at_once, total)
-        course = Course.best_first(trial, subject.maps, counts)
-        curves = outcomes_along(trial, course, trial.x, trial.blank(self.blank))
+        curves = outcomes_along(trial, Course.removing(trial, subject.maps, counts), self.blank)
         values = torch.cat(
             [area(c[None, : max(1, int(n))], flips[: max(1, int(n))]) for c, n in zip(curves, own, strict=True)]
         )
@@ -131,15 +134,15 @@ class Comprehensiveness(Metric):
         return Passes(len(self.shares) + 1)
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        curves = self._outcomes(trial, subject, trial.x, trial.blank(self.blank))
+        curves = self._outcomes(trial, subject, Course.removing)
         return self._drops(curves[:, 0], curves[:, 1:], curves)
 
-    def _outcomes(self, trial: Trial, subject: Subject, start: Tensor, end: Tensor) -> Tensor:
-        """(batch, 1 + shares): `start` itself, then with the top shares taken from `end`."""
+    def _outcomes(self, trial: Trial, subject: Subject, course: Laid) -> Tensor:
+        """(batch, 1 + shares): where the course begins, then with the top shares gone, or alone."""
         if not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise InputError(f"shares = {self.shares}: give numbers above 0 and up to 1")
         counts = (torch.tensor((0.0, *self.shares), dtype=torch.float64)[:, None] * sizes(trial)).ceil().long()
-        return outcomes_along(trial, Course.best_first(trial, subject.maps, counts), start, end)
+        return outcomes_along(trial, course(trial, subject.maps, counts), self.blank)
 
     def _drops(self, whole: Tensor, parts: Tensor, judged: Tensor) -> Measured:
         drops = whole[:, None] - parts
@@ -165,6 +168,6 @@ class Sufficiency(Comprehensiveness):
         return Passes(len(self.shares) + 2)
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        parts = self._outcomes(trial, subject, trial.blank(self.blank), trial.x)
-        whole = trial.outcomes(1, lambda step, sample: trial.x[sample])[0]
+        parts = self._outcomes(trial, subject, Course.building)
+        whole = outcomes(trial, 1, everything(trial), self.blank)[0]
         return self._drops(whole, parts[:, 1:], torch.cat([whole[:, None], parts], 1))

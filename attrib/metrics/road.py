@@ -102,7 +102,7 @@ class ROAD(Metric):
         if self.read == "correct" and trial.target.kind not in ("logit", "log_probability"):
             return nothing(len(trial), "the target is no class, so none can be lost; take read='probability'")
         order = ranks(subject.maps, trial.allowed, trial.drawn(3))
-        pictures = trial.x.detach().double().cpu().numpy()
+        pictures = trial.x.detach().cpu().double().numpy()
         pixels = order[0].numel()
 
         def variant(step: Tensor, sample: Tensor) -> Tensor:

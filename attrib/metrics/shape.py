@@ -126,8 +126,8 @@ class Recovery(Metric):
     )
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
-        x = trial.encoded.x.detach().double().cpu()
-        values = None if subject.attribution is None else subject.attribution.values.detach().double().cpu()
+        x = trial.encoded.x.detach().cpu().double()
+        values = None if subject.attribution is None else subject.attribution.values.detach().cpu().double()
         if values is not None and values.shape == x.shape:
             return Measured(correlations(values, x).abs())
         return Measured(correlations(subject.maps, x.mean(1)).abs())

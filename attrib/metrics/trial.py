@@ -25,6 +25,7 @@ from attrib.targets import BoundTarget
 
 Model = VisionModel | TextModel
 Variant = Callable[[Tensor, Tensor], Tensor]
+Key = tuple[int, str, bytes]  # which sample, what stands for what is missing, a digest of what is left
 _MOST_ROWS = 8
 _TEXT_BLANKS = ("unk", "mask", "pad", "zero")
 
@@ -43,6 +44,8 @@ class Trial:
 
     allowed: (batch, *sites) bool: the pixels or tokens that count; special tokens and padding do not.
     masks: (batch, *sites) bool, where the truth is; None if nobody said.
+    known: what the model said of what is left of an input, by `attrib.metrics.remains`: nothing is asked twice,
+        whichever metric, method or random map comes upon it again.
     """
 
     model: Model
@@ -54,6 +57,8 @@ class Trial:
     seed: int = 0
     max_memory: int | None = None
     on_progress: Callable[[float], None] = field(default=lambda fraction: None, repr=False)
+    known: dict[Key, Tensor] = field(default_factory=dict, repr=False)
+    _blanks: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(
@@ -88,6 +93,11 @@ class Trial:
 
     def blank(self, name: str = "auto") -> Tensor:
         """What stands for 'nothing there', shaped like x. auto: zero; of texts the first token that the model has."""
+        if name not in self._blanks:
+            self._blanks[name] = self._made(name)
+        return self._blanks[name]
+
+    def _made(self, name: str) -> Tensor:
         if name != "auto":
             return baseline_of(name, self.question, self.seed)
         if not self.is_text:

@@ -18,6 +18,7 @@ from attrib.metrics import METRICS, metric_named
 from attrib.metrics.curves import UNCHANGED
 from attrib.metrics.evaluate import BROKEN, CONSTANT, cost
 from attrib.metrics.evaluation import Evaluation
+from attrib.metrics.joining import joined
 
 TEXTS = ["the film was not good at all", "great", "bad food in paris"]
 _CHEAP = {
@@ -208,6 +209,44 @@ def test_a_result_can_be_saved_loaded_plotted_and_shown(pictures, tmp_path):
     assert ("saliency", "lrp") in found.agreement and ("lrp", "edges") in found.agreement
     with pytest.raises(InputError, match="no saved evaluation"):
         Evaluation.load(tmp_path / "nothing")
+
+
+def test_parts_join_to_what_all_inputs_give_at_once(texts):
+    """Four texts of one length at once, and two by two: the same rows, intervals, tests and means."""
+    inputs = ["the film was good", "the food was bad", "a bad film indeed", "not a good day"]
+    asked = (["saliency", "lrp"], ["comprehensiveness", "au_ac"])
+    whole = attrib.evaluate(texts, inputs, *asked, n_random=1)
+    parts = [attrib.evaluate(texts, inputs[k : k + 2], *asked, n_random=1) for k in (0, 2)]
+    found = joined(parts)
+    assert [(r.input, r.method, r.metric) for r in found.rows] == [(r.input, r.method, r.metric) for r in whole.rows]
+    for ours, theirs in zip(found.summary(), whole.summary(), strict=True):
+        assert ours.mean == pytest.approx(theirs.mean, abs=1e-6) and ours.verdict == theirs.verdict
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    for table in ("agreement", "reference_curves"):
+        for key, values in getattr(whole, table).items():
+            assert getattr(found, table)[key] == pytest.approx(values, abs=1e-6)
+    assert found.facts["inputs"] == whole.facts["inputs"]
+    with pytest.raises(InputError, match="seed do not join"):
+        joined([parts[0], attrib.evaluate(texts, inputs, *asked, n_random=1, seed=1)])
+
+
+def test_the_model_is_never_asked_twice_what_it_says_of_the_same_remains(texts):
+    """The same map by another name costs nothing, and the whole text is asked once for all metrics."""
+    on, rows = trial(texts, TEXTS, 0), []
+    on.question.twin.register_forward_hook(
+        lambda module, args, kwargs, out: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    maps = subject(torch.rand(on.allowed.shape))
+    first = [cheap(name).score(on, maps).values.tolist() for name in ("comprehensiveness", "au_ac", "au_mse")]
+    asked = sum(rows)
+    again = [cheap(name).score(on, maps).values.tolist() for name in ("comprehensiveness", "au_ac", "au_mse")]
+    assert again == first and sum(rows) == asked
+    left = set()
+    for row, n in enumerate(on.allowed.sum(1).tolist()):
+        left |= {(row, 0, math.ceil(n * k / 3)) for k in range(4)}  # from the top: generated, or kept when pruned
+        left |= {(row, 0, n - math.ceil(n * k / 3)) for k in range(4)}
+        left |= {(row, math.ceil(n * share), n) for share in (0, 0.01, 0.05, 0.1, 0.2, 0.5)}
+    assert asked == len({one for one in left if one[1] < one[2]} | {(row, 0, 0) for row, *_ in left})
 
 
 def test_every_metric_has_a_card():
