@@ -67,7 +67,7 @@ def circuit(
     graph = edge_graph(structure_of(model))
     _check(graph, inputs, result)
     prompts = _prompts(model, inputs, result, target)
-    mean = result.values.mean(0).double().cpu()
+    mean = result.values.mean(0).cpu().double()
     possible = int(graph.exists.sum())
     counts = sorted({count_of(each, possible) for each in (keep, *sizes)})
     chosen = [selected(graph, mean, count) for count in counts]
@@ -154,7 +154,7 @@ def _made(
     mean: Tensor,
     ablation: str,
 ) -> Circuit:
-    full, empty, *others = scores.double().mean(0).tolist()
+    full, empty, *others = scores.cpu().double().mean(0).tolist()
     if abs(full - empty) <= 32 * torch.finfo(scores.dtype).eps * max(abs(full), abs(empty)):
         raise PromptPairError(f"the metric is {full:.6g} with all edges and with none: there is nothing to carry")
     change = full - empty

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from attrib.methods.base import Finding
+from attrib.rules.precision import wide
 from attrib.targets import BoundTarget
 
 
@@ -14,8 +15,8 @@ def per_token(finding: Finding) -> Finding:
     """Values of embeddings (batch, tokens, width) as one number a token: their sum, or length if unsigned."""
     if finding.kind != "input":
         return finding
-    wide = finding.values.double()
-    values = wide.sum(2) if finding.signed else wide.square().sum(2).sqrt()
+    values = wide(finding.values)
+    values = values.sum(2) if finding.signed else values.square().sum(2).sqrt()
     return dataclasses.replace(finding, values=values.to(finding.values.dtype), kind="tokens")
 
 

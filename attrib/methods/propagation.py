@@ -11,8 +11,8 @@ from torch import Tensor
 from attrib.attribution import Coverage
 from attrib.methods.base import Finding, Question, gradients
 from attrib.methods.merging import merged
-from attrib.rules.affine import packed
 from attrib.rules.engine import Engine, Rules
+from attrib.rules.precision import wide
 from attrib.rules.spelled import unite_activations
 
 
@@ -59,7 +59,7 @@ class Flow:
         `sources` is filled while the forward runs (positions), and read after it.
         """
         engine = Engine(rules, question.twin, question.x.shape, question.model.weight_cache, question.strict)
-        leaf = packed(question.x).requires_grad_()
+        leaf = question.packed(question.x).requires_grad_()
         with torch.enable_grad():
             with engine:
                 score = question.scores(leaf.clone())
@@ -84,8 +84,8 @@ class Flow:
 
 def settled_ledger(reached: dict[str, Tensor], flow: Flow) -> tuple[dict[str, Tensor], Tensor]:
     """(name → (batch,) amounts that add up to the score, what could not be accounted for)."""
-    amounts = {name: values.double().flatten(1).sum(1) for name, values in reached.items()}
+    amounts = {name: wide(values).flatten(1).sum(1) for name, values in reached.items()}
     amounts |= flow.absorbed
-    missing = flow.score.double() - torch.stack(list(amounts.values())).sum(0)
+    missing = wide(flow.score) - torch.stack(list(amounts.values())).sum(0)
     amounts["unaccounted"] = missing
     return {name: amount.to(flow.score.dtype) for name, amount in amounts.items()}, (-missing).to(flow.score.dtype)

@@ -29,7 +29,7 @@ def superpixels(image: Tensor, n: int) -> Tensor:
 
     Every pixel may go to its own cell's centre or one of the eight around it. Regions are numbered without gaps.
     """
-    pixels = image.detach().double().cpu()
+    pixels = image.detach().cpu().double()
     cells = grid(image, n)
     across = int(cells[0, -1]) + 1
     down = int(cells[-1, 0]) // across + 1

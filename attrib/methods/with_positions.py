@@ -19,6 +19,7 @@ from attrib.methods.passes import about
 from attrib.methods.propagation import Flow, settled_ledger
 from attrib.models.positions import PositionSources, position_sources
 from attrib.rules.engine import Rules
+from attrib.rules.precision import wide
 from attrib.rules.shadow import shadow
 from attrib.rules.spelled import unite_activations
 
@@ -50,7 +51,7 @@ def _found(question: Question, flow: Flow, sources: PositionSources, aggregate: 
     signed = by_layer.sum(1)
     position = signed if aggregate == "signed" or not sizes else torch.stack(sizes).sum(0)
     ledger, delta = settled_ledger({"input": values, "position": signed}, flow)
-    content = values.double().sum(2).to(values.dtype) if text else values
+    content = wide(values).sum(2).to(values.dtype) if text else values
     return Finding(
         content + (position if text else _on_pixels(position, values)),
         flow.score,

@@ -21,11 +21,11 @@ def unaccounted(result: Attribution) -> Tensor | None:
 
     Of a result with a ledger, what its entries leave over; otherwise its completeness error.
     """
-    size = result.score.double().abs().clamp_min(1e-12)
+    size = result.score.cpu().double().abs().clamp_min(1e-12)
     if result.ledger is not None:
-        booked = torch.stack([amount.double() for name, amount in result.ledger.items() if name != "unaccounted"])
-        return (result.score.double() - booked.sum(0)).abs() / size
-    return None if result.delta is None else result.delta.double().abs() / size
+        booked = torch.stack([amount.cpu().double() for name, amount in result.ledger.items() if name != "unaccounted"])
+        return (result.score.cpu().double() - booked.sum(0)).abs() / size
+    return None if result.delta is None else result.delta.cpu().double().abs() / size
 
 
 def gini(values: Tensor) -> Tensor:

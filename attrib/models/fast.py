@@ -133,7 +133,7 @@ def _outputs(model: VisionModel, x: Tensor, index: Tensor | None = None) -> tupl
         logits = logits if logits.dim() == 2 else logits.flatten(2).sum(2)
         chosen = logits.argmax(1) if index is None else index.to(logits.device)
         (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), leaf)
-    return logits.detach().double().cpu(), gradient.detach().double().cpu()
+    return logits.detach().cpu().double(), gradient.detach().cpu().double()
 
 
 def _relative(other: Tensor, reference: Tensor) -> list[float]:

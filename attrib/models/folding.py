@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from attrib.rules.precision import wide
+
 _FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # exact types: a subclass may do more than normalise (timm's BatchNormAct2d also activates)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -105,15 +107,15 @@ def _shared_parameters(module: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def _fold(linear: Any, norm: Any) -> None:
-    """W ← W·s, b ← (b − μ)·s + β with s = γ/√(σ² + ε), computed in float64; the norm becomes an identity.
+    """W ← W·s, b ← (b − μ)·s + β with s = γ/√(σ² + ε), in float64 where there is one; the norm becomes an identity.
 
     Both modules are the twin's, so their tensors may be replaced, and even the norm's class: all references follow.
     """
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight.double()
-    bias = -norm.running_mean.double() if linear.bias is None else linear.bias.double() - norm.running_mean.double()
-    bias = bias * scale if norm.bias is None else bias * scale + norm.bias.double()
-    weight = linear.weight.double() * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
+    scale = (wide(norm.running_var) + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * wide(norm.weight)
+    bias = -wide(norm.running_mean) if linear.bias is None else wide(linear.bias) - wide(norm.running_mean)
+    bias = bias * scale if norm.bias is None else bias * scale + wide(norm.bias)
+    weight = wide(linear.weight) * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
     linear._parameters["weight"] = weight.to(linear.weight.dtype)
     linear._parameters["bias"] = bias.to(linear.weight.dtype)
     norm._parameters.clear()

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attrib.errors import NotApplicable
+from attrib.rules.precision import wide
 
 _NAMED = re.compile(r"(^|[._])(wpe|pos_emb\w*|position\w*_embed\w*|pos_embed\w*|embed_positions)$")
 _HANDED = ("position_embeddings", "alibi", "position_bias")
@@ -114,7 +115,7 @@ def is_sinusoidal(table: Tensor) -> bool:
     rows = table.reshape(-1, table.shape[-1]) if table.is_floating_point() and table.dim() in (2, 3) else table
     if rows.dim() != 2 or rows.shape[1] % 2 or len(rows) < 2 or len(rows) not in table.shape:
         return False
-    rows = rows.double()
+    rows = wide(rows)
     squares = rows.square().sum(1)
     used = squares > 0
     even = (squares[used] * 2 / rows.shape[1] - 1).abs() < 1e-3
@@ -123,7 +124,7 @@ def is_sinusoidal(table: Tensor) -> bool:
 
 def is_alibi(bias: Tensor) -> bool:
     """Whether it rises or falls from key to key by the same step, another in every head."""
-    steps = bias.detach().double().diff(dim=-1)
+    steps = wide(bias.detach()).diff(dim=-1)
     return bias.shape[-1] > 2 and bool(steps.any()) and bool((steps - steps[..., :1]).abs().amax() < 1e-3)
 
 

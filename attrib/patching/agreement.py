@@ -36,7 +36,7 @@ def with_interval(rank: bool, a: Tensor, b: Tensor, confidence: float, seed: int
     Draws in which one list does not vary have no correlation and are left out.
     """
     of: Callable[[Tensor, Tensor], Tensor] = _spearman if rank else _pearson
-    a, b = a.double().cpu(), b.double().cpu()
+    a, b = a.cpu().double(), b.cpu().double()
     value = float(of(a[None], b[None])) if len(a) > 1 else math.nan
     if math.isnan(value):
         return Coefficient(math.nan, math.nan, math.nan)

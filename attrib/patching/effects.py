@@ -11,6 +11,7 @@ from torch import Tensor
 from attrib.errors import InputError, PromptPairError, UnknownName
 from attrib.patching.agreement import pearson
 from attrib.patching.sites import kind_of
+from attrib.rules.precision import wide
 
 if TYPE_CHECKING:
     from attrib.attribution import Attribution
@@ -152,11 +153,11 @@ def mean(result: Attribution, confidence: float) -> MeanEffects:
     lengths = {len(texts) for texts in result.token_texts or ()}
     if len(lengths) > 1:
         raise InputError(f"the pairs have {sorted(lengths)} tokens, so position i is not the same place in all of them")
-    values, low, high = _interval(result.values.double().flatten(1), confidence)
+    values, low, high = _interval(wide(result.values).flatten(1), confidence)
     shape = result.values.shape[1:]
     metric = {}
     for name in ("clean", "corrupted"):
-        m, a, b = _interval(_metric(result, name).double()[:, None], confidence)
+        m, a, b = _interval(wide(_metric(result, name))[:, None], confidence)
         metric[name] = (float(m), float(a), float(b))
     values, low, high = (t.reshape(shape).to(result.values.dtype) for t in (values, low, high))
     return MeanEffects(sites, values, low, high, confidence, len(result), metric)
@@ -177,8 +178,8 @@ def _interval(values: Tensor, confidence: float) -> tuple[Tensor, Tensor, Tensor
 
 def _pearson(result: Attribution, other: Attribution, names: list[str], places: dict[str, int], real: Tensor) -> float:
     own = {name: i for i, name in enumerate(_check(result))}
-    first = result.values[:, [own[name] for name in names]].double()
-    second = other.values[:, [places[name] for name in names]].double().to(first.device)
+    first = wide(result.values[:, [own[name] for name in names]])
+    second = other.values[:, [places[name] for name in names]].to(first)
     measured = real[:, None].to(first.device) & first.isfinite() & second.isfinite()
     return pearson(first[measured], second[measured])
 
@@ -186,7 +187,8 @@ def _pearson(result: Attribution, other: Attribution, names: list[str], places: 
 def _of_edges(result: Attribution, other: Attribution) -> dict[str, float]:
     if (result.sites, result.receivers) != (other.sites, other.receivers):
         raise InputError("the two results have different edges; correlate results of one model")
-    first, second = result.values.double(), other.values.double().to(result.values.device)
+    first = wide(result.values)
+    second = other.values.to(first)
     measured = first.isfinite() & second.isfinite()
     return {"edges": pearson(first[measured], second[measured])}
 

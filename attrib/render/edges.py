@@ -16,7 +16,7 @@ _LABELS = 32  # on an axis
 
 def edges_figure(attribution: Attribution, title: str, display: Display = OWN, index: int | None = None) -> Figure:
     """index: the pair; None: the mean over all pairs."""
-    values = attribution.values.detach().double().cpu()
+    values = attribution.values.detach().cpu().double()
     table = (values.mean(0) if index is None else values[index]).numpy()
     (scale,) = scales([table], [True], display)
     sheet = Figure(figsize=(8.0, 6.5), layout="constrained")

@@ -65,7 +65,7 @@ def panels(
             raise UnknownName(what, given, known)
     if attribution.kind != "sites" or attribution.sites is None:
         raise InputError(f"a {attribution.kind} attribution has no sites to plot")
-    values = attribution.values.detach().double().cpu()
+    values = attribution.values.detach().cpu().double()
     table = (values.mean(0) if index is None else values[index]).numpy()
     tokens = _tokens(attribution, index)
     kinds: dict[str, list[int]] = {}
@@ -106,7 +106,7 @@ def caption(attribution: Attribution, index: int | None = None) -> str:
     """Method, target and both runs' metric in one line."""
     parts = attribution.parts or {}
     which = slice(None) if index is None else slice(index, index + 1)
-    clean, corrupted = (float(parts[f"metric_{run}"][which].double().mean()) for run in ("clean", "corrupted"))
+    clean, corrupted = (float(parts[f"metric_{run}"][which].cpu().double().mean()) for run in ("clean", "corrupted"))
     several = f", mean of {len(attribution)} pairs" if index is None and len(attribution) > 1 else ""
     name = readable(labels_of(attribution.target)[index or 0])
     return f"{attribution.method}: {name}{several}; metric {clean:.3g} clean, {corrupted:.3g} corrupted"

@@ -76,7 +76,7 @@ def part_of(a: Attribution, part: str) -> np.ndarray:
     """(batch, tokens): the values, or their share of content or position where the result has them apart."""
     found = None if part == "both" or a.parts is None else a.parts.get(part)
     chosen = a.values if found is None else found
-    return np.asarray(chosen.detach().double().cpu().numpy())
+    return np.asarray(chosen.detach().cpu().double().numpy())
 
 
 def has_parts(a: Attribution) -> bool:

@@ -92,7 +92,7 @@ def activations(model: Model, encoded: Any, layer: str) -> np.ndarray:
             handle.remove()
     if not seen:
         raise InputError(f"layer {layer!r} did not run or puts out no tensor; choose another layer")
-    return _averaged(model, twin, encoded, seen[0], layer).double().cpu().numpy()
+    return _averaged(model, twin, encoded, seen[0], layer).cpu().double().numpy()
 
 
 def layer_of(model: Model, encoded: Any, layer: str) -> str:

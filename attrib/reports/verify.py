@@ -161,6 +161,7 @@ def _distance(now: Tensor, before: Tensor) -> float | None:
     """The largest difference as a share of the largest |value|; None where the shapes differ."""
     if now.shape != before.shape:
         return None
+    now, before = now.cpu(), before.cpu()
     if torch.equal(now, before) or not before.numel():
         return 0.0
     largest = float(before.double().abs().max())

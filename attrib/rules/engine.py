@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UncoveredOperation
 from attrib.rules.functions import autograd_functions
+from attrib.rules.precision import wide
 from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, name_of
 from attrib.rules.weights import OnePass, WeightCache
 
@@ -134,7 +135,7 @@ class Ledger:
         """Add relevance swallowed by one operation; amounts: (rows, …), rows a multiple of the batch."""
         if amounts.shape[0] % self.batch != 0:
             amounts = amounts.sum().expand(self.batch) / self.batch
-        total = amounts.reshape(self.batch, -1).sum(1).double()
+        total = wide(amounts.reshape(self.batch, -1).sum(1))
         self.amounts[name] = self.amounts[name] + total if name in self.amounts else total
 
 
