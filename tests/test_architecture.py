@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "patching": {"rules", "sites", "failures", "models", "targets"},
     "methods": {"rules", "targets", "sites", "taps", "readouts", "attribution", "failures", "models", "patching"},
     "doubts": {"methods"},
-    "findings": {"methods", "attribution", "targets"},
+    "findings": {"methods", "attribution", "rules", "targets"},
     "rows": {"models", "targets"},
     "provenance": {"methods", "attribution"},
 }
@@ -40,7 +40,7 @@ DRIVERS = {
     "metrics", "truth", "circuits",
 }  # fmt: skip
 # methods take nothing from models but what they need to know of an architecture
-MODELS_FOR_METHODS = {"attrib.models.folding", "attrib.models.positions", "attrib.models.prefix"}
+MODELS_FOR_METHODS = {f"attrib.models.{name}" for name in ("folding", "layout", "positions", "prefix")}
 
 
 def part_of(path: str) -> str:
