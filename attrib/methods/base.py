@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from attrib.attribution import Coverage
 from attrib.errors import UnsupportedModel
+from attrib.models.layout import takes_channels_last
 from attrib.rules.affine import packed
 from attrib.rules.engine import Engine, Rules, engine_in_force
+from attrib.rules.shadow import shadow
 from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
@@ -91,6 +93,21 @@ class Question:
         mask = self.extra.get("attention_mask") if self.is_text else None
         return None if mask is None else mask.bool()[:, :, None]
 
+    def packed(self, x: Tensor) -> Tensor:
+        """x in channels_last, in which rules run faster, unless the model needs memory in its usual order."""
+        if x.dim() != 4:
+            return x.detach()
+        return packed(x) if self.takes_channels_last else x.detach().contiguous()
+
+    @property
+    def takes_channels_last(self) -> bool:
+        """Whether the model computes the same from pictures in that layout."""
+        first = {name: value[:1] for name, value in self.extra.items()}
+        # a twin of its own, on which no method has put anything
+        return takes_channels_last(
+            self.model.module, lambda x: self.model.forward(shadow(self.model.module), x, first), self.x
+        )
+
     def scores(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """The explained number of every row of x, (rows,), with its graph when x requires gradients.
 
@@ -146,8 +163,9 @@ class Question:
     def gradient_under(self, rules: Rules) -> tuple[Tensor, Tensor, Coverage]:
         """(scores, modified gradient at x, coverage) with `rules` in force."""
         engine = Engine(rules, self.twin, self.x.shape, self.model.weight_cache, self.strict)
+        x = self.packed(self.x)
         with engine:
-            score, gradient = self.gradient(packed(self.x))
+            score, gradient = self.gradient(x)
         return score, gradient, Coverage(**engine.counts)
 
 

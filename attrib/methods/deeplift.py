@@ -11,7 +11,6 @@ from torch import Tensor
 from attrib.attribution import Coverage
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
-from attrib.rules.affine import packed
 from attrib.rules.lifting import OPENING, RESCALE, TRACED
 from attrib.rules.spelled import unite_activations
 from attrib.rules.trace import BaselineRecorder, OtherPath, RescaleEngine
@@ -42,8 +41,8 @@ class DeepLift(Method):
 
     def explain(self, question: Question) -> Finding:
         unite_activations(question.twin)
-        x = packed(question.x)
-        baseline = packed(baseline_of(self.baseline, question))
+        x = question.packed(question.x)
+        baseline = question.packed(baseline_of(self.baseline, question))
         if question.target.kind == "predicted":
             question.settle()
         alike = question.target.function is None and not question.is_text

@@ -64,8 +64,9 @@ def quick_rows(question: Question, most: int) -> int:
 def laid_out(question: Question, passes: int, most: int = 4) -> Question:
     """The same question for many passes: rows and memory layout that are quickest, `most` rows at once on a CPU.
 
-    There, images and convolution weights go into channels_last, and BatchNorm into the convolution before it; texts
-    stay as they are. The twin gets its own copies of the weights; values change by rounding only.
+    There, images and convolution weights go into channels_last where the model takes that, and BatchNorm into the
+    convolution before it; texts stay as they are. The twin gets its own copies of the weights; values change by
+    rounding only.
     """
     question = dataclasses.replace(question, max_rows=quick_rows(question, most))
     if question.is_text or question.x.device.type != "cpu" or question.x.dtype != torch.float32:
@@ -73,6 +74,8 @@ def laid_out(question: Question, passes: int, most: int = 4) -> Question:
     normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in question.twin.modules())
     if normalises and passes * len(question.x) >= _ENOUGH_TO_FOLD:
         fold_norms(question.twin, question.x[:1])
+    if not question.takes_channels_last:
+        return question
     for module in question.twin.modules():
         weight = module._parameters.get("weight") if type(module) is nn.Conv2d else None
         if weight is not None:
