@@ -105,7 +105,9 @@ def _same(spec: Spec, manifest: dict[str, Any]) -> dict[str, Any]:
     return {name: method for name, method in spec.methods.items() if name in manifest["settings"]}
 
 
-def begin(folder: Path, spec: Spec, models: list[About], before: dict[str, Any] | None) -> dict[str, Any]:
+def begin(
+    folder: Path, spec: Spec, models: list[About], before: dict[str, Any] | None, workers: int = 1
+) -> dict[str, Any]:
     """Write spec.toml and the manifest of a report that is under way; the manifest."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     started = now if before is None else before["times"]["started"]
@@ -119,7 +121,7 @@ def begin(folder: Path, spec: Spec, models: list[About], before: dict[str, Any] 
         "models": [vars(model) for model in models],
         "versions": versions(),
         "counts": {},
-        "machine": _machine(),
+        "machine": _machine() | {"workers": workers},
         "times": {"started": started, "finished": None, "seconds": 0.0},
     }
     write_file(folder / SPEC, spec.toml())

@@ -18,9 +18,10 @@ from attrib.reports.items import count, items
 from attrib.reports.journal import Journal, only_writer
 from attrib.reports.manifest import About, begin, check_models, earlier, end, joined
 from attrib.reports.packing import Packed, store
+from attrib.reports.processes import Processes, few
 from attrib.reports.spec import Spec
 from attrib.reports.store import JOURNAL, LOCK, Row, Store
-from attrib.reports.workers import Processes, Worker, here
+from attrib.reports.workers import Worker, here
 
 OnProgress = Callable[[int, int | None, str], None]
 
@@ -55,7 +56,8 @@ class Report:
 class How:
     """How a report comes about, none of which changes what is in it.
 
-    workers: processes on this machine. ray: the address of a Ray cluster, or "local".
+    workers: processes on this machine, this one among them; a report of few rows is made by one.
+    ray: the address of a Ray cluster, or "local".
     retry_failed: compute anew what failed in an earlier run. own_models: models that `attrib.load` does not know.
     """
 
@@ -84,7 +86,7 @@ def run(
     before = earlier(Path(out))
     with ExitStack() as stack:
         pool = None
-        if how.elsewhere and how.ray is None:
+        if how.elsewhere and how.ray is None and not few(spec, Path(out)):
             pool = stack.enter_context(closing(Processes(spec.models, spec.device, how.workers or 1)))
         return _run(spec, Path(out), before, how, pool, tell, stdin)
 
@@ -112,7 +114,9 @@ def _run(
         folder.mkdir(parents=True, exist_ok=True)
     with only_writer(folder / LOCK), closing(Journal(folder / JOURNAL, writable=True)) as journal:
         remove_partial_files(folder)
-        manifest = begin(folder, spec, [abouts[name] for name in spec.models], before)
+        manifest = begin(
+            folder, spec, [abouts[name] for name in spec.models], before, (how.workers or 1) if pool else 1
+        )
         if how.retry_failed:
             journal.forget_failed()
         found = Store(folder, journal, manifest)
@@ -190,6 +194,5 @@ def _answers(
 
         return on_ray(spec, how.ray, how.workers, todo)
     if pool is not None:
-        models.clear()  # each process loads its own
-        return pool.results(spec, todo)
+        return pool.results(Worker(spec, models=models), spec, todo, beat)
     return here(Worker(spec, models=models), spec, todo, beat)

@@ -1,25 +1,20 @@
-"""Batches to finished parts: in this process with threads for decoding, or in several processes."""
+"""Batches to finished parts in this process: one thread decodes, one computes, the caller packs and writes."""
 
 from __future__ import annotations
 
-import os
 import queue
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from multiprocessing import get_context, parent_process
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from attrib.errors import Cancelled, ReportError
+from attrib.errors import Cancelled
 from attrib.models import load
 from attrib.reports.batches import Batch, Model, ready
-from attrib.reports.compute import outcomes
+from attrib.reports.compute import Progress, outcomes
 from attrib.reports.packing import RECENT, Packed, packed
 from attrib.reports.spec import Spec
 
@@ -41,11 +36,11 @@ class Worker:
             self._models[name] = load(name, device=self._spec.device)
         return self._models[name]
 
-    def answer(self, batch: Batch) -> list[Packed]:
+    def answer(self, batch: Batch, on_progress: Progress | None = None) -> list[Packed]:
         """Everything that is to be done of a batch."""
         model = self.model(batch.model)
         recent: deque[str] = deque(maxlen=RECENT)
-        return [packed(outcome, recent) for outcome in outcomes(self._spec, model, ready(batch, model))]
+        return [packed(outcome, recent) for outcome in outcomes(self._spec, model, ready(batch, model), on_progress)]
 
 
 def here(
@@ -55,132 +50,82 @@ def here(
 
     beat: called between the chunks of a method; what it raises ends all this and is raised here.
     """
-    stop = threading.Event()
-    raised: list[BaseException] = []
-
-    def heed(fraction: float, message: str) -> None:
-        if not stop.is_set():
-            try:
-                beat()
-            except BaseException as error:  # not the method's: no input failed
-                raised.append(error)
-        if stop.is_set() or raised:
-            raise Cancelled("the report was stopped")
-
+    heart = Heart(beat)
     decoded = ahead(ready(batch, worker.model(batch.model)) for batch in todo)
-    found = ahead(o for r in decoded for o in outcomes(spec, worker.model(r.batch.model), r, heed))
+    found = ahead(o for r in decoded for o in outcomes(spec, worker.model(r.batch.model), r, heart.heed))
     try:
         recent: deque[str] = deque(maxlen=RECENT)
         for outcome in found:
             yield [packed(outcome, recent)]
     except Cancelled:
-        raise (raised[0] if raised else Cancelled("the report was stopped")) from None
+        raise heart.why from None
     finally:
-        stop.set()
+        heart.stop.set()
         found.close()
         decoded.close()
 
 
-def ahead(source: Iterator[T]) -> Generator[T]:
-    """The same, made in a thread of its own that is at most a few steps ahead. Closing it ends the thread."""
+class Heart:
+    """Between the chunks of a method: may it go on? stop: set from outside; beat: what it raises stops it as well."""
+
+    def __init__(self, beat: Callable[[], None], stop: Any = None) -> None:
+        self.stop = stop or threading.Event()
+        self._beat = beat
+        self._raised: BaseException | None = None
+
+    def heed(self, fraction: float, message: str) -> None:
+        if self._raised is None and not self.stop.is_set():
+            try:
+                self._beat()
+            except BaseException as error:  # not the method's: no input failed
+                self._raised = error
+        if self._raised is not None or self.stop.is_set():
+            raise Cancelled("the report was stopped")
+
+    @property
+    def why(self) -> BaseException:
+        """What the beat raised."""
+        return self._raised or Cancelled("the report was stopped")
+
+
+def ahead(*sources: Iterator[T]) -> Generator[T]:
+    """The same, made in a thread for each source that is at most a few steps ahead. Closing it ends the threads.
+
+    Of one source in its order; of several as their values come.
+    """
     passing: queue.Queue[tuple[list[T], BaseException | None]] = queue.Queue(_AHEAD)
     closed = threading.Event()
-
-    def run() -> None:
-        try:
-            for value in source:
-                passing.put(([value], None))
-                if closed.is_set():
-                    return
-            passing.put(([], None))
-        except BaseException as error:  # raised again where the values are taken
-            passing.put(([], error))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=_pass_on, args=(s, passing, closed), daemon=True) for s in sources]
+    for thread in threads:
+        thread.start()
+    ended = 0
     try:
-        while True:
+        while ended < len(threads):
             values, error = passing.get()
             if error is not None:
                 raise error
-            if not values:
-                return
-            yield values[0]
+            yield from values
+            ended += not values
     finally:
         closed.set()
-        while thread.is_alive():
+        while any(thread.is_alive() for thread in threads):
             with suppress(queue.Empty):
-                passing.get_nowait()  # room for what the thread wants to put, so that it can end
-            thread.join(0.02)
+                passing.get_nowait()  # room for what a thread wants to put, so that it can end
+            for thread in threads:
+                thread.join(0.02 / len(threads))
 
 
-class Processes:
-    """`number` processes of this machine, which share its cores. They import and load the models from the first moment,
-    while this one reads its own and the inputs.
-    """
-
-    def __init__(self, names: Iterable[str], device: str | None, number: int) -> None:
-        self._number = number
-        threads = max(1, torch.get_num_threads() // number)
-        self._pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (threads,))
-        for _ in range(number):  # what goes wrong here goes wrong again with the first batch, and is told then
-            self._pool.submit(_load, tuple(names), device)
-
-    def results(self, spec: Spec, todo: Iterator[Batch]) -> Generator[list[Packed]]:
-        """Answers as they come; twice as many batches as processes are under way at most."""
-        todo = ahead(todo)
-        try:
-            yield from in_flight(lambda batch: self._pool.submit(_answer, spec, batch), todo, 2 * self._number)
-        except BrokenProcessPool as error:
-            raise ReportError(
-                "a worker process died, maybe for want of memory; what is finished is kept: run the same command "
-                "again, with fewer workers or a smaller batch"
-            ) from error
-        finally:
-            todo.close()
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-def in_flight(
-    submit: Callable[[Batch], Future[list[Packed]]], todo: Iterator[Batch], most: int
-) -> Iterator[list[Packed]]:
-    """Results as they come; `most` batches are under way, and the next is taken when one is finished."""
-    running: set[Future[list[Packed]]] = set()
-    for batch in todo:
-        running.add(submit(batch))
-        if len(running) >= most:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in finished)
-    while running:
-        finished, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in finished)
-
-
-_models: dict[str, Model] = {}  # of a process of `Processes`
-
-
-def _start(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-
-
-def _load(names: tuple[str, ...], device: str | None) -> None:
-    for name in names:
-        if name not in _models:
-            _models[name] = load(name, device=device)
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot say goodbye, and the pool's processes would wait for it for ever."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _answer(spec: Spec, batch: Batch) -> list[Packed]:
-    _load((batch.model,), spec.device)
-    return Worker(spec, models=_models).answer(batch)
+def _pass_on(
+    source: Iterator[T], passing: queue.Queue[tuple[list[T], BaseException | None]], closed: threading.Event
+) -> None:
+    try:
+        for value in source:
+            passing.put(([value], None))
+            if closed.is_set():
+                break
+        passing.put(([], None))
+    except BaseException as error:  # raised again where the values are taken
+        passing.put(([], error))
+    finally:
+        if isinstance(source, Generator):
+            source.close()

@@ -13,6 +13,7 @@ import pytest
 
 import attrib
 from attrib.reports import Store
+from attrib.reports.store import read_manifest
 from attrib.reports.workers import ahead
 from tests.reports.conftest import write_pictures
 
@@ -26,17 +27,36 @@ def scores(folder: Path) -> list[tuple[str, float]]:
     return [(row.name, row.score) for row in store.rows() if row.score is not None]
 
 
+@pytest.fixture
+def many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows are enough for several processes."""
+    monkeypatch.setattr("attrib.reports.processes.FEW_ROWS", 1)
+
+
+@pytest.mark.usefixtures("many_rows")
 def test_two_processes_make_the_same_report(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", [f"{i}.png" for i in range(9)])
     (tmp_path / "in" / "bad.png").write_text("x")
     alone = attrib.report(tmp_path / "in", out=tmp_path / "one", **OPTIONS)
     both = attrib.report(tmp_path / "in", out=tmp_path / "two", workers=2, **OPTIONS)
     assert both.counts == alone.counts
+    assert [read_manifest(made.folder)["machine"]["workers"] for made in (alone, both)] == [1, 2]
     assert both.counts["failed_inputs"] == 1
     for (name, score), (other, expected) in zip(scores(both.folder), scores(alone.folder), strict=True):
         assert name == other and score == pytest.approx(expected, rel=1e-4)
 
 
+def test_few_rows_are_left_to_one_process(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", [f"{i}.png" for i in range(3)])
+    seen: list[int] = []
+    made = attrib.report(
+        tmp_path / "in", out=tmp_path / "out", workers=2, on_progress=lambda *_: seen.append(len(_workers())), **OPTIONS
+    )
+    assert read_manifest(made.folder)["machine"]["workers"] == 1
+    assert set(seen) == {0}
+
+
+@pytest.mark.usefixtures("many_rows")
 def test_a_worker_that_dies_is_told_of_and_nothing_is_lost(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", [f"{i}.png" for i in range(12)])
 
