@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attrib.rules.engine import Call, Ledger, carries_relevance, ruled
 from attrib.rules.homogeneous import is_marked, marked
+from attrib.rules.precision import widest
 
 
 def as_gradient(call: Call) -> Any:
@@ -68,7 +69,7 @@ def _without_inplace(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def _at_zero(function: Any, settings: dict[str, Any], device: torch.device) -> tuple[float, float]:
     """f(0), and the slope of f at 0 (the mean of both sides where f has a kink)."""
     step = 1e-4
-    points = torch.tensor([0.0, step, -step], dtype=torch.float64, device=device)
+    points = torch.tensor([0.0, step, -step], dtype=widest(device), device=device)
     at, above, below = function(points, **settings).tolist()
     return at, (above - below) / (2 * step)
 
@@ -219,8 +220,9 @@ def layer_norm(call: Call) -> Any:
     ledger = call.engine.ledger
 
     def compute(x: Tensor) -> Any:
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        scale = torch.rsqrt(wide.var(axes, unbiased=False, keepdim=True) + eps)
+        y, _, scale = torch.native_layer_norm(x, shape, weight, bias, eps)
+        if x.dtype in (torch.float16, torch.bfloat16):
+            scale = torch.rsqrt(x.float().var(axes, unbiased=False, keepdim=True) + eps)
 
         def pull(c: Tensor, scale: Tensor) -> Tensor:
             if bias is not None:
@@ -229,7 +231,7 @@ def layer_norm(call: Call) -> Any:
             centred = inner - inner.mean(axes, keepdim=True)
             return (centred * scale).to(c.dtype)
 
-        return torch.layer_norm(x, shape, weight, bias, eps), (scale,), pull
+        return y, (scale,), pull
 
     return ruled(compute, call.x)
 
