@@ -26,11 +26,23 @@ def main(
     for name in tasks.split(","):
         made = truth.make(name.strip(), seed, inputs)
         proofs = "; ".join(map(str, made.proofs))
-        print(f"\n**{made.name.replace('_', ' ')}.** {made.rule} Held-out accuracy {made.accuracy:.3f}; {proofs}.\n")
+        print(
+            f"\n**{made.name.replace('_', ' ')}.** {made.rule} Held-out accuracy {made.accuracy:.3f}; {proofs}."
+            f"{_split(made)} Made in {made.seconds:.0f} s.\n"
+        )
         methods = _methods(made)
         found = truth.score(made, [method for _, method in methods], seed=seed)
         labels = dict(zip(found.methods, (label for label, _ in methods), strict=True))
         print(table(found, labels, _shares(made, methods)), flush=True)
+
+
+def _split(made: truth.Truth) -> str:
+    if made.on_positions is None:
+        return ""
+    return (
+        f" Of the difference that these words make, interventions give {made.on_positions:.0%} to the positions; the "
+        "last column says how much each method does."
+    )
 
 
 def _methods(made: truth.Truth) -> list[tuple[str, Method]]:

@@ -11,8 +11,9 @@ from functools import cache
 from attrib.errors import InputError, UnknownName
 from attrib.truth.base import Proof, Task, Truth
 from attrib.truth.pictures import COLOUR_RULE, PATTERN_RULE, colour_patch, two_features
+from attrib.truth.positions import POSITION_RULE, position_only
 from attrib.truth.scoring import fitting, position_share, score
-from attrib.truth.texts import NEGATION_RULE, POSITION_RULE, negation, position_only
+from attrib.truth.texts import NEGATION_RULE, negation
 
 __all__ = ["TASKS", "Proof", "Task", "Truth", "fitting", "make", "position_share", "score"]
 

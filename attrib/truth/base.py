@@ -37,8 +37,9 @@ class Truth:
     """A network that was trained on a rule, and held-out inputs of which the rule says what matters.
 
     inputs: as `attrib.explain` takes them. targets: their classes, which the network predicts.
-    masks: (batch, *sites) bool, what the class hangs on. twins: of the position-only task the same texts with the
-    marker in the other half; None elsewhere.
+    masks: (batch, *sites) bool, what the class hangs on. Of the position-only task alone, None elsewhere:
+    twins: the same texts without what the mask holds, which is what makes them another class.
+    on_positions: the share of the difference to the twins that positions make, by interventions.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Truth:
     proofs: tuple[Proof, ...]
     seconds: float
     twins: Any = None
+    on_positions: float | None = None
 
     @property
     def proven(self) -> bool:

@@ -36,9 +36,9 @@ def fitting(truth: Truth) -> list[str]:
 
 
 def position_share(truth: Truth, method: Method | str) -> Tensor:
-    """(inputs,): of the score's difference between a text and its mirror image, the share that is booked on positions.
+    """(inputs,): of the score's difference between a text and its twin, the share that is booked on positions.
 
-    The two hold the same words, so the truth is 1. 0 for methods that give positions nothing.
+    What it should be, `Truth.on_positions` says. 0 for methods that give positions nothing.
     """
     method = method_named(method)
     here, there = (

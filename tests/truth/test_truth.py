@@ -30,7 +30,7 @@ def test_inputs_are_predicted_rightly_and_have_a_mask_each(made):
 
 
 def test_the_mask_is_what_the_class_hangs_on(made):
-    """Blanking the mask changes the prediction, blanking as much elsewhere does not."""
+    """Blanking the mask (or taking its words away) changes the prediction, blanking as much elsewhere does not."""
     from attrib.metrics.trial import Trial
     from attrib.targets import bind
 
@@ -38,6 +38,8 @@ def test_the_mask_is_what_the_class_hangs_on(made):
     on = Trial.of(made.model, encoded, bind(made.targets, 12, made.model.index_of), 1)
     blank = torch.full_like(on.x, 0.5) if made.model.kind == "image" else on.blank()
     hidden = on.outputs(1, lambda step, rows: on.mixed(made.masks[rows], on.x[rows], blank[rows]))[0].argmax(1)
+    if made.twins is not None:
+        hidden = torch.tensor([row[0].index for row in made.model.predict(made.twins, k=1)])
     assert (hidden != torch.tensor(made.targets)).double().mean() >= 0.4
     elsewhere = made.masks.flip(1) & ~made.masks if made.model.kind == "text" else made.masks.roll(12, 2) & ~made.masks
     kept = on.outputs(1, lambda step, rows: on.mixed(elsewhere[rows], on.x[rows], blank[rows]))[0].argmax(1)
@@ -60,10 +62,17 @@ def test_methods_that_look_are_better_than_random_and_edges_are_not_the_truth():
     assert lines["lrp", "rank_accuracy"].mean > 2 * lines["lrp", "rank_accuracy"].references["edges"]
 
 
-def test_only_positional_relevance_gives_positions_anything():
+def test_only_positional_relevance_is_right_where_only_positions_decide():
+    """Interventions give positions all; CP-LRP does so too, and AttnLRP gives what its softmax does not keep."""
     task = truth.make("position_only", n=12)
+    assert task.on_positions == pytest.approx(1.0, abs=0.01)
     assert truth.position_share(task, "lrp").tolist() == [0.0] * 12
-    assert float(truth.position_share(task, attrib.LRP("attn_lrp", positions=True)).mean()) > 0.01
+    assert float(truth.position_share(task, attrib.LRP("cp_lrp", positions=True)).mean()) > 0.8
+    result = attrib.explain(task.model, task.inputs, attrib.LRP("attn_lrp", positions=True), task.targets)
+    content, position = (result.parts[name].abs().sum(1) for name in ("content", "position"))
+    assert float((position / (content + position)).mean()) > 0.8
+    marked = (result.parts["position"].abs() * task.masks).sum(1) / position
+    assert float(marked.mean()) > 0.6
 
 
 def test_tasks_by_wrong_names_and_without_inputs():
