@@ -22,12 +22,12 @@ class Coefficient(NamedTuple):
 
 def pearson(a: Tensor, b: Tensor) -> float:
     """Pearson's r of two lists; NaN for less than two entries, and where one of them does not vary."""
-    return float(_pearson(a.double()[None], b.double()[None])) if len(a) > 1 else math.nan
+    return float(_pearson(a.cpu().double()[None], b.cpu().double()[None])) if len(a) > 1 else math.nan
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation: Pearson's r of the ranks, equal entries sharing theirs."""
-    return float(_spearman(a.double()[None], b.double()[None])) if len(a) > 1 else math.nan
+    return float(_spearman(a.cpu().double()[None], b.cpu().double()[None])) if len(a) > 1 else math.nan
 
 
 def with_interval(rank: bool, a: Tensor, b: Tensor, confidence: float, seed: int) -> Coefficient:

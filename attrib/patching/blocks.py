@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,7 @@ class Call:
     hidden, made: (1, tokens, width), its first argument and its output. output: what it returned around `made`.
     arguments: all but the first, by name; `cache`: which of them is the cache.
     keys, values: (1, heads, tokens, …) of its attention; None where they were not handed to a cache.
+    folds: whether a bias (heads, …) has to be repeated for every row, as for attention on (rows · heads, …).
     """
 
     block: nn.Module
@@ -46,6 +47,7 @@ class Call:
     cache: str | None
     keys: Tensor | None
     values: Tensor | None
+    folds: bool = True
 
     @property
     def tokens(self) -> int:
@@ -54,7 +56,7 @@ class Call:
     def whole(self, hidden: Tensor) -> Tensor:
         """The block's output for hidden states (rows, tokens, width) of all positions."""
         given = {name: value for name, value in self.arguments.items() if name != self.cache}
-        return _first(self.block(hidden, **_repeated(given, len(hidden))))
+        return _first(self.block(hidden, **self._repeated(given, len(hidden))))
 
     def onwards(self, hidden: Tensor, start: int, cache: _Cache | None = None) -> Tensor:
         """The same for hidden states (rows, some tokens, width) of positions `start` and following."""
@@ -64,7 +66,7 @@ class Call:
             # without a mask, attention would take its first query for the first token
             seen = torch.ones(self.tokens, self.tokens, dtype=torch.bool, device=hidden.device).tril()
             given[_MASK] = seen[None, None, start:stop, :stop]
-        given = _repeated(given, len(hidden))
+        given = self._repeated(given, len(hidden))
         given[str(self.cache)] = cache or self.prefix(start)
         return _first(self.block(hidden, **given))
 
@@ -81,6 +83,14 @@ class Call:
             before = self.prefix(start).joined(known.keys[..., :-1, :], known.values[..., :-1, :])
             return self.onwards(hidden[:, -1:], self.tokens - 1, _Prefix(*before))
         raise NotReplayable("a block does not hand its keys and values to a cache")
+
+    def _repeated(self, arguments: dict[str, Any], rows: int) -> dict[str, Any]:
+        """The arguments of one sample for several rows: those with one row are shared."""
+
+        def repeat(value: Any) -> Any:
+            return value.repeat(rows, 1, 1) if self.folds and _is_bias(value) else value
+
+        return {name: repeat(value) for name, value in arguments.items()}
 
     def prefix(self, start: int) -> _Prefix:
         """Keys and values of the base run before `start`."""
@@ -117,10 +127,28 @@ def recorded(twin: nn.Module, structure: Structure, run: Callable[[], Any], caus
     for path, following in zip(noted, list(noted)[1:], strict=False):
         if _first(noted[path]["output"]) is not entered[following]:
             raise NotReplayable("something happens to the hidden states between two blocks")
-    return tuple(
+    calls = tuple(
         Call(twin.get_submodule(path), **noted[path], keys=caches[path].keys, values=caches[path].values)
         for path in noted
     )
+    return calls if _takes_rows(calls[0]) else tuple(replace(call, folds=False) for call in calls)
+
+
+def _takes_rows(call: Call) -> bool:
+    """Whether a bias of several heads, if there is one, has to be repeated for every row."""
+    if not any(map(_is_bias, call.arguments.values())):
+        return True
+    try:
+        with torch.no_grad():
+            call.whole(call.hidden.repeat(2, 1, 1))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_bias(value: Any) -> bool:
+    """(heads, …), without an axis for rows."""
+    return isinstance(value, Tensor) and value.dim() == 3 and len(value) > 1
 
 
 def returned(call: Call, hidden: Tensor) -> Any:
@@ -133,6 +161,11 @@ class _Cache:
 
     def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
+
+    def get_seq_length(self, *layer: Any) -> int:
+        """How many tokens it holds."""
+        keys: Tensor | None = getattr(self, "keys", None)
+        return 0 if keys is None else keys.shape[-2]
 
 
 class _Noting(_Cache):
@@ -199,16 +232,6 @@ def _cut(value: Any, tokens: int, start: int, stop: int) -> Any:
     if value.shape[place] == tokens:  # positions: (batch, queries, …)
         return value[start:stop] if place == 0 else value[:, start:stop]
     return value[..., :stop] if value.shape[-1] == tokens else value  # a bias by key: (heads, 1, keys)
-
-
-def _repeated(arguments: dict[str, Any], rows: int) -> dict[str, Any]:
-    """The arguments of one sample for several rows: those with one row are shared, (heads, …) biases repeated."""
-
-    def repeat(value: Any) -> Any:
-        folded = isinstance(value, Tensor) and value.dim() == 3 and len(value) > 1
-        return value.repeat(rows, 1, 1) if folded else value
-
-    return {name: repeat(value) for name, value in arguments.items()}
 
 
 def _first(output: Any) -> Tensor:

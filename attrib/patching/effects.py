@@ -11,7 +11,6 @@ from torch import Tensor
 from attrib.errors import InputError, PromptPairError, UnknownName
 from attrib.patching.agreement import pearson
 from attrib.patching.sites import kind_of
-from attrib.rules.precision import wide
 
 if TYPE_CHECKING:
     from attrib.attribution import Attribution
@@ -153,23 +152,23 @@ def mean(result: Attribution, confidence: float) -> MeanEffects:
     lengths = {len(texts) for texts in result.token_texts or ()}
     if len(lengths) > 1:
         raise InputError(f"the pairs have {sorted(lengths)} tokens, so position i is not the same place in all of them")
-    values, low, high = _interval(wide(result.values).flatten(1), confidence)
+    values, low, high = _interval(result.values.cpu().double().flatten(1), confidence)
     shape = result.values.shape[1:]
     metric = {}
     for name in ("clean", "corrupted"):
-        m, a, b = _interval(wide(_metric(result, name))[:, None], confidence)
+        m, a, b = _interval(_metric(result, name).cpu().double()[:, None], confidence)
         metric[name] = (float(m), float(a), float(b))
-    values, low, high = (t.reshape(shape).to(result.values.dtype) for t in (values, low, high))
+    values, low, high = (t.reshape(shape).to(result.values) for t in (values, low, high))
     return MeanEffects(sites, values, low, high, confidence, len(result), metric)
 
 
 def _interval(values: Tensor, confidence: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, low, high) of each column of values (pairs, columns)."""
+    """(mean, low, high) of each column of values (pairs, columns), on the CPU."""
     n = len(values)
     drawn = torch.randint(n, (_DRAWS, n), generator=torch.Generator().manual_seed(0))
     counts = torch.zeros(_DRAWS, n, dtype=values.dtype)
-    weights = counts.scatter_add_(1, drawn, torch.ones(_DRAWS, n, dtype=values.dtype)).to(values.device) / n
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=values.dtype, device=values.device)
+    weights = counts.scatter_add_(1, drawn, torch.ones(_DRAWS, n, dtype=values.dtype)) / n
+    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=values.dtype)
     columns = max(1, _MULTIPLIED_AT_ONCE // _DRAWS)
     ends = [torch.quantile(weights @ part, tails, dim=0) for part in values.split(columns, 1)]
     low, high = torch.cat(ends, 1)
@@ -178,17 +177,16 @@ def _interval(values: Tensor, confidence: float) -> tuple[Tensor, Tensor, Tensor
 
 def _pearson(result: Attribution, other: Attribution, names: list[str], places: dict[str, int], real: Tensor) -> float:
     own = {name: i for i, name in enumerate(_check(result))}
-    first = wide(result.values[:, [own[name] for name in names]])
-    second = other.values[:, [places[name] for name in names]].to(first)
-    measured = real[:, None].to(first.device) & first.isfinite() & second.isfinite()
+    first = result.values[:, [own[name] for name in names]].cpu().double()
+    second = other.values[:, [places[name] for name in names]].cpu().double()
+    measured = real[:, None] & first.isfinite() & second.isfinite()
     return pearson(first[measured], second[measured])
 
 
 def _of_edges(result: Attribution, other: Attribution) -> dict[str, float]:
     if (result.sites, result.receivers) != (other.sites, other.receivers):
         raise InputError("the two results have different edges; correlate results of one model")
-    first = wide(result.values)
-    second = other.values.to(first)
+    first, second = result.values.cpu().double(), other.values.cpu().double()
     measured = first.isfinite() & second.isfinite()
     return {"edges": pearson(first[measured], second[measured])}
 

@@ -16,7 +16,7 @@ from attrib.patching.fused import fuse_activations
 from attrib.patching.prompt import Patch, Prompt, Recomputation, Tick
 from attrib.patching.replay import Replay
 from attrib.patching.sites import PatchSite
-from attrib.patching.structure import Place, Structure
+from attrib.patching.structure import Structure
 from attrib.patching.tail import Tail
 
 Entry = tuple[PatchSite, int]  # a site and a position
@@ -55,7 +55,7 @@ def true_effects(
         value = after[site.place][0, position, site.part]
         if (site.name, position) not in patches and not torch.equal(value, before[site.place][0, position, site.part]):
             patches[site.name, position] = Patch(site, position, value)
-    scores, unpatched, notes = _scores(base, twin, list(patches.values()), after, own, rows, on_progress)
+    scores, unpatched, notes = _scores(base, twin, list(patches.values()), own, rows, on_progress)
     changes = dict(zip(patches, scores - unpatched, strict=True))
     zero = torch.zeros_like(own[0])
     effects = [changes.get((site.name, position), zero) for site, (_, position) in zip(sites, entries, strict=True)]
@@ -73,7 +73,6 @@ def _scores(
     base: Prompt,
     twin: nn.Module,
     patches: list[Patch],
-    other: dict[Place, Tensor],
     own: Tensor,
     rows: int,
     on_progress: Callable[[float], None],
@@ -83,7 +82,7 @@ def _scores(
     notes: tuple[str, ...] = ()
     if len(patches) > _FEW:
         try:
-            replay = replay_of(base, twin, other, rows * len(base.structure.layers), progress.add)
+            replay = replay_of(base, twin, patches, rows * len(base.structure.layers), progress.add)
         except NotReplayable as error:
             notes = (f"every patch is a whole forward: the blocks cannot be replayed one by one ({error})",)
         else:
@@ -109,11 +108,8 @@ class _Progress:
         self.on_progress(min(1.0, self.done / self.total) if self.total else 0.0)
 
 
-def replay_of(prompt: Prompt, twin: nn.Module, other: dict[Place, Tensor], rows: int, tick: Tick) -> Replay:
-    """The quick way, proved on this prompt: NotReplayable says what stands against it.
-
-    other: values of the other run, of which one is patched for proof.
-    """
+def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: int, tick: Tick) -> Replay:
+    """The quick way, proved on this prompt by one of `patches` of each kind: NotReplayable says what is against it."""
     causal = _is_causal(prompt, twin)
     if causal:
         prompt = prompt.until_read()
@@ -131,7 +127,7 @@ def replay_of(prompt: Prompt, twin: nn.Module, other: dict[Place, Tensor], rows:
             rows,
             tick,
         )
-        _prove(found, prompt, other)
+        _prove(found, prompt, patches)
     except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
@@ -155,23 +151,25 @@ def _is_causal(prompt: Prompt, twin: nn.Module) -> bool:
     return bool((found[0] - found[1]).abs().amax() <= rounding)
 
 
-def _prove(replay: Replay, prompt: Prompt, other: dict[Place, Tensor]) -> None:
-    """Compare with whole forwards: nothing patched, from three places on, and beside it one true patch."""
+def _prove(replay: Replay, prompt: Prompt, patches: Sequence[Patch]) -> None:
+    """Compare with whole forwards: nothing patched, from three places on, and one true patch of every kind."""
     layers, tokens = prompt.structure.layers, replay.tokens
-    middle = _stream(prompt.structure, len(layers) // 2)
-    hidden, position, true = replay.calls[len(layers) // 2].hidden[0], tokens // 2, []
-    if middle.place in other:
-        changed = (other[middle.place][0, :tokens] != hidden).any(-1).nonzero()[:, 0].tolist()
-        position = changed[len(changed) // 2] if changed else position
-        true = [Patch(middle, position, other[middle.place][0, position])]
-    places = ((0, 0), (len(layers) // 2, position), (len(layers) - 1, tokens - 1))
+    places = ((0, 0), (len(layers) // 2, tokens // 2), (len(layers) - 1, tokens - 1))
     same = [Patch(_stream(prompt.structure, at), p, replay.calls[at].hidden[0, p]) for at, p in places]
+    true = _one_of_each_kind(patches, len(layers) // 2, tokens)
     expected = prompt.scores(replay.twin, prompt.x)
-    whole = Recomputation(replay.twin, prompt, 1, lambda done: None).scores(true)
+    whole = Recomputation(replay.twin, prompt, len(true), lambda done: None).scores(true)
     found = torch.cat([replay.unpatched(), replay.scores([*same, *true])])
     worst = float((found - torch.cat([expected.expand(4), whole])).abs().max())
     if not worst <= _tolerance(torch.cat([expected, whole])):
         raise NotReplayable(f"replayed, the metric differs by {worst:.2g}")
+
+
+def _one_of_each_kind(patches: Sequence[Patch], layer: int, tokens: int) -> list[Patch]:
+    """Those nearest to this layer and to the middle of the prompt, and not behind it."""
+    read = [patch for patch in patches if patch.position < tokens]
+    read.sort(key=lambda patch: (abs(patch.layer - layer), abs(patch.position - tokens // 2)))
+    return list({patch.site.kind: patch for patch in reversed(read)}.values())
 
 
 def _stream(structure: Structure, layer: int) -> PatchSite:

@@ -34,19 +34,21 @@ class Patch:
         return self.site.layer or 0
 
 
-def overwriting(patches: Sequence[Patch], first: int = 0) -> dict[Place, Change]:
-    """The changes of a batch whose row i carries patch i alone; `first`: the position of its first column."""
+def overwriting(patches: Sequence[Patch], stop: int) -> dict[Place, Change]:
+    """The changes of a batch whose row i carries patch i alone; `stop`: the position behind its last column."""
     by_place: dict[Place, list[tuple[int, Patch]]] = {}
     for row, patch in enumerate(patches):
         by_place.setdefault(patch.site.place, []).append((row, patch))
-    return {place: _writer(rows, first) for place, rows in by_place.items()}
+    return {place: _writer(own, stop, len(patches)) for place, own in by_place.items()}
 
 
-def _writer(rows: Sequence[tuple[int, Patch]], first: int) -> Change:
+def _writer(patches: Sequence[tuple[int, Patch]], stop: int, rows: int) -> Change:
     def change(tensor: Tensor) -> Tensor:
-        changed = tensor.clone()
-        for row, patch in rows:
-            changed[row, patch.position - first, patch.site.part] = patch.value
+        changed = tensor.clone(memory_format=torch.contiguous_format)
+        by_row = changed.view(rows, -1, tensor.shape[-1])  # also where the model has flattened rows and tokens
+        for row, patch in patches:
+            # counted from the end: some projections make keys and values of the tokens before anew
+            by_row[row, patch.position - stop, patch.site.part] = patch.value
         return changed
 
     return change
@@ -89,7 +91,8 @@ class Prompt:
         """(what the sites' places hold, (1, tokens, width) each; the explained number, (1,)) of one run."""
         with reading(twin, [site.place for site in sites if site.kind != "embed"]) as found:
             score = self.scores(twin, self.x)
-        return found.values | {site.place: self.x for site in sites if site.kind == "embed"}, score
+        values = {place: tensor.reshape(1, -1, tensor.shape[-1]) for place, tensor in found.values.items()}
+        return values | {site.place: self.x for site in sites if site.kind == "embed"}, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +120,7 @@ class Recomputation:
         for row, patch in enumerate(patches):
             if patch.site.kind == "embed":
                 x[row, patch.position] = patch.value
-        with writing(self.twin, overwriting(patches)):
+        with writing(self.twin, overwriting(patches, self.prompt.x.shape[1])):
             scores = self.prompt.scores(self.twin, x)
         self.tick(len(patches))
         return scores

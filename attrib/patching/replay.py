@@ -101,7 +101,7 @@ class Replay:
         parts = []
         for at in range(0, len(hidden), at_once):
             rows = hidden[at : at + at_once]
-            with writing(self.twin, overwriting(patches[at : at + at_once], start)):
+            with writing(self.twin, overwriting(patches[at : at + at_once], start + rows.shape[1])):
                 parts.append(self._block(self.calls[layer], rows, start, bool(patches)))
             self.tick(rows.shape[0] * rows.shape[1])
         return torch.cat(parts) if parts else hidden
@@ -132,7 +132,7 @@ class Replay:
             return call.made[:0]
         if call is self.calls[-1] and start < self.tokens - 1:
             return call.made[:, -1:].repeat(len(patches), 1, 1)  # nothing reads that position any more
-        with writing(self.twin, overwriting(patches, start)):
+        with writing(self.twin, overwriting(patches, start + 1)):
             own = call.onwards(call.hidden[:, start : start + 1].repeat(len(patches), 1, 1), start)
         self.tick(len(patches))
         return torch.cat([own, call.made[:, start + 1 :].expand(len(patches), -1, -1)], 1)

@@ -80,9 +80,9 @@ def _sums_back(trace: Trace, node: int, start: int) -> list[_Sum] | None:
 
 
 def _summands(trace: Trace, node: int) -> list[int]:
-    """The tensors whose sum this is; constants of the model left out."""
+    """The tensors whose sum this is; constants of the model left out, and what one module adds up taken whole."""
     made = trace.nodes[node]
-    if made.kind == "sum":
+    if made.kind == "sum" and not any(visit.output == node for visit in trace.visits):
         return [part for operand in made.inputs for part in _summands(trace, operand)]
     return [] if made.kind == "source" else [node]
 

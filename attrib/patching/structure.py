@@ -24,8 +24,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Projection:
-    """Queries, keys or values before positions and norms are applied. columns: of each head; keys and values have
-    one entry for every key-value head."""
+    """Queries, keys or values before positions and norms of single heads are applied. columns: of each head; keys and
+    values have one entry for every key-value head."""
 
     place: Place
     columns: tuple[Columns, ...]

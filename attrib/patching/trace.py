@@ -154,8 +154,10 @@ def _heads(operation: str | None, tensor: Tensor, given: list[Tensor]) -> int:
     """How many heads the operation attends with; 0 where it is no attention."""
     if operation == "attention":
         return int(given[0].shape[-3])
-    square = operation == "softmax" and tensor.dim() in (3, 4) and tensor.shape[-1] == tensor.shape[-2] > 1
-    return tensor.numel() // tensor.shape[-1] ** 2 if square else 0  # the batch is one
+    if operation != "softmax" or tensor.dim() not in (3, 4) or tensor.shape[-2] == 1:
+        return 0
+    sinks = tensor.shape[-1] - tensor.shape[-2]  # one more place to look at than there are tokens
+    return tensor.shape[:-2].numel() if sinks == 0 or (sinks == 1 and tensor.dim() == 4) else 0  # the batch is one
 
 
 def _changes(func: Any) -> bool:

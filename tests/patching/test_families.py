@@ -1,0 +1,168 @@
+"""Families whose modules differ in ways that matter: sites found and patched rightly, edges right or refused in words.
+
+Norms over all heads (OLMo2), parallel blocks with one key-value head (Falcon), flattened MLPs (OPT), biases by head
+(MPT), compressed keys and values (DeepSeek), attention sinks (gpt-oss), mixtures of experts.
+"""
+
+from __future__ import annotations
+
+import pytest
+import text_families
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import attrib
+from attrib.methods.activation_patching import prompts_of
+from attrib.methods.base import Question
+from attrib.methods.pairs import of_rows
+from attrib.patching.access import writing
+from attrib.patching.pair import encode_pair
+from attrib.patching.probing import structure_of
+from attrib.patching.prompt import Patch, Prompt, Recomputation
+from attrib.patching.sites import PatchSite, all_sites
+from attrib.rows import rows_of
+from attrib.rules.shadow import shadow
+
+SMALL = text_families.SMALL | {"max_position_embeddings": 64}
+GROUPED = text_families.LLAMA
+EXPERTS = GROUPED | {"num_experts": 4, "num_experts_per_tok": 2}
+FAMILIES = {
+    "olmo2": GROUPED,
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "opt": SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 32, "activation_function": "gelu"},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "expansion_ratio": 2},
+    "deepseek_v3": GROUPED
+    | {"num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4}
+    | {"v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    | {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    "gpt_oss": GROUPED | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "rope_parameters": None},
+    "mixtral": GROUPED | {"num_local_experts": 4},
+    "qwen2_moe": EXPERTS | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+}
+KV_HEADS = {"falcon": 1, "opt": 4, "mpt": 4, "deepseek_v3": 4}
+ABSENT = {family: {"neuron"} for family in ("gpt_oss", "mixtral", "qwen2_moe")}
+ABSENT |= {"falcon": {"resid_mid"}, "deepseek_v3": {"k", "neuron"}}
+CLEAN, CORRUPTED = [5, 9, 17, 23, 3, 8], [5, 21, 17, 23, 3, 8]
+GIVEN, ANSWER = attrib.pair([CLEAN], [CORRUPTED]), attrib.LogitDiff(12, 25)
+
+
+def model(family: str):
+    settings = FAMILIES[family] | {"vocab_size": text_families.ROWS, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(family, **settings, pad_token_id=0)
+    config._experts_implementation = "eager"  # the others have no float64
+    module = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double().eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data = noise * 0.3 if parameter.dim() > 1 else parameter.data + noise * 0.1
+    return attrib.wrap(module, tokenizer=text_families.byte_level())
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param, model(request.param)
+
+
+def prompts(subject) -> tuple[Prompt, Prompt]:
+    encoded = encode_pair(subject, GIVEN)
+    rows, bound = rows_of(subject, encoded, ANSWER)
+    question = Question(subject, shadow(subject.module), rows.x, bound, extra=rows.extra, corrupted=encoded.corrupted)
+    return prompts_of(of_rows(question, torch.tensor([0])))
+
+
+def test_sites_are_found_or_their_absence_is_told(family):
+    name, subject = family
+    structure = structure_of(subject)
+    kinds = {site.kind for site in all_sites(structure)}
+    every = {"embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", *"qkv", "neuron"}
+    assert every - kinds == ABSENT.get(name, set())
+    assert (structure.heads, structure.kv_heads, structure.head_dim) == (4, KV_HEADS.get(name, 2), 8)
+    told = " ".join(structure.missing)
+    assert ("neuron" in told, "keys have no columns" in told) == ("neuron" not in kinds, "k" not in kinds)
+
+
+def test_queries_keys_and_values_are_each_heads_own(family):
+    """Patched, they move the outputs of their own heads alone; queries at their own position alone."""
+    _, subject = family
+    structure, (clean, corrupted) = structure_of(subject), prompts(subject)
+    group = structure.heads // structure.kv_heads
+    own = [site for site in all_sites(structure) if site.kind in "qkv" and site.layer == 1]
+    heads = [site for site in all_sites(structure) if site.kind == "head" and site.layer == 1]
+    twin = shadow(subject.module)
+    with torch.no_grad():
+        values, _ = clean.values(twin, own)
+        before, _ = corrupted.values(twin, heads)
+        for site in own:
+            change = writer(site, values[site.place])
+            with writing(twin, {site.place: change}):
+                after, _ = corrupted.values(twin, heads)
+            moved = [(after[h.place] != before[h.place])[0, :, h.part].any(1).tolist() for h in heads]
+            expected = [site.head] if site.kind == "q" else range(site.head * group, (site.head + 1) * group)
+            assert [h for h, each in enumerate(moved) if any(each)] == list(expected), site.name
+            if site.kind == "q":
+                assert moved[site.head] == [p == 2 for p in range(len(CLEAN))]
+
+
+def writer(site: PatchSite, values: Tensor, position: int = 2):
+    def change(tensor: Tensor) -> Tensor:
+        changed = tensor.clone()
+        changed.view(1, -1, tensor.shape[-1])[0, position, site.part] = values[0, position, site.part]
+        return changed
+
+    return change
+
+
+def test_estimates_are_derivatives_and_patches_are_whole_forwards(family):
+    _, subject = family
+    sites = all_sites(structure_of(subject))
+    names = tuple(site.name for site in sites)
+    clean, corrupted = prompts(subject)
+    twin = shadow(subject.module)
+    with torch.no_grad():
+        values, _ = clean.values(twin, sites)
+        patches = [Patch(site, p, values[site.place][0, p, site.part]) for site in sites for p in range(len(CLEAN))]
+        base = corrupted.scores(twin, corrupted.x)
+        whole = Recomputation(twin, corrupted, 64, lambda done: None).scores(patches) - base
+    true = attrib.explain(subject, GIVEN, attrib.ActivationPatching(sites=names), ANSWER)
+    assert not any("whole forward" in note for note in true.notes)
+    assert whole.abs().max() > 0.1
+    torch.testing.assert_close(true.values[0].flatten(), whole, rtol=1e-5, atol=1e-5)
+    estimate = attrib.explain(subject, GIVEN, attrib.AttributionPatching(sites=names), ANSWER)
+    for site, found in zip(sites[1:], estimate.values[0, 1:], strict=True):
+        expected = towards(twin, corrupted, site, values[site.place])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not attrib.explain(subject, GIVEN, attrib.RelP(sites=names), ANSWER, strict=True).coverage.uncovered
+
+
+def towards(twin, prompt: Prompt, site: PatchSite, clean: Tensor) -> Tensor:
+    """(positions,): d metric/dt of the site moved by t·(clean − corrupted), one t for each position."""
+    step = torch.zeros(len(CLEAN), dtype=torch.float64, requires_grad=True)
+
+    def move(tensor: Tensor) -> Tensor:
+        difference = torch.zeros_like(clean)
+        difference[..., site.part] = (clean - tensor.detach().reshape(clean.shape))[..., site.part]
+        return tensor + (step[None, :, None] * difference).reshape(tensor.shape)
+
+    with torch.enable_grad(), writing(twin, {site.place: move}):
+        score = prompt.scores(twin, prompt.x.clone().requires_grad_())
+    return torch.autograd.grad(score.sum(), step)[0]
+
+
+def test_all_edges_are_the_model_or_it_is_refused(family):
+    name, subject = family
+    if name in ("olmo2", "deepseek_v3"):
+        with pytest.raises(attrib.UnsupportedModel, match=r"norm or scale between|keys have no columns"):
+            attrib.explain(subject, GIVEN, attrib.RelP(edges=True), ANSWER)
+        return
+    result = attrib.explain(subject, GIVEN, attrib.RelP(edges=True), ANSWER)
+    found = attrib.circuit(subject, GIVEN, result, 1.0, sizes=(0,))
+    metrics = [float(result.parts[f"metric_{run}"][0]) for run in ("corrupted", "clean")]
+    assert [found.empty, found.full] == pytest.approx(metrics, abs=1e-5)
+
+
+def test_a_block_without_attention_is_refused():
+    config = AutoConfig.for_model("mamba", hidden_size=32, num_hidden_layers=2, state_size=4, vocab_size=640)
+    subject = attrib.wrap(AutoModelForCausalLM.from_config(config).eval(), tokenizer=text_families.byte_level())
+    with pytest.raises(attrib.UnsupportedModel, match="one attention and at most one MLP"):
+        attrib.explain(subject, GIVEN, "relp", ANSWER)
