@@ -21,6 +21,7 @@ from attrib.models.vision import Encoded, VisionModel
 from attrib.patching.pair import EncodedPair, Pair, encode_pair
 from attrib.provenance import provenance_of, reset_peak
 from attrib.rows import encoded_for, rows_of
+from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
 from attrib.targets import BoundTarget, Targets, candidates
 
@@ -165,7 +166,7 @@ def _answer_in_chunks(
 
 
 def _answer(method: Method, question: Question) -> Finding:
-    with named_failures(question.model.name, question.twin, question.x):
+    with named_failures(question.model.name, question.twin, question.x), QuickProducts():
         if not method.single_pass and question.target.kind == "predicted":
             question.settle()
         return method.explain(question)
