@@ -47,7 +47,7 @@ def _named(model: Any, ask: Ask, result: attrib.Attribution) -> attrib.Attributi
     if ask.kind != "text":
         return result
     named = [
-        {**target, **{name: model.label_of(target[key]) for key, name in _LABELS if key in target}}
+        {**{name: model.label_of(target[key]) for key, name in _LABELS if key in target}, **target}
         for target in result.target
     ]
     return replace(result, target=named)

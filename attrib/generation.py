@@ -17,6 +17,8 @@ from attrib.failures import named_failures
 from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.models.prefix import Prefix, keeps_prefixes
+from attrib.models.tokens import token_labels
+from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 
@@ -50,7 +52,10 @@ def explain_generation(
     if getattr(model, "task", None) != "next_token":
         raise NotApplicable(f"{model.name} does not generate text; explain_generation needs a causal language model")
     before = list(_prompt_ids(model, prompt))
-    new = _continued(model, before, max_new_tokens) if continuation is None else _continuation_ids(model, continuation)
+    if continuation is None:
+        new, options = _continued(model, before, max_new_tokens, options)
+    else:
+        new = _continuation_ids(model, continuation)
     if not new:
         raise InputError("no generated token to explain: the model ended the text, or the continuation is empty")
     targets = [token if target is None else target(token) for token in new]
@@ -58,8 +63,10 @@ def explain_generation(
     placed = [_read(target, len(before) - 1 + i) for i, target in enumerate(targets)]
     if method.shares_forward and None not in placed:
         whole = explain(model, [*before, *new[:-1]], method, Candidates(*placed), **options)
-        return _triangle(whole, len(before))
-    return explain(model, [[*before, *new[:i]] for i in range(len(new))], method, targets, **options)
+        found = _triangle(whole, len(before))
+    else:
+        found = explain(model, [[*before, *new[:i]] for i in range(len(new))], method, targets, **options)
+    return dataclasses.replace(found, target=_labelled(model, new, found.target))
 
 
 def _read(target: Any, position: int) -> Any:
@@ -82,6 +89,15 @@ def _triangle(whole: Attribution, before: int) -> Attribution:
     return dataclasses.replace(whole, token_texts=tuple(texts), words=tuple(words), target=targets)
 
 
+def _labelled(model: TextModel, new: list[int], targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Generated tokens that are parts of a character are called by the character that they make."""
+    labels = token_labels(model.tokenizer, new)
+    return [
+        row | {"label": label} if row.get("index") == token else row
+        for row, token, label in zip(targets, new, labels, strict=True)
+    ]
+
+
 def _prompt_ids(model: TextModel, prompt: str | Sequence[int]) -> tuple[int, ...]:
     encoded = model.encode(prompt)
     if len(encoded.token_ids) != 1:
@@ -98,17 +114,24 @@ def _continuation_ids(model: TextModel, continuation: str | Sequence[int]) -> li
         raise InputError("a continuation is a text, or token ids (a list of ints)") from None
 
 
-def _continued(model: TextModel, before: list[int], most: int) -> list[int]:
-    """What the model writes when it always takes the likeliest token."""
+def _continued(
+    model: TextModel, before: list[int], most: int, options: dict[str, Any]
+) -> tuple[list[int], dict[str, Any]]:
+    """What the model writes when it always takes the likeliest token; and the options of the explanation of it.
+
+    Writing is the first half of the progress: what on_progress raises stops it between two tokens.
+    """
     if most < 1:
         raise InputError(f"max_new_tokens = {most}: use at least 1")
+    tell = options.get("on_progress") or (lambda fraction, message: None)
     new, ends, logits = list[int](), _ends(model), _logits_after(model, shadow(model.module), before)
     while len(new) < most:
+        tell(0.5 * len(new) / most, "writing")
         token = int(logits(new).argmax())
         if token in ends:
             break
         new.append(token)
-    return new
+    return new, options | {"on_progress": lambda fraction, message: tell(0.5 + 0.5 * fraction, message)}
 
 
 def _logits_after(model: TextModel, twin: nn.Module, before: list[int]) -> Callable[[list[int]], Tensor]:
@@ -118,7 +141,7 @@ def _logits_after(model: TextModel, twin: nn.Module, before: list[int]) -> Calla
 
     def logits(new: list[int]) -> Tensor:
         encoded = model.encode([*before, *new])
-        with named_failures(model.name, twin, encoded.x), torch.no_grad():
+        with named_failures(model.name, twin, encoded.x), QuickProducts(), torch.no_grad():
             if prefix is not None:
                 return prefix.grown(encoded.x[:, prefix.length :])
             return model.forward(twin, encoded.x, encoded.extra)

@@ -16,6 +16,7 @@ from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
 from attrib.models.hashing import Hashed, hash_of
 from attrib.models.probing import Task, check_supported, check_vocabulary, probed, window_of
+from attrib.models.token_bytes import entries_named
 from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
 from attrib.models.vision import Encoded
@@ -219,9 +220,10 @@ class TextModel(Wrapped):
         pieces = self._pieces(text)
         if len(pieces) == 1:
             return pieces[0]
-        entry = self.tokenizer.get_vocab().get(text)
-        if entry is not None:  # a piece as the vocabulary has it: "##ing"
-            return int(entry)
+        vocabulary = self.tokenizer.get_vocab()
+        for entry in (text, *entries_named(text)):  # a piece as the vocabulary has it, "##ing", or as it is shown
+            if entry in vocabulary:
+                return int(vocabulary[entry])
         other = text[1:] if text.startswith(" ") else f" {text}"
         hint = ""
         if len(self._pieces(other)) == 1:

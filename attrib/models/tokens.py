@@ -2,7 +2,8 @@
 
 A token's text is the piece of the given text that it covers, so that the texts of a word's tokens put together are the
 word, in every script. A character that is split over several tokens (an emoji over four bytes) is the text of the first
-of them; the text of the others is empty. Leading spaces belong to the token whose vocabulary entry has them.
+of them; the text of the others is empty. Bytes that make no character are written out. Leading spaces belong to the
+token whose vocabulary entry has them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from attrib.models.token_bytes import bytes_of, shown
 
 _SPACES = ("Ġ", "▁", "Ċ", "ĉ", " ", "\n", "\t")  # how vocabularies begin an entry with white space
 _JOINERS = "\u200c\u200d\ufe0e\ufe0f"
@@ -70,6 +73,8 @@ def read_ids(tokenizer: Any, ids: Sequence[int]) -> Reading:
         if text.endswith(_BROKEN) and i + 1 < len(ids) and ids[i + 1] not in special:
             continue  # half a character, which the tokens that follow finish
         pieces[first] = text[read:]
+        if _BROKEN in text[read:]:  # what no token finishes: each says what it is
+            pieces[first:] = [token_text(tokenizer, token) for token in ids[first : i + 1]]
         read = len(text)
         if i - start >= _DECODED_AT_ONCE:
             start = first
@@ -84,15 +89,28 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """A vocabulary entry as text, with its leading space; entries of half a character as the vocabulary has them."""
+    """A vocabulary entry as text, with its leading space; of half a character its bytes: ‹E2 80›."""
     raw = tokenizer.convert_ids_to_tokens(token)
     if raw is None:
         return str(token)
     text = _decoded(tokenizer, [token])
     if not text or _BROKEN in text:
-        return str(raw)
+        data = bytes_of(str(raw)) if text else None
+        return str(raw) if data is None else shown(data)
     spaced = str(raw).startswith(("Ġ", "▁")) and not text[0].isspace()
     return f" {text}" if spaced else text
+
+
+def token_labels(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Each token as `token_text` has it; parts of a character that they make together begin with it: "’ ‹E2 80›"."""
+    labels, texts = [token_text(tokenizer, token) for token in ids], read_ids(tokenizer, ids).texts
+    whole = ""
+    for i, text in enumerate(texts):
+        whole = text or whole
+        split = labels[i] != text and (not text or (i + 1 < len(texts) and not texts[i + 1]))
+        if split and whole:
+            labels[i] = f"{whole} {labels[i].strip()}"
+    return labels
 
 
 def words_of(text: str) -> list[int | None]:

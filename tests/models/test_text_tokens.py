@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attrib.models.token_bytes import bytes_of, entries_named, shown
 from attrib.models.tokenizing import Tokens, tokens_of
-from attrib.models.tokens import token_text, words_of
+from attrib.models.tokens import read_ids, token_labels, token_text, words_of
 from tests.models.text_families import byte_level, metaspace, word_piece
 
 TOKENIZERS = {"word_piece": word_piece, "byte_level": byte_level, "metaspace": metaspace}
@@ -111,3 +112,31 @@ def test_vocabulary_entries_as_text() -> None:
 def test_words_of_nothing() -> None:
     assert words_of("") == []
     assert words_of(" \n") == [None, None]
+
+
+def test_half_characters_are_shown_as_their_bytes() -> None:
+    tokenizer = byte_level()
+    ids = tokenizer("😀 é")["input_ids"]
+    alone = [token_text(tokenizer, token) for token in ids]
+    assert alone[:4] == ["‹F0›", "‹9F›", "‹98›", "‹80›"]
+    assert token_labels(tokenizer, ids)[:4] == ["😀 ‹F0›", "😀 ‹9F›", "😀 ‹98›", "😀 ‹80›"]
+    assert read_ids(tokenizer, ids).texts[:4] == ("😀", "", "", "")
+    assert read_ids(tokenizer, [*ids[:2], *ids[4:]]).texts[:2] == ("‹F0›", "‹9F›")  # which nothing makes whole
+    assert read_ids(tokenizer, ids[:3]).texts == ("‹F0›", "‹9F›", "‹98›")
+
+
+@given(st.binary(min_size=1, max_size=8))
+def test_bytes_that_are_shown_can_be_named(data: bytes) -> None:
+    text = shown(data)
+    assert "\ufffd" not in text or "\ufffd".encode() in data
+    if "‹" in text:
+        assert data in {bytes_of(entry) for entry in entries_named(text)}
+    else:
+        assert text.encode() == data
+
+
+def test_bytes_of_vocabularies_of_characters() -> None:
+    assert bytes_of("<0xE2>") == b"\xe2"
+    assert "<0xE2>" in entries_named("‹E2›")
+    assert bytes_of("▁日") is None
+    assert entries_named("‹ZWSP›") == () == entries_named("plain")

@@ -282,6 +282,19 @@ def test_a_generation_is_explained_token_by_token(family):
     assert [row["kind"] for row in given.target] == ["log_probability"] * len(generated)
 
 
+def test_writing_stops_between_two_tokens():
+    told: list[tuple[float, str]] = []
+
+    def stop_at_the_third(fraction: float, message: str) -> None:
+        told.append((fraction, message))
+        if len(told) == 3:
+            raise attrib.Cancelled("stopped")
+
+    with pytest.raises(attrib.Cancelled):
+        attrib.explain_generation(model("gpt2"), "The film was", max_new_tokens=6, on_progress=stop_at_the_third)
+    assert told == [(0.0, "writing"), (0.5 / 6, "writing"), (1 / 6, "writing")]
+
+
 def test_what_no_generation_can_be_explained_of():
     with pytest.raises(NotApplicable, match="does not generate"):
         attrib.explain_generation(model("bert"), "The film")
