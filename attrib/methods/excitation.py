@@ -79,7 +79,7 @@ class ExcitationPullback(Method):
 
 
 def _norm(d: Tensor) -> Tensor:
-    length: Tensor = d.flatten(1).norm(dim=1).clamp_min(1e-20).view(-1, *[1] * (d.dim() - 1))
+    length: Tensor = torch.linalg.vector_norm(d.flatten(1), dim=1).clamp_min(1e-20).view(-1, *[1] * (d.dim() - 1))
     return length
 
 

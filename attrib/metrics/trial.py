@@ -135,7 +135,7 @@ class Trial:
             question.target = BoundTarget("log_probability", self.target.positive)
         with torch.no_grad():
             for step, rows in pairs(question, n):
-                scores = question.scores(variant(step, rows), rows).double().cpu()
+                scores = question.scores(variant(step, rows), rows).cpu().double()
                 found[(step * len(self) + rows).cpu()] = scores.exp() if probable else scores
         return found.reshape(n, len(self))
 
@@ -145,7 +145,7 @@ class Trial:
 
     def maps(self, finding: Finding) -> Tensor:
         """A method's finding as one number a pixel or token, (batch, *sites) float64 on the CPU."""
-        values = finding.values.detach().double().cpu()
+        values = finding.values.detach().cpu().double()
         if self.is_text:
             return values
         return heatmaps(values, finding.reduction, (self.allowed.shape[1], self.allowed.shape[2]))
