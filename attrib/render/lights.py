@@ -20,7 +20,7 @@ from attrib.render.tokens import direction, pieces, spans, token_scales
 if TYPE_CHECKING:
     from attrib.metrics.evidence import Light
 
-_SIGNS = {"passes": "✓", "fails": "✕", "not checked": "?", "does not apply": "–"}
+SIGNS = {"passes": "✓", "fails": "✕", "not checked": "?", "does not apply": "–"}
 _THUMBNAIL = 160
 _WIDTH, _HEIGHT = 180.0, 84.0  # of the plot's field; the picture around it is in lights.html
 _BESIDE = {"better than random": "the same of random maps, on average"}
@@ -47,7 +47,7 @@ def shown_lights(lights: Sequence[Light], a: Attribution, sample: int, display: 
             "name": light.name,
             "verdict": light.verdict,
             "kind": light.verdict.replace(" ", "-"),
-            "sign": _SIGNS[light.verdict],
+            "sign": SIGNS[light.verdict],
             "words": light.words,
             "cost": light.cost,
             "numbers": _numbers(light),

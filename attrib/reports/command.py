@@ -7,7 +7,7 @@ and some inputs failed; 4 verify: rows differ; 130 stopped with Ctrl-C.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
@@ -88,7 +88,7 @@ def report(
             workers=workers,
             ray=ray,
             retry_failed=retry_failed,
-            on_progress=lambda done, total, message: bar.update(task, completed=done, total=total, description=message),
+            on_progress=_shown(bar, task),
             format=format,
             columns=named or None,
             root=root,
@@ -107,6 +107,17 @@ def report(
         for name, error in islice(_reasons(made), _SHOWN):
             console.print(f"  {name!r}: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(SOME_FAILED)
+
+
+def _shown(bar: Progress, task: TaskID) -> Callable[[int, int | None, str], None]:
+    """What moves the bar; what evidence costs stays on the screen."""
+
+    def shown(done: int, total: int | None, message: str) -> None:
+        if message.startswith("evidence: "):
+            bar.console.print(message, markup=False, soft_wrap=True)
+        bar.update(task, completed=done, total=total, description=message)
+
+    return shown
 
 
 def verify(

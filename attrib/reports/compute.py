@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution
@@ -17,10 +18,11 @@ from attrib.models.text import TextModel
 from attrib.models.wrapped import Prediction
 from attrib.reports.asked import asked, settled
 from attrib.reports.batches import Model, Ready, told
-from attrib.reports.evidence import measured
+from attrib.reports.evidence import Measurement, measured
 from attrib.reports.journal import Finished, Key
 from attrib.reports.reading import found_in, one_map, own_notes, own_values
 from attrib.reports.spec import Spec
+from attrib.reports.store import COMPARED
 from attrib.targets import Logit
 
 Progress = Callable[[float, str], None]
@@ -46,7 +48,7 @@ class Explained(NamedTuple):
 
     result: Attribution
     seconds: float
-    evidence: list[dict[str, Any]]
+    evidence: list[Measurement]
 
 
 def outcomes(spec: Spec, model: Model, prepared: Ready, on_progress: Progress | None = None) -> Iterator[Outcome]:
@@ -95,7 +97,7 @@ class _Work:
         started = time.perf_counter()
         chosen, inputs = self.spec.methods[method], self._inputs(places)
         result = explain(self.model, inputs, chosen, targets, on_progress=self.on_progress)
-        seconds, found = time.perf_counter() - started, [dict[str, Any]()] * len(places)
+        seconds, found = time.perf_counter() - started, [Measurement()] * len(places)
         if self.spec.evidence:
             found = measured(self.spec.evidence, self.model, inputs, result, chosen, targets, self.on_progress)
         return Explained(result if self.spec.values == "raw" else one_map(result), seconds, found)
@@ -147,9 +149,11 @@ class _Work:
             item, shown = self.prepared.batch.items[i], self.prepared.shown[i]
             key = Key(item.id, outcome.model, outcome.method, outcome.target)
             found = found_in(result, n, self.predicted[i], (*self.prepared.notes[i], *notes[n]))
-            found |= {"evidence": explained.evidence[n]} if explained.evidence[n] else {}
+            evidence = explained.evidence[n]
+            found |= {"evidence": evidence.document} if evidence.document else {}
             outcome.rows.append(Finished(key, found, seconds / len(places), result.provenance.peak_memory))
-            outcome.tensors[item.id] = own_values(result, n)
+            compared = {f"{COMPARED}{name}": torch.from_numpy(values) for name, values in evidence.maps.items()}
+            outcome.tensors[item.id] = own_values(result, n) | compared
             if isinstance(shown, np.ndarray):
                 outcome.pictures[item.id] = shown
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from attrib.attribution import Attribution
 from attrib.errors import ReportError
+from attrib.reports.evidence import Maps
 from attrib.reports.files import write_file
 from attrib.reports.item_page import render_item
 from attrib.reports.store import Input, Row, Store, digest
@@ -22,20 +23,24 @@ def summary_path(item: str) -> str:
     return f"summaries/{item}.safetensors"
 
 
-def entry_files(it: Input, rows: Sequence[Row], attributions: Sequence[Attribution | None]) -> dict[str, bytes]:
+def entry_files(
+    it: Input, rows: Sequence[Row], attributions: Sequence[Attribution | None], compared: Sequence[Maps]
+) -> dict[str, bytes]:
     """Path inside the report → content, a pure function.
 
     rows: all of the input's. attributions: for each row its result, a batch of one; None where it failed.
+    compared: for each row the maps that its evidence compared it with.
     """
     return {
-        page_path(it.item): render_item(it, rows, attributions),
+        page_path(it.item): render_item(it, rows, attributions, compared),
         summary_path(it.item): Summary.of(rows, attributions).to_bytes(),
     }
 
 
 def stored_entry_files(store: Store, it: Input, rows: Sequence[Row]) -> dict[str, bytes]:
     """The same of what the store holds."""
-    return entry_files(it, rows, [None if row.failed else store.attribution(row) for row in rows])
+    attributions = [None if row.failed else store.attribution(row) for row in rows]
+    return entry_files(it, rows, attributions, [store.compared(row) for row in rows])
 
 
 def current_summary(store: Store, it: Input, rows: list[Row]) -> Summary:

@@ -7,22 +7,45 @@ it, and the pages only read it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from attrib.attribution import Attribution
 from attrib.errors import AttribError, Cancelled, InputError, NotApplicable, UnknownName
 from attrib.explain import Progress
 from attrib.methods.base import Method
 from attrib.metrics import METRICS, metric_named
+from attrib.metrics.base import Passes
 from attrib.metrics.checking import check
-from attrib.metrics.evaluate import evaluate
-from attrib.metrics.evidence import Light
+from attrib.metrics.evaluate import cost, evaluate
+from attrib.metrics.evidence import DEAR, Evidence, Light
 from attrib.models.text import TextModel
 from attrib.models.vision import VisionModel
 
 LIGHTS = "lights"  # beside the names of metrics: all four lights, the dear ones too
 RANDOM_MAPS = 3  # of each kind, that every metric is compared with
+
+Maps = Mapping[str, np.ndarray]  # "LIGHT/WORDS" → the map that the light compared, (height, width) or (tokens,)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one map. document: what `Row.evidence` holds. maps: those that lights compared it with."""
+
+    document: dict[str, Any] = field(default_factory=dict)
+    maps: Maps = field(default_factory=dict)
+
+
+def told_cost(names: Sequence[str], model: VisionModel | TextModel) -> str:
+    """What measuring costs for one map, before anything runs; empty where nothing is measured."""
+    if not names:
+        return ""
+    lights = sum((passes for _, _, passes in DEAR), Passes()) if LIGHTS in names else Passes()
+    total = lights + cost(model, [None], [name for name in names if name != LIGHTS], RANDOM_MAPS)
+    return f"evidence: about {total} per map of {model.name}"
 
 
 def check_evidence(names: Sequence[str]) -> None:
@@ -45,8 +68,8 @@ def check_kind(names: Sequence[str], kind: str) -> None:
 def measured(
     names: Sequence[str], model: VisionModel | TextModel, inputs: Any, result: Attribution, method: Method,
     targets: list[Any], on_progress: Progress | None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """For every input of the result what `Row.evidence` holds; a metric that fails says why in its place."""
+) -> list[Measurement]:  # fmt: skip
+    """For every input of the result what is measured of it; a metric that fails says why in its place."""
     found: list[dict[str, Any]] = [{"metrics": {}} for _ in range(len(result))]
     evidence = result.evidence
     if LIGHTS in names:
@@ -64,7 +87,16 @@ def measured(
         if name != LIGHTS:
             for one, value in zip(found, _scores(name, model, inputs, method, targets, on_progress), strict=True):
                 one["metrics"][name] = value
-    return found
+    return [Measurement(one, _maps(evidence, result, row)) for row, one in enumerate(found)]
+
+
+def _maps(evidence: Evidence, result: Attribution, row: int) -> Maps:
+    length = None if result.token_texts is None else len(result.token_texts[row])  # without the batch's padding
+    return {
+        f"{light.name}/{words}": np.ascontiguousarray(values[..., :length], dtype=np.float32)
+        for light in evidence.lights[row]
+        for words, values in light.maps.items()
+    }
 
 
 def _scores(
@@ -93,16 +125,18 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def lights_of(evidence: dict[str, Any]) -> tuple[Light, ...]:
-    """The lights that a row holds; the maps that were compared are not kept."""
-    return tuple(_light(document) for document in evidence.get("lights", ()))
+def lights_of(evidence: dict[str, Any], maps: Maps | None = None) -> tuple[Light, ...]:
+    """The lights that a row holds, with the maps that they compared it with."""
+    return tuple(_light(document, maps or {}) for document in evidence.get("lights", ()))
 
 
-def _light(document: dict[str, Any]) -> Light:
+def _light(document: dict[str, Any], maps: Maps) -> Light:
     curves = {
         name: tuple(math.nan if v is None else float(v) for v in curve) for name, curve in document["curves"].items()
     }
-    return Light(**{**document, "at": tuple(document["at"]), "curves": curves})
+    start = f"{document['name']}/"
+    own = {name.removeprefix(start): values for name, values in maps.items() if name.startswith(start)}
+    return Light(**{**document, "at": tuple(document["at"]), "curves": curves, "maps": own})
 
 
 def told(evidence: dict[str, Any]) -> tuple[tuple[str, str], ...]:

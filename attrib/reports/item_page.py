@@ -12,7 +12,7 @@ from PIL import Image
 from attrib.attribution import Attribution
 from attrib.methods import METHODS
 from attrib.render import Display, Entry, Pictures, cards, described, embedded
-from attrib.reports.evidence import lights_of, told
+from attrib.reports.evidence import Maps, lights_of, told
 from attrib.reports.pages import PER_PAGE, index_path, rendered
 from attrib.reports.store import Input, Row
 
@@ -21,15 +21,19 @@ PICTURES = Pictures(size=256, format="JPEG")
 
 
 def render_item(
-    it: Input, rows: Sequence[Row], attributions: Sequence[Attribution | None], display: Display | None = None
+    it: Input,
+    rows: Sequence[Row],
+    attributions: Sequence[Attribution | None],
+    compared: Sequence[Maps],
+    display: Display | None = None,
 ) -> bytes:
     """A page in HTML that needs no other file: a pure function of what it is given.
 
     rows: the input's, in the order of the report. attributions: for each row its result, a batch of one; None where
-    the row failed.
+    the row failed. compared: for each row the maps that its evidence compared it with.
     """
     display = display or Display()
-    pairs = list(zip(rows, attributions, strict=True))
+    pairs = list(zip(rows, attributions, compared, strict=True))
     targets = list(dict.fromkeys(row.target for row in rows))
     return rendered(
         "item.html",
@@ -46,19 +50,19 @@ def render_item(
     )
 
 
-def _gallery(pairs: Sequence[tuple[Row, Attribution | None]], display: Display) -> Markup:
-    several = len({row.model for row, _ in pairs}) > 1
-    entries = [_entry(row, a, several) for row, a in pairs if a is not None]
+def _gallery(pairs: Sequence[tuple[Row, Attribution | None, Maps]], display: Display) -> Markup:
+    several = len({row.model for row, _, _ in pairs}) > 1
+    entries = [_entry(row, a, maps, several) for row, a, maps in pairs if a is not None]
     # already escaped: attrib.render's templates made it
     return Markup(cards(entries, display, PICTURES)) if entries else Markup("")
 
 
-def _entry(row: Row, a: Attribution, several_models: bool) -> Entry:
+def _entry(row: Row, a: Attribution, maps: Maps, several_models: bool) -> Entry:
     method = METHODS.get(str(a.provenance.settings.get("method", row.method)))
     entry = Entry(
         a,
         title=f"{row.method} · {row.model}" if several_models else row.method,
-        lights=lights_of(row.evidence),
+        lights=lights_of(row.evidence, maps),
         evidence=(*told(row.evidence), *described(row.evidence.get("facts", {}))),
     )
     if method is None:

@@ -172,17 +172,18 @@ def _words(view: DatasetView, series: Any, heading: str) -> list[Flowable]:
     labels = [label for s, label in view.words.known if s == series][:MOST_CLASSES]
     if not labels:
         return []
-    rows: list[list[str]] = [["class", "texts", "words for it", "words against it"]]
-    for label in labels:
-        up, down = view.words.strongest((series, label), 8)
-        told = [", ".join(f"{w.word} {abs(w.share):.0%}" for w in words) for words in (up, down)]
+    found = {label: view.words.strongest((series, label), 8) for label in labels}
+    signed = any(down for _, down in found.values())
+    rows = [["class", "texts", *(("words for it", "words against it") if signed else ("strongest words",))]]
+    for label, both in found.items():
+        told = [", ".join(f"{w.word} {abs(w.share):.0%}" for w in words) for words in both[: 1 + signed]]
         rows.append([short(label, 60), str(view.classes[(series, label)]), *told])
     note = "Beside each word: the mean share of a text's |relevance| that it carries."
     return [
         together([
             paragraph(f"Over all items: {heading}", "h2"),
             paragraph(note, "small"),
-            table(rows, (90, 40, (WIDTH - 130) / 2, (WIDTH - 130) / 2)),
+            table(rows, (90, 40, *[(WIDTH - 130) / (1 + signed)] * (1 + signed))),
         ])
     ]  # fmt: skip
 

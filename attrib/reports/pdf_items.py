@@ -8,9 +8,12 @@ from PIL import Image
 from reportlab.platypus import Flowable
 
 from attrib.attribution import Attribution
+from attrib.metrics.evidence import Light
 from attrib.render import Display, drawn_maps, is_signed, is_text, over, pieces, scales, token_scales
+from attrib.render.lights import SIGNS
 from attrib.render.scale import Scale, number
 from attrib.render.token_picture import token_picture
+from attrib.reports.evidence import lights_of, told
 from attrib.reports.pages import percent, reasons, short
 from attrib.reports.pdf_parts import WIDTH, gap, grid, paragraph, picture, together
 from attrib.reports.store import Input, Row, Store
@@ -52,7 +55,7 @@ def _maps(pairs: Sequence[tuple[Row, Attribution]]) -> tuple[list[Flowable], lis
     cells: list[list[Flowable]] = [] if photo is None else [[picture(_small(photo[0]), width)]]
     for (row, a), values, scale in zip(pairs, maps, found, strict=True):
         image = over(values, scale, None if a.pictures is None else a.pictures[0], _DISPLAY, PIXELS)
-        cells.append([picture(image, width), _caption(row)])
+        cells.append([picture(image, width), _caption(row), *_evidence(row)])
     return grid(cells, 4), found
 
 
@@ -62,7 +65,7 @@ def _texts(pairs: Sequence[tuple[Row, Attribution]]) -> tuple[list[Flowable], li
     story: list[Flowable] = []
     for (row, a), scale in zip(pairs, found, strict=True):
         tokens = token_picture(pieces(a, 0, display)[:200], scale, width=1100, size=21)
-        story += [_caption(row), picture(tokens, WIDTH)]
+        story += [_caption(row), picture(tokens, WIDTH), *_evidence(row)]
     return story, list(found)
 
 
@@ -70,6 +73,19 @@ def _caption(row: Row) -> Flowable:
     error = "" if row.delta is None else f", error {_minus(row.delta)}"
     score = "" if row.score is None else f": score {_minus(row.score)}"
     return paragraph(f"{row.method}{score}{error}", "small", 160)
+
+
+def _evidence(row: Row) -> list[Flowable]:
+    """The lights of a map and what was measured of it, a line each."""
+    lines = [f"{SIGNS[light.verdict]} {light.name}{_beside(light)}" for light in lights_of(row.evidence)]
+    lines += [f"{name}: {words}" for name, words in told(row.evidence)]
+    return [paragraph(line, "small", 120) for line in lines]
+
+
+def _beside(light: Light) -> str:
+    if light.value is None:
+        return "" if light.verdict in ("passes", "fails") else f": {light.verdict}"
+    return f": {light.verdict}, {number(round(light.value, 3))}"
 
 
 def _minus(value: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from attrib.errors import InputError
 from attrib.models import load
 from attrib.reports.batches import Batch, Model, Tally, batches
+from attrib.reports.evidence import told_cost
 from attrib.reports.files import disk_errors, remove_partial_files
 from attrib.reports.items import count, items
 from attrib.reports.journal import Journal, only_writer
@@ -120,6 +121,8 @@ def _run(
         if how.retry_failed:
             journal.forget_failed()
         found = Store(folder, journal, manifest)
+        for model in models.values():
+            tell(0, number, told_cost(spec.evidence, model) or "explaining")
         answers = partial(_answers, spec, models, how, pool)
         done = _compute(spec, found, answers, number, tell, items(spec, kind, stdin, folder))
         counts = _close(found, lambda name: _loaded(name, spec, how), partial(tell, done, done))

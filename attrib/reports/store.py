@@ -6,7 +6,8 @@
                       (started, finished, seconds)
     spec.toml         the effective spec, fit for `attrib report spec.toml`
     results.parquet   one row per input × model × method × target; results.csv: the same, harmless to spreadsheets
-    values/*.safetensors   raw maps, a file per batch × model × method × target; tensors: "ITEM/values", "ITEM/parts.…"
+    values/*.safetensors   raw maps, a file per batch × model × method × target; tensors: "ITEM/values", "ITEM/parts.…",
+                      "ITEM/compared.LIGHT/WORDS": the map that a light of the evidence compared it with
     pictures/*.png    what a model saw of an image, before normalisation
     journal.sqlite    what is finished, for resuming
 
@@ -33,6 +34,7 @@ __all__ = ["FORMAT", "JOURNAL", "LOCK", "MANIFEST", "MEASURED", "Input", "Row", 
 
 FORMAT = 1
 MANIFEST, JOURNAL, LOCK = "manifest.json", "journal.sqlite", ".lock"
+COMPARED = "compared."  # what tensors of maps are called that evidence compared the item's own with
 
 
 class Store:
@@ -96,6 +98,13 @@ class Store:
                 return {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise ReportError(f"cannot read {row.values} of the report in {str(self.folder)!r}: {error}") from error
+
+    def compared(self, row: Row) -> dict[str, np.ndarray]:
+        """ "LIGHT/WORDS" → the map that this light of the row's evidence compared its own with."""
+        if row.values is None or not row.evidence:
+            return {}
+        tensors = self.tensors(row)
+        return {name.removeprefix(COMPARED): t.numpy() for name, t in tensors.items() if name.startswith(COMPARED)}
 
     def picture(self, row: Row) -> np.ndarray | None:
         """(height, width, 3) uint8: what the model saw; None for texts."""

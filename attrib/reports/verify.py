@@ -19,7 +19,7 @@ from attrib.models import load
 from attrib.provenance import versions
 from attrib.reports.asked import asked
 from attrib.reports.batches import Model, told
-from attrib.reports.evidence import difference, measured
+from attrib.reports.evidence import Measurement, difference, measured
 from attrib.reports.reading import one_map, own_values
 from attrib.reports.spec import Spec, spec_of
 from attrib.reports.store import Row, Store
@@ -153,8 +153,10 @@ def _again(store: Store, spec: Spec, model: Model, row: Row) -> tuple[Attributio
         inputs = model.preprocessing.normalised(picture[None])  # type: ignore[union-attr]  # pictures are of vision models
     method = spec.methods[row.method]
     result = explain(model, inputs, method, question)
-    found = measured(spec.evidence, model, inputs, result, method, [question], None) if spec.evidence else [{}]
-    return (result if spec.values == "raw" else one_map(result)), found[0]
+    found = [Measurement()]
+    if spec.evidence:
+        found = measured(spec.evidence, model, inputs, result, method, [question], None)
+    return (result if spec.values == "raw" else one_map(result)), found[0].document
 
 
 def _distance(now: Tensor, before: Tensor) -> float | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import attrib
@@ -18,6 +21,7 @@ from attrib.reports.identity import contents
 from attrib.reports.store import Row
 from attrib.reports.verify import verify
 from tests.reports.conftest import tiny_model, write_pictures
+from tests.reports.test_pdf import text_of
 
 Make = Callable[..., Report]
 ASKED = {"evidence": ["lights", "deletion", "sparseness"], "targets": ["dog"], "methods": ("lrp", "guided_backprop")}
@@ -49,6 +53,14 @@ def test_every_card_has_its_lights_and_one_page_sums_up(make: Make, four: Path) 
     assert page.count('class="at-light') == 8
     assert page.count('class="at-plot"') >= 2
     assert "Deletion" in page
+    # the map of random weights and that of another class stand beside the map, and are those that were compared
+    with closing(made.store()) as store:
+        compared = store.compared(first)
+    for light in checked.lights[0]:
+        for words, values in light.maps.items():
+            assert compared[f"{light.name}/{words}"] == pytest.approx(values, abs=1e-6)
+    assert len(compared) == 2
+    assert page.count('class="at-pair') >= 2
 
     page = (made.folder / "evidence.html").read_text()
     assert "<b>2.png" not in page
@@ -63,7 +75,28 @@ def test_every_card_has_its_lights_and_one_page_sums_up(make: Make, four: Path) 
         assert re.findall(r'href="items/(\w+)\.html"', table)[0] == worst.item  # lower is better: the highest first
         failing = sum(row.evidence["lights"][3]["verdict"] == "fails" for row in rows if row.method == method)
         assert (f"✕ fails for {failing} of 4" in page) or not failing
+    table = pq.read_table(made.folder / "results.parquet").to_pylist()
+    assert [row["deletion"] for row in table] == [deletion(row) for row in rows]
+    assert [row["light_depends_on_the_class"] for row in table] == [
+        row.evidence["lights"][3]["verdict"] for row in rows
+    ]
+    assert None not in {row["deletion_random"] for row in table}
+    sheet = list(csv.DictReader((made.folder / "results.csv").read_text().splitlines()))
+    assert [row["light_better_than_random"] for row in sheet] == [row.evidence["lights"][1]["verdict"] for row in rows]
+    assert float(sheet[0]["deletion"]) == deletion(first)
+    text = text_of((made.folder / "report.pdf").read_bytes())
+    for light in first.evidence["lights"]:
+        assert light["name"] in text
+    assert "(random maps:" in text
     assert 'href="evidence.html"' in (made.folder / "index.html").read_text()
+
+
+def test_its_cost_is_told_before_anything_runs(make: Make, four: Path) -> None:
+    heard: list[tuple[int, str]] = []
+    make(four, **ASKED, on_progress=lambda done, total, message: heard.append((done, message)))
+    told = next(i for i, (_, message) in enumerate(heard) if message.startswith("evidence: "))
+    assert re.fullmatch(r"evidence: about \d+ forwards and \d+ more explanations per map of tiny", heard[told][1])
+    assert all(done == 0 for done, _ in heard[:told])
 
 
 def test_nothing_is_measured_unasked(make: Make, four: Path) -> None:
