@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.rules.precision import wide
 
+# exact types: a subclass may do more than its layer (timm's BatchNormAct2d also activates, StdConv2d scales weights)
 _FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-# exact types: a subclass may do more than normalise (timm's BatchNormAct2d also activates)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -72,8 +72,8 @@ def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Modu
             pairs.append((made_by[id(args[0])], module, id(args[0])))
 
     with ExitStack() as stack:
-        for module in twin.modules():
-            if isinstance(module, _FOLDABLE):
+        for module in filter(_is_as_written, list(twin.modules())):
+            if type(module) in _FOLDABLE:
                 handle = module.register_forward_hook(linear_ran)
                 stack.callback(handle.remove)
             elif type(module) in _NORMS and module.running_mean is not None:
@@ -93,6 +93,15 @@ def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Modu
     return [
         (linear, norm) for linear, norm in once if not any(id(p) in shared for p in linear.parameters(recurse=False))
     ]
+
+
+def _is_as_written(module: nn.Module) -> bool:
+    """Whether a call is the class's own forward with the tensors that stand in the module.
+
+    Not so with hooks or another forward put on it, nor where its weight is computed: pruned, normed, parametrised.
+    """
+    changed = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
+    return not changed and "weight" in module._parameters
 
 
 def _shared_parameters(module: nn.Module) -> set[int]:

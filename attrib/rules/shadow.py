@@ -1,4 +1,4 @@
-"""A structural twin of a model: its own module objects, the very same tensors.
+"""A structural twin of a model: its own module objects, the very same weights.
 
 The twin is in eval mode, its parameters are detached views, and hooks may be put on it: nothing that
 happens to the twin can be seen on the model, so any number of threads may explain one model at once.
@@ -7,8 +7,10 @@ Building one costs about a millisecond and no memory for weights.
 
 from __future__ import annotations
 
+import functools
 import types
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,15 +33,12 @@ def refuse_opaque(model: nn.Module) -> None:
 
 
 def shadow(model: nn.Module) -> nn.Module:
-    """The twin of `model`. Tensors are shared; every parameter becomes a detached view of itself."""
-    twins: dict[int, nn.Module] = {}
-    views: dict[int, Tensor] = {}
+    """The twin of `model`. Weights are shared; every parameter becomes a detached view of itself."""
     modules = list(model.modules())
+    mirror = Mirror({id(module): object.__new__(type(module)) for module in modules})
     for module in modules:
-        twins[id(module)] = object.__new__(type(module))
-    for module in modules:
-        _fill(twins[id(module)], module, twins, views)
-    return twins[id(model)]
+        _fill(mirror.twins[id(module)], module, mirror)
+    return mirror.twins[id(model)]
 
 
 def failing_module(error: BaseException, twin: nn.Module) -> str | None:
@@ -53,33 +52,127 @@ def failing_module(error: BaseException, twin: nn.Module) -> str | None:
     return found
 
 
-def _fill(twin: nn.Module, module: nn.Module, twins: dict[int, nn.Module], views: dict[int, Tensor]) -> None:
-    state = {name: _mirrored(value, twins, views) for name, value in module.__dict__.items() if name not in _OWN}
-    state["_parameters"] = {k: _mirrored(p, twins, views) for k, p in module._parameters.items()}
-    state["_buffers"] = {k: _mirrored(b, twins, views) for k, b in module._buffers.items()}
-    state["_modules"] = {k: None if m is None else twins[id(m)] for k, m in module._modules.items()}
+def _fill(twin: nn.Module, module: nn.Module, mirror: Mirror) -> None:
+    state = {name: mirror.of(value) for name, value in module.__dict__.items() if name not in _OWN}
+    state["_parameters"] = {k: mirror.of(p) for k, p in module._parameters.items()}
+    state["_buffers"] = _buffers(module) if module._buffers else {}
+    state["_modules"] = {k: None if m is None else mirror.twins[id(m)] for k, m in module._modules.items()}
     state["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
-    state |= {name: OrderedDict(module.__dict__.get(name, {})) for name in _HOOKS}
+    for name in _HOOKS:
+        hooks = module.__dict__.get(name)
+        state[name] = OrderedDict(mirror.of(hooks)) if hooks else OrderedDict()
     state["training"] = False
     twin.__dict__.update(state)
+    for name in mirror.slots(type(module)):
+        if hasattr(module, name):
+            object.__setattr__(twin, name, mirror.of(getattr(module, name)))
 
 
 _TABLES = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
 _OWN = frozenset(_HOOKS) | _TABLES | {"training", "_compiled_call_impl"}
+_PLAIN = frozenset({bool, int, float, str, type(None), torch.Size, torch.dtype})
+_MOST_COPIED = 2**20  # bytes
 
 
-def _mirrored(value: Any, twins: dict[int, nn.Module], views: dict[int, Tensor]) -> Any:
-    """`value` with every module replaced by its twin and every tensor that needs gradients by its view."""
-    if isinstance(value, nn.Module):
-        return twins.get(id(value), value)
-    if isinstance(value, Tensor):
-        if not value.requires_grad and not isinstance(value, nn.Parameter):
+def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The module's own, or copies where its forward may count in them: no layer of torch does so in eval mode."""
+    if type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return {
+            name: None if b is None else b.detach() if b.requires_grad else b for name, b in module._buffers.items()
+        }
+    return {
+        name: b if b is None or b.nbytes > _MOST_COPIED else b.detach().clone() for name, b in module._buffers.items()
+    }
+
+
+class Mirror:
+    """What a module refers to, as its twin refers to it: twins for modules, detached views for parameters.
+
+    Functions that hold modules (closures, partial ones, defaults) are made again with their twins, so that a forward
+    which a library has put on a module runs on the twin. Objects of other classes are shared.
+    """
+
+    def __init__(self, twins: dict[int, nn.Module]) -> None:
+        self.twins = twins
+        self._views: dict[int, Tensor] = {}
+        self._functions: dict[int, Any] = {}
+        self._slots: dict[type, tuple[str, ...]] = {}
+
+    def slots(self, cls: type) -> tuple[str, ...]:
+        """What instances of `cls` hold outside their __dict__."""
+        if cls not in self._slots:
+            names = (name for base in cls.__mro__ for name in base.__dict__.get("__slots__", ()))
+            self._slots[cls] = tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+        return self._slots[cls]
+
+    def of(self, value: Any) -> Any:
+        """`value` for the twin; itself where nothing in it is mirrored."""
+        kind = type(value)
+        if kind in _PLAIN:
             return value
-        return views.setdefault(id(value), value.detach())
-    if isinstance(value, types.MethodType) and id(value.__self__) in twins:
-        return types.MethodType(value.__func__, twins[id(value.__self__)])
-    if type(value) in (list, tuple):
-        return type(value)(_mirrored(v, twins, views) for v in value)
-    if type(value) in (dict, OrderedDict):
-        return type(value)((k, _mirrored(v, twins, views)) for k, v in value.items())
-    return value
+        if isinstance(value, nn.Module):
+            return self.twins.get(id(value), value)
+        if isinstance(value, Tensor):
+            if not value.requires_grad and not isinstance(value, nn.Parameter):
+                return value
+            return self._views.setdefault(id(value), value.detach())
+        if kind in (list, tuple):
+            return kind(self.of(v) for v in value)
+        if kind in (dict, OrderedDict):
+            return kind((k, self.of(v)) for k, v in value.items())
+        if kind in _MADE_AGAIN:
+            if id(value) not in self._functions:
+                self._functions[id(value)] = value  # for a function that holds itself
+                self._functions[id(value)] = _MADE_AGAIN[kind](self, value)
+            return self._functions[id(value)]
+        return value
+
+
+def _method(mirror: Mirror, method: types.MethodType) -> Any:
+    owner, function = mirror.of(method.__self__), mirror.of(method.__func__)
+    same = owner is method.__self__ and function is method.__func__
+    return method if same else types.MethodType(function, owner)
+
+
+def _partial(mirror: Mirror, partial: functools.partial[Any]) -> Any:
+    parts = (partial.func, *partial.args, *partial.keywords.values())
+    mirrored = [mirror.of(part) for part in parts]
+    if all(new is old for new, old in zip(mirrored, parts, strict=True)):
+        return partial
+    function, args = mirrored[0], mirrored[1 : 1 + len(partial.args)]
+    keywords = dict(zip(partial.keywords, mirrored[1 + len(partial.args) :], strict=True))
+    made = functools.partial(function, *args, **keywords)
+    made.__dict__.update(partial.__dict__)
+    return made
+
+
+def _function(mirror: Mirror, function: types.FunctionType) -> Any:
+    cells = tuple(_cell(mirror, cell) for cell in function.__closure__ or ())
+    defaults = tuple(map(mirror.of, function.__defaults__ or ()))
+    same = all(new is old for new, old in zip(cells, function.__closure__ or (), strict=True))
+    if same and all(new is old for new, old in zip(defaults, function.__defaults__ or (), strict=True)):
+        return function
+    made = types.FunctionType(function.__code__, function.__globals__, function.__name__, defaults or None, cells)
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__dict__.update(function.__dict__)
+    return made
+
+
+def _cell(mirror: Mirror, cell: types.CellType) -> types.CellType:
+    try:
+        value = cell.cell_contents
+    except ValueError:  # not filled yet
+        return cell
+    if type(value) in (list, tuple, dict, OrderedDict):  # what a hook writes into stays the caller's
+        inside = value.values() if isinstance(value, dict) else value
+        mirrored = mirror.of(value) if any(id(part) in mirror.twins for part in inside) else value
+    else:
+        mirrored = mirror.of(value)
+    return cell if mirrored is value else types.CellType(mirrored)
+
+
+_MADE_AGAIN: dict[type, Callable[[Mirror, Any], Any]] = {
+    types.MethodType: _method,
+    types.FunctionType: _function,
+    functools.partial: _partial,
+}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 _STRETCHES, _SHORT, _GLANCED = 61, 4096, 509
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -72,27 +74,44 @@ def _widest(*bytes_: int) -> torch.dtype:
     return next(word for word in _WORDS if all(count % word.itemsize == 0 for count in bytes_))
 
 
+class _Entry(NamedTuple):
+    """What was computed, from which memory, and what that held."""
+
+    mark: tuple[Fingerprint, ...]
+    memory: tuple[StorageWeakRef, ...]
+    value: Tensor
+
+    def outlived(self) -> bool:
+        """Whether a source is gone, so that its address may be another's."""
+        return any(memory.expired() for memory in self.memory)
+
+
 class WeightCache:
     """What rules know of a model: what they computed from its weights, kept while those stay as they are."""
 
     def __init__(self) -> None:
         self.followed_by_norm: set[int] = set()  # weights of layers whose output goes into a BatchNorm
         self.functions: tuple[str, ...] | None = None  # the model's custom autograd functions, once looked for
-        self._entries: dict[tuple[object, ...], tuple[Fingerprint, tuple[Tensor, ...], Tensor]] = {}
+        self._entries: dict[tuple[object, ...], _Entry] = {}
 
     def derived(self, name: str, sources: tuple[Tensor, ...], compute: Callable[..., Tensor]) -> Tensor:
         """`compute(*sources)`, from memory when no source has changed since.
 
-        The sources are kept alive with the entry, so that an address is never mistaken for its successor's.
+        Forgotten once a source's memory is free: a model may compute its weights anew in every forward.
         """
         key = (name, *(source.data_ptr() for source in sources))
         mark = tuple(self._mark(source) for source in sources)
         entry = self._entries.get(key)
-        if entry is None or entry[0] != mark:
-            with torch.no_grad():
-                entry = (mark, sources, compute(*sources))
-            self._entries[key] = entry
-        return entry[2]
+        if entry is not None and entry.mark == mark and not entry.outlived():
+            return entry.value
+        with torch.no_grad():
+            value = compute(*sources)
+        memory = [source.untyped_storage() for source in sources]
+        if value.untyped_storage().data_ptr() not in [m.data_ptr() for m in memory]:  # else it would hold its source
+            for known in [k for k, other in list(self._entries.items()) if other.outlived()]:
+                self._entries.pop(known, None)
+            self._entries[key] = _Entry(mark, tuple(StorageWeakRef(m) for m in memory), value)
+        return value
 
     def _mark(self, source: Tensor) -> Fingerprint:
         return fingerprint(source)

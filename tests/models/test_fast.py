@@ -163,11 +163,21 @@ def test_norms_that_use_the_batch_and_norms_that_also_activate_are_left() -> Non
         torch.testing.assert_close(quick.module(X.double()), module(X.double()), rtol=0, atol=1e-13)
 
 
-def test_a_users_hook_that_a_fold_would_break_is_found_out() -> None:
+def test_a_layer_with_a_users_hook_is_not_folded() -> None:
     module = Net()
     module.conv.register_forward_hook(lambda module, args, output: output + 1)
+    quick = fast_of(module)
+    torch.testing.assert_close(quick.module(X.double()), module(X.double()))
+
+
+class ReadingItsWeights(Net):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) + self.conv.weight.sum()
+
+
+def test_a_model_that_a_fold_would_break_is_found_out() -> None:
     with pytest.raises(UnsupportedModel, match="gives other outputs"):
-        fast_of(module)
+        fast_of(ReadingItsWeights())
 
 
 def test_the_original_is_not_touched() -> None:
