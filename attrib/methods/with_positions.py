@@ -11,13 +11,14 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from attrib.errors import NotApplicable
 from attrib.methods.base import Finding, Question
 from attrib.methods.merging import merged
 from attrib.methods.passes import about
 from attrib.methods.propagation import Flow, settled_ledger
-from attrib.models.positions import PositionSources, position_sources
+from attrib.models.positions import PositionSources, RowsApart, position_sources
 from attrib.rules.engine import Rules
 from attrib.rules.precision import wide
 from attrib.rules.shadow import shadow
@@ -33,11 +34,13 @@ def with_positions(question: Question, rules: Rules, aggregate: str = "signed") 
         code does, and conserves nothing.
     """
     unite_activations(question.twin)
-    with position_sources(question.twin, len(question.x)) as sources:
-        flows = Flow.each(question, rules, sources.leaves)
-    if sources.shared and len(question.x) > 1:  # one table for all samples: each gets a pass of its own
-        rows = torch.arange(len(question.x), device=question.x.device).split(1)
-        return merged([with_positions(_alone(question, row), rules, aggregate) for row in rows])
+    try:
+        with position_sources(question.twin, len(question.x)) as sources:
+            flows = Flow.each(question, rules, sources.leaves)
+    except RowsApart:
+        return _one_by_one(question, rules, aggregate)
+    if sources.shared and len(question.x) > 1:  # one table for all samples
+        return _one_by_one(question, rules, aggregate)
     return merged([_found(question, flow, sources, aggregate) for flow in flows])
 
 
@@ -64,9 +67,35 @@ def _found(question: Question, flow: Flow, sources: PositionSources, aggregate: 
     )
 
 
+def _one_by_one(question: Question, rules: Rules, aggregate: str) -> Finding:
+    """A pass of its own for each sample, without its padding."""
+    rows = torch.arange(len(question.x), device=question.x.device).split(1)
+    alone = [_unpadded(_alone(question, row)) for row in rows]
+    return merged([_padded(with_positions(one, rules, aggregate), question.x.shape[1]) for one in alone])
+
+
 def _alone(question: Question, row: Tensor) -> Question:
     """The question about one sample, on a twin of its own."""
     return replace(about(question, question.x[row], row), twin=shadow(question.model.module))
+
+
+def _unpadded(question: Question) -> Question:
+    """The question about one text, cut to its own tokens; pictures as they are."""
+    if question.real is None:
+        return question
+    length = int(question.real.sum())
+    extra = {name: value[:, :length] if value.dim() > 1 else value for name, value in question.extra.items()}
+    extra.pop("attention_mask")
+    return replace(question, x=question.x[:, :length], extra=extra)
+
+
+def _padded(found: Finding, tokens: int) -> Finding:
+    """What was found of one text with zeros behind its own tokens."""
+    if found.kind != "tokens" or found.parts is None:
+        return found
+    missing = tokens - found.values.shape[1]
+    parts = {name: pad(part, (0, missing)) for name, part in found.parts.items()}
+    return replace(found, values=pad(found.values, (0, missing)), parts=parts)
 
 
 def _by_layer(reached: list[tuple[str, Tensor]], batch: int, tokens: int, like: Tensor) -> Tensor:

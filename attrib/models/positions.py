@@ -23,6 +23,10 @@ _NAMED = re.compile(r"(^|[._])(wpe|pos_emb\w*|position\w*_embed\w*|pos_embed\w*|
 _HANDED = ("position_embeddings", "alibi", "position_bias")
 
 
+class RowsApart(Exception):
+    """The model answers a batch in several forwards (texts of one length at a time), which share no positions."""
+
+
 @dataclass
 class PositionSources:
     """The leaves, in the order in which the forward met them: (where, tensor with a row per sample).
@@ -70,9 +74,12 @@ def per_position(relevance: Tensor, batch: int, tokens: int) -> Tensor:
 
 @contextmanager
 def position_sources(twin: nn.Module, batch: int) -> Iterator[PositionSources]:
-    """Inside, positions of `twin` are leaves that require gradients. Raises NotApplicable where none is found."""
+    """Inside, positions of `twin` are leaves that require gradients.
+
+    Raises NotApplicable where none is found, RowsApart where `twin` is given less than the batch at once.
+    """
     sources = PositionSources(batch)
-    handles = []
+    handles = [twin.register_forward_pre_hook(_whole(batch), with_kwargs=True)]
     for path, module in twin.named_modules():
         if isinstance(module, nn.Embedding) and _NAMED.search(path):
             handles.append(module.register_forward_hook(_looked_up(sources, path)))
@@ -86,6 +93,15 @@ def position_sources(twin: nn.Module, batch: int) -> Iterator[PositionSources]:
             handle.remove()
     if not sources.leaves:
         raise NotApplicable("no position embedding, rotary table or ALiBi bias was found in this model")
+
+
+def _whole(batch: int) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.dim() > 2]
+        if given and len(given[0]) < batch:
+            raise RowsApart
+
+    return hook
 
 
 def _looked_up(sources: PositionSources, path: str) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import text_families
 import torch
 from torch import Tensor, nn
 
+import attrib
 from attrib.errors import NotApplicable
 from attrib.models.positions import per_position, position_sources
 from attrib.rules.shadow import shadow
@@ -91,3 +93,17 @@ def test_relevance_is_summed_over_all_but_tokens():
     assert torch.equal(per_position(torch.ones(2, 5, 8), 2, 5), torch.full((2, 5), 8.0))
     heads = torch.arange(2 * 3 * 5.0).reshape(6, 1, 5)  # ALiBi: heads of one sample side by side
     assert torch.equal(per_position(heads, 2, 5), heads.reshape(2, 3, 5).sum(1))
+
+
+def test_texts_of_unequal_length_that_a_model_reads_apart():
+    """A causal classifier without a padding token gets texts of one length at a time: each alone, then padded."""
+    classifier = text_families.model("llama", "classification", pad_token_id=None)
+    subject = attrib.wrap(classifier, tokenizer=text_families.metaspace())
+    texts, method = ["not good", "wonderful music but not so good"], attrib.LRP(preset="attn_lrp", positions=True)
+    both = attrib.explain(subject, texts, method, 0)
+    for row, text in enumerate(texts):
+        alone = attrib.explain(subject, text, method, 0)
+        tokens = alone.values.shape[1]
+        assert torch.equal(both.values[row, :tokens], alone.values[0]) and not both.values[row, tokens:].any()
+        assert torch.equal(both.parts["position_by_layer"][row, :, :tokens], alone.parts["position_by_layer"][0])
+        assert both.ledger["position"][row] == alone.ledger["position"][0] != 0
