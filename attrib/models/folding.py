@@ -12,15 +12,15 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.rules.precision import wide
 
-# exact types: a subclass may do more than its layer (timm's BatchNormAct2d also activates, StdConv2d scales weights)
 _FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+# exact types: a subclass may do more than normalise (timm's BatchNormAct2d also activates)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def fold_norms(twin: nn.Module, x: Tensor) -> None:
     """Fold in place; `twin` must be a shadow that nobody else uses. x: (1, ...) an input to watch one forward on."""
-    for linear, norm in _foldable_pairs(twin, x):
-        _fold(linear, norm)
+    for linear, norm, given in _foldable_pairs(twin, x):
+        _fold(linear, norm, given)
 
 
 class _Uses(TorchFunctionMode):
@@ -54,17 +54,17 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
         yield from _tensors_in(list(value.values()))
 
 
-def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """(layer, BatchNorm) where the layer's output goes into the BatchNorm and nowhere else, seen in one forward."""
-    uses, calls, made_by = _Uses(), dict[int, int](), dict[int, nn.Module]()
+def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module, Tensor]]:
+    """(layer, BatchNorm, the layer's input) where its output goes into the norm alone, seen in one forward."""
+    uses, calls, made_by, given = _Uses(), dict[int, int](), dict[int, nn.Module](), dict[int, Tensor]()
     pairs: list[tuple[nn.Module, nn.Module, int]] = []
 
     def linear_ran(module: nn.Module, args: Any, output: Any) -> None:
         calls[id(module)] = calls.get(id(module), 0) + 1
         # BatchNorm normalises dimension 1, which of a linear layer's output is its features only in two dimensions
-        if isinstance(output, Tensor) and (output.dim() == 2 or not isinstance(module, nn.Linear)):
+        if args and isinstance(output, Tensor) and (output.dim() == 2 or not isinstance(module, nn.Linear)):
             uses.watch(output)
-            made_by[id(output)] = module
+            made_by[id(output)], given[id(module)] = module, args[0]
 
     def norm_runs(module: nn.Module, args: Any) -> None:
         calls[id(module)] = calls.get(id(module), 0) + 1
@@ -73,7 +73,7 @@ def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Modu
 
     with ExitStack() as stack:
         for module in filter(_is_as_written, list(twin.modules())):
-            if type(module) in _FOLDABLE:
+            if isinstance(module, _FOLDABLE):
                 handle = module.register_forward_hook(linear_ran)
                 stack.callback(handle.remove)
             elif type(module) in _NORMS and module.running_mean is not None:
@@ -90,9 +90,8 @@ def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Modu
         for linear, norm, output in pairs
         if uses.counts[output] == 1 and calls[id(linear)] == 1 and calls[id(norm)] == 1
     ]
-    return [
-        (linear, norm) for linear, norm in once if not any(id(p) in shared for p in linear.parameters(recurse=False))
-    ]
+    alone = [pair for pair in once if not any(id(p) in shared for p in pair[0].parameters(recurse=False))]
+    return [(linear, norm, given[id(linear)]) for linear, norm in alone]
 
 
 def _is_as_written(module: nn.Module) -> bool:
@@ -115,18 +114,34 @@ def _shared_parameters(module: nn.Module) -> set[int]:
 
 
 @torch.no_grad()
-def _fold(linear: Any, norm: Any) -> None:
-    """W ← W·s, b ← (b − μ)·s + β with s = γ/√(σ² + ε), in float64 where there is one; the norm becomes an identity.
+def _fold(linear: Any, norm: Any, given: Tensor) -> None:
+    """The norm becomes an identity. A subclass of a layer may do anything with its weights: there, only if that holds.
 
     Both modules are the twin's, so their tensors may be replaced, and even the norm's class: all references follow.
     """
+    weight, bias = _folded(linear, norm)
+    before = dict(linear._parameters)
+    expected = None if type(linear) in _FOLDABLE else norm(linear(given))
+    linear._parameters.update(weight=weight, bias=bias)
+    if expected is not None and not _close(linear(given), expected):
+        linear._parameters.update(before)
+        return
+    norm._parameters.clear()
+    norm._buffers.clear()
+    norm.__class__ = nn.Identity
+
+
+def _folded(linear: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    """W·s, (b − μ)·s + β with s = γ/√(σ² + ε), in float64 where there is one."""
     scale = (wide(norm.running_var) + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * wide(norm.weight)
     bias = -wide(norm.running_mean) if linear.bias is None else wide(linear.bias) - wide(norm.running_mean)
     bias = bias * scale if norm.bias is None else bias * scale + wide(norm.bias)
     weight = wide(linear.weight) * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
-    linear._parameters["weight"] = weight.to(linear.weight.dtype)
-    linear._parameters["bias"] = bias.to(linear.weight.dtype)
-    norm._parameters.clear()
-    norm._buffers.clear()
-    norm.__class__ = nn.Identity
+    return weight.to(linear.weight.dtype), bias.to(linear.weight.dtype)
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    """To a thousand roundings of the largest value."""
+    allowed = 1000 * torch.finfo(expected.dtype).eps * expected.abs().amax()
+    return found.shape == expected.shape and bool((found - expected).abs().amax() <= allowed)
