@@ -7,6 +7,7 @@ from attrib.metrics.base import Metric
 from attrib.metrics.fidelity import Infidelity, RobustFidelity
 from attrib.metrics.generated import ActivationCurve, OutputErrorCurve
 from attrib.metrics.localisation import IoU, PointingGame, RankAccuracy, RelevanceMass
+from attrib.metrics.patched import PatchingCorrelation
 from attrib.metrics.randomisation import ClassSensitivity, MaxSensitivity, ParameterRandomisation, RandomLogit
 from attrib.metrics.removal import Comprehensiveness, Deletion, Insertion, PixelFlipping, Sufficiency
 from attrib.metrics.road import ROAD
@@ -35,6 +36,7 @@ METRICS: dict[str, type[Metric]] = {
     "relevance_mass": RelevanceMass,
     "rank_accuracy": RankAccuracy,
     "iou": IoU,
+    "patching_correlation": PatchingCorrelation,
 }
 
 

@@ -22,8 +22,10 @@ from attrib.metrics.agreement import rank_correlations, top_overlaps
 from attrib.metrics.base import Measured, Metric, Passes, Subject, nothing
 from attrib.metrics.evaluation import Evaluation, Row
 from attrib.metrics.localisation import masks_of
+from attrib.metrics.patched import evaluate_pairs
 from attrib.metrics.references import references
 from attrib.metrics.trial import Model, Trial
+from attrib.patching.pair import Pair
 from attrib.provenance import plain
 from attrib.targets import BoundTarget, Logit, LogitDiff, LogProb, Targets, bind
 
@@ -47,7 +49,8 @@ def evaluate(
 ) -> Evaluation:
     """How good are the maps of `methods`, by `metrics`, and are they better than maps that know nothing?
 
-    inputs, target: as of `attrib.explain`; every method explains the same target.
+    inputs, target: as of `attrib.explain`; every method explains the same target. Methods that compare two prompts
+        take an `attrib.pair` and are measured by patching_correlation.
     methods, metrics: objects, or names from `attrib.METHODS` and `attrib.METRICS`.
     masks: where the object is, for the metrics that ask for it: (batch, height, width) of what the model sees, or
         boxes (left, top, right, bottom); of texts (batch, tokens).
@@ -62,6 +65,11 @@ def evaluate(
     started = time.perf_counter()
     chosen = [method_named(method) for method in _listed(methods)]
     asked = _named([metric_named(metric) for metric in _listed(metrics)])
+    if isinstance(inputs, Pair):
+        return evaluate_pairs(
+            model, inputs, _some(chosen, asked, n_random), asked, target, n_random, seed, confidence, on_progress,
+            max_memory=max_memory,
+        )  # fmt: skip
     _check(model, chosen, asked, masks, n_random)
     encoded = model.encode(inputs)
     bound = bind(target, len(encoded.x), model.index_of)
@@ -248,17 +256,24 @@ def _listed(given: Any) -> list[Any]:
     return [given] if isinstance(given, (str, Method, Metric)) else list(given)
 
 
-def _check(model: Model, methods: list[Method], metrics: dict[str, Metric], masks: Any, n_random: int) -> None:
+def _some(methods: list[Method], metrics: dict[str, Metric], n_random: int) -> list[Method]:
     if not methods or not metrics:
         raise InputError("nothing to evaluate: give at least one method and one metric")
     if n_random < 0:
         raise InputError(f"n_random = {n_random}: give 0 or more")
-    for method in methods:
+    return methods
+
+
+def _check(model: Model, methods: list[Method], metrics: dict[str, Metric], masks: Any, n_random: int) -> None:
+    for method in _some(methods, metrics, n_random):
         check_applies(model, method)
     for metric in metrics.values():
         if model.kind not in metric.applies_to:
             fitting = ", ".join(sorted(name for name, cls in METRICS.items() if model.kind in cls.applies_to))
-            raise NotApplicable(f"{metric.name} does not apply to {model.kind} models; these do: {fitting}")
+            of_pairs = (
+                " it is for pairs of prompts, attrib.pair(clean, corrupted);" if "pair" in metric.applies_to else ""
+            )
+            raise NotApplicable(f"{metric.name} does not apply to {model.kind} models;{of_pairs} these do: {fitting}")
         if metric.needs_mask and masks is None:
             raise InputError(f"{metric.name} needs masks: give masks= with a mask or a box for each input")
 
