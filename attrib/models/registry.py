@@ -10,10 +10,11 @@ import torch
 
 from attrib.errors import InputError, UnknownName
 from attrib.models import embedded
+from attrib.models.downloading import Package
 from attrib.models.hubs import timm_model, torchvision_model
 from attrib.models.hugging_face import hugging_face_model
 from attrib.models.minilm import ENCODER_SHA256, MINILM, MINILM_PACKAGE, minilm_sentiment
-from attrib.models.pull import Package, Progress, is_pulled
+from attrib.models.pull import Progress, is_pulled
 from attrib.models.smollm2 import GGUF_SHA256, SMOLLM2, SMOLLM2_PACKAGE, smollm2_135m
 from attrib.models.text import TextModel
 from attrib.models.vision import VisionModel

