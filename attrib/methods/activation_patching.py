@@ -7,9 +7,9 @@ that attribution patching and relevance patching estimate.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from attrib.patching.exact import true_effects
 from attrib.patching.probing import structure_of
 from attrib.patching.prompt import Prompt
 from attrib.patching.sites import PatchSite
+
+_TOKENS_TOGETHER = 256  # of pairs whose patches run as one batch
 
 
 @dataclass(frozen=True)
@@ -91,25 +93,49 @@ def _true_effects(
     values = question.x.new_full((len(question.x), len(sites), question.x.shape[1]), torch.nan)
     metrics: list[tuple[Tensor, Tensor]] = []
     notes: list[str] = []
-    for row in range(len(question.x)):
-        one = of_rows(question, torch.tensor([row], device=question.x.device))
-        chosen = [(s, p) for s, site in enumerate(sites) for p in range(one.x.shape[1])
-                  if not wanted or (site.name, p) in wanted]  # fmt: skip
-        clean, corrupted = prompts_of(one)
+    chosen = [(s, p) for s, site in enumerate(sites) for p in range(question.x.shape[1])
+              if not wanted or (site.name, p) in wanted]  # fmt: skip
+    entries = [(sites[s], p) for s, p in chosen]
+    groups = _together(question)
+    for done, rows in enumerate(groups):
+        clean, corrupted = prompts_of(of_rows(question, rows))
         base, other = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
-        entries = [(sites[s], p) for s, p in chosen]
-        progress = share(question.on_progress, row, len(question.x))
+        progress = share(question.on_progress, done, len(groups))
         true = true_effects(base, other, question.twin, entries, question.max_rows, progress)
-        values[row, [s for s, _ in chosen], [p for _, p in chosen]] = true.effects
+        for row, effects in zip(rows.tolist(), true.effects, strict=True):
+            values[row, [s for s, _ in chosen], [p for _, p in chosen]] = effects
         metrics.append((true.other, true.base) if direction == "denoising" else (true.base, true.other))
         notes += true.notes
-    first, second = (torch.cat(run) for run in zip(*metrics, strict=True))
+    order = torch.cat(groups).argsort()
+    first, second = (torch.cat(run)[order] for run in zip(*metrics, strict=True))
     return Effects(values, first, second, notes=tuple(dict.fromkeys(notes)))
 
 
-def prompts_of(one: Question) -> tuple[Prompt, Prompt]:
-    """The clean and the corrupted prompt of a question about one pair without padding."""
-    structure = structure_of(one.model)  # type: ignore[arg-type]  # pairs are of text models only
-    assert one.corrupted is not None
-    first, second = (Prompt(one.model, structure, x, one.extra, one.target) for x in (one.x, one.corrupted))  # type: ignore[arg-type]
+def _together(question: Question) -> list[Tensor]:
+    """Pairs, all of one length, whose patches run as one batch: with equal extra inputs and read at the same place."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for row in range(len(question.x)):
+        key = tuple((name, str(value[row].tolist())) for name, value in question.extra.items())
+        alike.setdefault(key, []).append(row)
+    tokens = question.x.shape[1]
+    most = max(1, min(question.max_rows, _TOKENS_TOGETHER // tokens))
+    ambiguous = {tokens, structure_of(question.model).heads, structure_of(question.model).kv_heads}  # type: ignore[arg-type]
+    pieces = [piece for rows in alike.values() for piece in _pieces(rows, most, ambiguous - {1})]
+    return [torch.tensor(piece, device=question.x.device) for piece in pieces]
+
+
+def _pieces(rows: list[int], most: int, unwanted: set[int]) -> Iterator[list[int]]:
+    """Pieces of at most that size, none of an unwanted one."""
+    while rows:
+        size = next(n for n in range(min(most, len(rows)), 0, -1) if n not in unwanted)
+        yield rows[:size]
+        rows = rows[size:]
+
+
+def prompts_of(alike: Question) -> tuple[Prompt, Prompt]:
+    """The clean and the corrupted prompts of a question about pairs that are alike but for their tokens."""
+    structure = structure_of(alike.model)  # type: ignore[arg-type]  # pairs are of text models only
+    assert alike.corrupted is not None
+    extra = {name: value[:1] for name, value in alike.extra.items()}
+    first, second = (Prompt(alike.model, structure, x, extra, alike.target) for x in (alike.x, alike.corrupted))  # type: ignore[arg-type]
     return first, second

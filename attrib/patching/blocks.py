@@ -31,11 +31,11 @@ class NotReplayable(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """How the base run called one block with its one sample.
+    """How the base run called one block with its prompts; others call it with rows, each `of` one of them.
 
-    hidden, made: (1, tokens, width), its first argument and its output. output: what it returned around `made`.
+    hidden, made: (prompts, tokens, width), its first argument and its output. output: what it returned around `made`.
     arguments: all but the first, by name; `cache`: which of them is the cache.
-    keys, values: (1, heads, tokens, …) of its attention; None where they were not handed to a cache.
+    keys, values: (prompts, heads, tokens, …) of its attention; None where they were not handed to a cache.
     folds: whether a bias (heads, …) has to be repeated for every row, as for attention on (rows · heads, …).
     """
 
@@ -53,12 +53,13 @@ class Call:
     def tokens(self) -> int:
         return self.hidden.shape[1]
 
-    def whole(self, hidden: Tensor) -> Tensor:
-        """The block's output for hidden states (rows, tokens, width) of all positions."""
+    def whole(self, hidden: Tensor, of: Tensor | None = None) -> Tensor:
+        """The block's output for hidden states (rows, tokens, width) of all positions. of: (rows,), default: all 0."""
         given = {name: value for name, value in self.arguments.items() if name != self.cache}
-        return _first(self.block(hidden, **self._repeated(given, len(hidden))))
+        of = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device) if of is None else of
+        return _first(self.block(hidden, **self._for_rows(given, of)))
 
-    def onwards(self, hidden: Tensor, start: int, cache: _Cache | None = None) -> Tensor:
+    def onwards(self, hidden: Tensor, start: int, of: Tensor, cache: _Cache | None = None) -> Tensor:
         """The same for hidden states (rows, some tokens, width) of positions `start` and following."""
         stop = start + hidden.shape[1]
         given = {name: _cut(value, self.tokens, start, stop) for name, value in self.arguments.items()}
@@ -66,43 +67,51 @@ class Call:
             # without a mask, attention would take its first query for the first token
             seen = torch.ones(self.tokens, self.tokens, dtype=torch.bool, device=hidden.device).tril()
             given[_MASK] = seen[None, None, start:stop, :stop]
-        given = self._repeated(given, len(hidden))
-        given[str(self.cache)] = cache or self.prefix(start)
+        given = self._for_rows(given, of)
+        given[str(self.cache)] = cache or self.prefix(start, of)
         return _first(self.block(hidden, **given))
 
-    def last(self, hidden: Tensor, start: int) -> Tensor:
+    def last(self, hidden: Tensor, start: int, of: Tensor) -> Tensor:
         """The output of the last position alone, (rows, 1, width), for hidden states of `start` and all following.
 
         Of the positions before it only keys and values are computed: the block is left as soon as they are known.
         """
         if hidden.shape[1] == 1:
-            return self.onwards(hidden, start)
+            return self.onwards(hidden, start, of)
         try:
-            self.onwards(hidden, start, _Leaving())
+            self.onwards(hidden, start, of, _Leaving())
         except _Known as known:
-            before = self.prefix(start).joined(known.keys[..., :-1, :], known.values[..., :-1, :])
-            return self.onwards(hidden[:, -1:], self.tokens - 1, _Prefix(*before))
+            before = self.prefix(start, of).joined(known.keys[..., :-1, :], known.values[..., :-1, :])
+            return self.onwards(hidden[:, -1:], self.tokens - 1, of, _Prefix(*before))
         raise NotReplayable("a block does not hand its keys and values to a cache")
 
-    def _repeated(self, arguments: dict[str, Any], rows: int) -> dict[str, Any]:
-        """The arguments of one sample for several rows: those with one row are shared."""
+    def _for_rows(self, arguments: dict[str, Any], of: Tensor) -> dict[str, Any]:
+        """The prompts' arguments for rows: what has an entry for every prompt is taken, all else is shared."""
+        prompts = len(self.hidden)
 
-        def repeat(value: Any) -> Any:
-            return value.repeat(rows, 1, 1) if self.folds and _is_bias(value) else value
+        def taken(value: Any) -> Any:
+            if isinstance(value, (tuple, list)):
+                return type(value)(taken(part) for part in value)
+            if not isinstance(value, Tensor) or value.dim() < 2:
+                return value
+            if value.dim() == 3 and len(value) > prompts and len(value) % prompts == 0:  # a bias: (prompts · heads, …)
+                return value.unflatten(0, (prompts, -1))[of].flatten(0, 1) if self.folds else value
+            return value[of] if len(value) == prompts > 1 else value
 
-        return {name: repeat(value) for name, value in arguments.items()}
+        return {name: taken(value) for name, value in arguments.items()}
 
-    def prefix(self, start: int) -> _Prefix:
-        """Keys and values of the base run before `start`."""
+    def prefix(self, start: int, of: Tensor) -> _Prefix:
+        """Keys and values of the base run before `start`, for every row."""
         if self.keys is None or self.values is None:
             raise NotReplayable("a block does not hand its keys and values to a cache")
-        return _Prefix(self.keys[..., :start, :], self.values[..., :start, :])
+        return _Prefix(self.keys[..., :start, :][of], self.values[..., :start, :][of])
 
 
 def recorded(twin: nn.Module, structure: Structure, run: Callable[[], Any], causal: bool) -> tuple[Call, ...]:
-    """The calls of all blocks while `run` runs the twin on one sample; causal: with their keys and values.
+    """The calls of all blocks while `run` runs the twin on its prompts; causal: with their keys and values.
 
-    NotReplayable where the blocks are no chain.
+    How many prompts may not be how many heads or tokens there are, unless it is one: what blocks are given is known by
+    its shape. NotReplayable where the blocks are no chain.
     """
     entered: dict[str, Tensor] = {}
     noted: dict[str, dict[str, Any]] = {layer.block: {} for layer in structure.layers}
@@ -136,19 +145,18 @@ def recorded(twin: nn.Module, structure: Structure, run: Callable[[], Any], caus
 
 def _takes_rows(call: Call) -> bool:
     """Whether a bias of several heads, if there is one, has to be repeated for every row."""
-    if not any(map(_is_bias, call.arguments.values())):
+    biases = [
+        v for v in call.arguments.values() if isinstance(v, Tensor) and v.dim() == 3 and len(v) > len(call.hidden)
+    ]
+    if not biases:
         return True
+    of = torch.arange(len(call.hidden), device=call.hidden.device).repeat(2)
     try:
         with torch.no_grad():
-            call.whole(call.hidden.repeat(2, 1, 1))
+            call.whole(call.hidden[of], of)
     except RuntimeError:
         return False
     return True
-
-
-def _is_bias(value: Any) -> bool:
-    """(heads, …), without an axis for rows."""
-    return isinstance(value, Tensor) and value.dim() == 3 and len(value) > 1
 
 
 def returned(call: Call, hidden: Tensor) -> Any:
@@ -183,9 +191,7 @@ class _Prefix(_Cache):
     values: Tensor
 
     def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = ((self.keys, keys), (self.values, values))
-        first, second = (torch.cat([old.expand(len(new), -1, -1, -1), new], 2) for old, new in pairs)
-        return first, second
+        return torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
 
     def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
         return self.joined(keys, values)
@@ -214,8 +220,8 @@ def _named(module: nn.Module, args: Any, kwargs: Any) -> tuple[Tensor, dict[str,
             raise NotReplayable(f"a {type(module).__name__} takes arguments without a name")
         arguments |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
     hidden = arguments.pop(next(iter(arguments)))
-    if not isinstance(hidden, Tensor) or hidden.dim() != 3 or len(hidden) != 1:
-        raise NotReplayable(f"the first argument of a {type(module).__name__} is not (1, tokens, width)")
+    if not isinstance(hidden, Tensor) or hidden.dim() != 3:
+        raise NotReplayable(f"the first argument of a {type(module).__name__} is not (prompts, tokens, width)")
     return hidden, arguments
 
 

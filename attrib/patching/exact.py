@@ -1,4 +1,4 @@
-"""True effects of patches on one pair of prompts: by replaying blocks where they can be, else by whole forwards."""
+"""True effects of patches on pairs of prompts: by replaying blocks where they can be, else by whole forwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attrib.failures import is_out_of_memory
 from attrib.patching.access import reading
 from attrib.patching.blocks import NotReplayable, entering, recorded
 from attrib.patching.fused import fuse_activations
-from attrib.patching.prompt import Patch, Prompt, Recomputation, Tick
+from attrib.patching.prompt import Patch, Prompt, Recomputation, Tick, owners
 from attrib.patching.replay import Replay
 from attrib.patching.sites import PatchSite
 from attrib.patching.structure import Structure
@@ -25,7 +25,7 @@ _FEW = 8  # patches that cost less than the proof that blocks can be replayed
 
 @dataclass(frozen=True, eq=False)
 class TrueEffects:
-    """effects: (entries,). base, other: (1,) the metric of the run that is patched, and of the other one."""
+    """effects: (pairs, entries). base, other: (pairs,) the metric of the runs that are patched, and of the others."""
 
     effects: Tensor
     base: Tensor
@@ -41,7 +41,7 @@ def true_effects(
     rows: int,
     on_progress: Callable[[float], None],
 ) -> TrueEffects:
-    """What the base run's metric does with each entry's activation taken from the other run.
+    """What the base run's metric does with each entry's activation taken from the other run, for every pair.
 
     rows: how many forwards may run at the same time. Entries whose activations are the same in both runs are 0 without
     a run; the stream behind one block and in front of the next is patched once.
@@ -50,16 +50,19 @@ def true_effects(
     fuse_activations(twin)
     sites = [_canonical(site, base.structure) for site, _ in entries]
     (before, own), (after, others) = (run.values(twin, sites) for run in (base, other))
-    patches: dict[tuple[str, int], Patch] = {}
-    for site, (_, position) in zip(sites, entries, strict=True):
-        value = after[site.place][0, position, site.part]
-        if (site.name, position) not in patches and not torch.equal(value, before[site.place][0, position, site.part]):
-            patches[site.name, position] = Patch(site, position, value)
-    scores, unpatched, notes = _scores(base, twin, list(patches.values()), own, rows, on_progress)
-    changes = dict(zip(patches, scores - unpatched, strict=True))
-    zero = torch.zeros_like(own[0])
-    effects = [changes.get((site.name, position), zero) for site, (_, position) in zip(sites, entries, strict=True)]
-    return TrueEffects(torch.stack(effects) if effects else own[:0], own, others, notes)
+    patches: list[Patch] = []
+    number: dict[tuple[str, int, int], int] = {}  # name, position, pair → which patch; behind the last: none is needed
+    for site, position in dict.fromkeys(zip(sites, (position for _, position in entries), strict=True)):
+        values = after[site.place][:, position, site.part]
+        differ = (values != before[site.place][:, position, site.part]).any(-1).tolist()
+        for of in (pair for pair, differs in enumerate(differ) if differs):
+            number[site.name, position, of] = len(patches)
+            patches.append(Patch(site, position, values[of], of))
+    scores, unpatched, notes = _scores(base, twin, patches, own, rows, on_progress)
+    changes = torch.cat([scores - unpatched[owners(patches, scores)], scores.new_zeros(1)])
+    places = [[number.get((site.name, p, of), -1) for site, (_, p) in zip(sites, entries, strict=True)]
+              for of in range(len(own))]  # fmt: skip
+    return TrueEffects(changes[torch.tensor(places, dtype=torch.long, device=changes.device)], own, others, notes)
 
 
 def _canonical(site: PatchSite, structure: Structure) -> PatchSite:
@@ -77,7 +80,7 @@ def _scores(
     rows: int,
     on_progress: Callable[[float], None],
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """(metric with each patch, metric with none, notes). own: the metric of the base run."""
+    """(metric with each patch, (prompts,) metric with none, notes). own: the metric of the base run."""
     progress = _Progress(on_progress)
     notes: tuple[str, ...] = ()
     if len(patches) > _FEW:
@@ -89,7 +92,7 @@ def _scores(
             read = [i for i, patch in enumerate(patches) if patch.position < replay.tokens]
             progress.total = replay.work([patches[i] for i in read])
             unpatched = replay.unpatched()
-            scores = unpatched.repeat(len(patches))
+            scores = unpatched[owners(patches, unpatched)]
             scores[read] = replay.scores([patches[i] for i in read])
             return scores, unpatched, notes
     whole = Recomputation(twin, base, rows, progress.add)
@@ -110,7 +113,7 @@ class _Progress:
 
 def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: int, tick: Tick) -> Replay:
     """The quick way, proved on this prompt by one of `patches` of each kind: NotReplayable says what is against it."""
-    causal = _is_causal(prompt, twin)
+    causal = _is_causal(prompt.first(), twin)
     if causal:
         prompt = prompt.until_read()
     try:
@@ -152,23 +155,25 @@ def _is_causal(prompt: Prompt, twin: nn.Module) -> bool:
 
 
 def _prove(replay: Replay, prompt: Prompt, patches: Sequence[Patch]) -> None:
-    """Compare with whole forwards: nothing patched, from three places on, and one true patch of every kind."""
+    """Compare with whole forwards: nothing patched, in the first prompt from three places on, and one true patch of
+    every kind, of the last prompt where it has one."""
     layers, tokens = prompt.structure.layers, replay.tokens
     places = ((0, 0), (len(layers) // 2, tokens // 2), (len(layers) - 1, tokens - 1))
     same = [Patch(_stream(prompt.structure, at), p, replay.calls[at].hidden[0, p]) for at, p in places]
     true = _one_of_each_kind(patches, len(layers) // 2, tokens)
     expected = prompt.scores(replay.twin, prompt.x)
+    expected = torch.cat([expected, expected[:1].expand(3)])
     whole = Recomputation(replay.twin, prompt, len(true), lambda done: None).scores(true)
     found = torch.cat([replay.unpatched(), replay.scores([*same, *true])])
-    worst = float((found - torch.cat([expected.expand(4), whole])).abs().max())
+    worst = float((found - torch.cat([expected, whole])).abs().max())
     if not worst <= _tolerance(torch.cat([expected, whole])):
         raise NotReplayable(f"replayed, the metric differs by {worst:.2g}")
 
 
 def _one_of_each_kind(patches: Sequence[Patch], layer: int, tokens: int) -> list[Patch]:
-    """Those nearest to this layer and to the middle of the prompt, and not behind it."""
+    """Those nearest to this layer and to the middle of the prompt, and not behind it; of the last prompt if any."""
     read = [patch for patch in patches if patch.position < tokens]
-    read.sort(key=lambda patch: (abs(patch.layer - layer), abs(patch.position - tokens // 2)))
+    read.sort(key=lambda patch: (abs(patch.layer - layer), abs(patch.position - tokens // 2), -patch.of))
     return list({patch.site.kind: patch for patch in reversed(read)}.values())
 
 

@@ -1,4 +1,4 @@
-"""One prompt of a model, run without padding: its metric, its activations, and patches by whole forwards."""
+"""Prompts of a model, run without padding: their metric, their activations, and patches by whole forwards."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Patch:
-    """`site` at `position` is overwritten with `value`, (width,) of the site's columns."""
+    """`site` at `position` is overwritten with `value`, (width,) of the site's columns. of: in which of the prompts."""
 
     site: PatchSite
     position: int
     value: Tensor
+    of: int = 0
 
     @property
     def layer(self) -> int:
@@ -54,11 +55,16 @@ def _writer(patches: Sequence[tuple[int, Patch]], stop: int, rows: int) -> Chang
     return change
 
 
+def owners(patches: Sequence[Patch], like: Tensor) -> Tensor:
+    """(patches,) which prompt each patch is of, where `like` is."""
+    return torch.tensor([patch.of for patch in patches], dtype=torch.long, device=like.device)
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """One prompt of a model, without padding.
+    """Prompts of a model: of one length, without padding, with the same extra inputs, read at the same place.
 
-    x: (1, tokens, width) word embeddings. extra: what else the model is given, of one row. target: of that row.
+    x: (prompts, tokens, width) word embeddings. extra: what else the model is given, of one row. target: of each.
     """
 
     model: TextModel
@@ -76,10 +82,10 @@ class Prompt:
             extra[_READ_AT] = self.extra[_READ_AT].clamp(max=x.shape[1] - 1).expand(len(x))
         return self.model.forward(twin, x, extra)
 
-    def scores(self, twin: nn.Module, x: Tensor) -> Tensor:
-        """(rows,) the explained number of each variant."""
-        rows = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return self.target.scores(self.forward(twin, x), None if self.target.function else rows)
+    def scores(self, twin: nn.Module, x: Tensor, of: Tensor | None = None) -> Tensor:
+        """(rows,) the explained number of each variant. of: which prompt it is one of; default: one of each."""
+        of = torch.arange(len(x), device=x.device) if of is None else of
+        return self.target.scores(self.forward(twin, x), None if self.target.function else of)
 
     def until_read(self) -> Prompt:
         """The prompt without the tokens behind the one where the model is read."""
@@ -87,11 +93,15 @@ class Prompt:
             return self
         return replace(self, x=self.x[:, : int(self.extra[_READ_AT]) + 1])
 
+    def first(self) -> Prompt:
+        """The first of the prompts alone."""
+        return replace(self, x=self.x[:1], target=self.target.part(0, 1))
+
     def values(self, twin: nn.Module, sites: Sequence[PatchSite]) -> tuple[dict[Place, Tensor], Tensor]:
-        """(what the sites' places hold, (1, tokens, width) each; the explained number, (1,)) of one run."""
+        """(what the sites' places hold, (prompts, tokens, width) each; the explained numbers, (prompts,))."""
         with reading(twin, [site.place for site in sites if site.kind != "embed"]) as found:
             score = self.scores(twin, self.x)
-        values = {place: tensor.reshape(1, -1, tensor.shape[-1]) for place, tensor in found.values.items()}
+        values = {place: tensor.reshape(len(self.x), -1, tensor.shape[-1]) for place, tensor in found.values.items()}
         return values | {site.place: self.x for site in sites if site.kind == "embed"}, score
 
 
@@ -116,12 +126,13 @@ class Recomputation:
         return len(patches)
 
     def _scores(self, patches: Sequence[Patch]) -> Tensor:
-        x = self.prompt.x.repeat(len(patches), 1, 1)
+        of = owners(patches, self.prompt.x)
+        x = self.prompt.x[of]
         for row, patch in enumerate(patches):
             if patch.site.kind == "embed":
                 x[row, patch.position] = patch.value
         with writing(self.twin, overwriting(patches, self.prompt.x.shape[1])):
-            scores = self.prompt.scores(self.twin, x)
+            scores = self.prompt.scores(self.twin, x, of)
         self.tick(len(patches))
         return scores
 
@@ -129,5 +140,5 @@ class Recomputation:
         """Whether rows go through the model together: classifiers without a padding token take one at a time."""
         first = self.prompt.structure.layers[0].pre
         with reading(self.twin, [first]) as found:
-            self.prompt.forward(self.twin, self.prompt.x.repeat(2, 1, 1))
+            self.prompt.forward(self.twin, self.prompt.x[:1].repeat(2, 1, 1))
         return len(found.values[first]) == 2

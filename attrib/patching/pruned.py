@@ -75,7 +75,8 @@ class Pruned:
         change[:, 0] = _one(self.calls[0].hidden) - self.ablated.senders[0]
         for layer in range(len(self.calls)):
             self._layer(layer, kept, change)
-        return self.tail.scores(self._inputs([len(self.graph.receivers) - 1], kept, change)[:, 0])
+        of = torch.zeros(len(kept), dtype=torch.long, device=kept.device)
+        return self.tail.scores(self._inputs([len(self.graph.receivers) - 1], kept, change)[:, 0], of)
 
     def _layer(self, layer: int, kept: Tensor, change: Tensor) -> None:
         """Fill in the change of what this layer's heads and its MLP put out."""

@@ -1,11 +1,11 @@
-"""Exact effects of many patches on one prompt: only what a patch can change is computed again.
+"""Exact effects of many patches on a few prompts: only what a patch can change is computed again.
 
 In a causal model a patch at (layer, position) changes nothing before its layer, and there and behind it nothing before
-its position; within its layer most sites change their own position alone. So all patches of one position run as one
-batch from layer to layer (each joins at its own layer), on that position and those after it, with the keys and values
-of the positions before taken from the base run. Of the last block only the position that is read is computed, and of
-the head only the logits that the target needs. Where tokens see those after them too, all positions are computed from
-the patched layer on.
+its position; within its layer most sites change their own position alone. So all patches of one position, of all
+prompts, run as one batch from layer to layer (each joins at its own layer), on that position and those after it, with
+the keys and values of the positions before taken from the base run. Of the last block only the position that is read
+is computed, and of the head only the logits that the target needs. Where tokens see those after them too, all positions
+are computed from the patched layer on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from attrib.patching.access import writing
 from attrib.patching.blocks import Call
-from attrib.patching.prompt import Patch, Tick, overwriting
+from attrib.patching.prompt import Patch, Tick, overwriting, owners
 from attrib.patching.tail import Tail
 
 # more tokens in one call gain nothing: on a CPU the MLP's activations then leave the cache
@@ -27,7 +27,7 @@ _TOKENS_AT_ONCE = {"cpu": 1024}
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """Patches on one prompt. calls: of the base run.
+    """Patches on prompts. calls: of the base run. x: the prompts' word embeddings.
 
     embed: word embeddings (rows, tokens, width) → what block 0 is given. rows: how many run at the same time.
     tick: told how many token positions of a block have been computed.
@@ -50,14 +50,18 @@ class Replay:
         """(patches,) the explained number with each patch alone."""
         found = torch.empty(len(patches), dtype=self.x.dtype, device=self.x.device)
         for start, order in self._sweeps(patches):
-            hidden = self._sweep([patches[i] for i in order], start)
-            found[order] = self.tail.scores(hidden).to(found.dtype)
+            sweep = [patches[i] for i in order]
+            found[order] = self.tail.scores(self._sweep(sweep, start), self._of(sweep)).to(found.dtype)
         return found
 
     def unpatched(self) -> Tensor:
-        """(1,) the explained number without a patch, the same way."""
+        """(prompts,) the explained number without a patch, the same way."""
         last = self.calls[-1].made
-        return self.tail.scores(last[:, -1:] if self.causal else last)
+        of = torch.arange(len(last), device=last.device)
+        return self.tail.scores(last[:, -1:] if self.causal else last, of)
+
+    def _of(self, patches: Sequence[Patch]) -> Tensor:
+        return owners(patches, self.x)
 
     def work(self, patches: Sequence[Patch]) -> int:
         """How many token positions of blocks `scores` will compute."""
@@ -82,43 +86,43 @@ class Replay:
 
     def _sweep(self, patches: list[Patch], start: int) -> Tensor:
         """What the last block puts out, (patches, tokens, width); in a causal model for the last token alone."""
-        hidden = self.calls[0].made[:0, start:]
+        hidden, of = self.calls[0].made[:0, start:], self._of(patches)  # row i is of patches[i] from the layer it joins
         for layer in range(patches[0].layer, len(self.calls)):
             joining = [[p for p in patches if p.layer == layer and self._joins(p) == place] for place in range(3)]
             entered = torch.cat([hidden, self._entered(layer, joining[0], start)])
-            inside = self.calls[layer].hidden[:, start:].repeat(len(joining[1]), 1, 1)
+            inside = self.calls[layer].hidden[self._of(joining[1]), start:]
             parts = (
-                self._onwards(layer, entered, start),
-                self._onwards(layer, inside, start, joining[1]),
+                self._onwards(layer, entered, start, of[: len(entered)]),
+                self._onwards(layer, inside, start, self._of(joining[1]), joining[1]),
                 self._alone(layer, joining[2], start),
             )
             hidden = torch.cat([part for part in parts if len(part)])
         return hidden
 
-    def _onwards(self, layer: int, hidden: Tensor, start: int, patches: Sequence[Patch] = ()) -> Tensor:
-        """Rows through one block; row i with patches[i], where there are any."""
+    def _onwards(self, layer: int, hidden: Tensor, start: int, of: Tensor, patches: Sequence[Patch] = ()) -> Tensor:
+        """Rows through one block; row i, of prompt of[i], with patches[i], where there are any."""
         at_once = _TOKENS_AT_ONCE.get(hidden.device.type, 16384) // hidden.shape[1] or 1
         parts = []
         for at in range(0, len(hidden), at_once):
             rows = hidden[at : at + at_once]
             with writing(self.twin, overwriting(patches[at : at + at_once], start + rows.shape[1])):
-                parts.append(self._block(self.calls[layer], rows, start, bool(patches)))
+                parts.append(self._block(self.calls[layer], rows, start, of[at : at + at_once], bool(patches)))
             self.tick(rows.shape[0] * rows.shape[1])
         return torch.cat(parts) if parts else hidden
 
-    def _block(self, call: Call, rows: Tensor, start: int, patched: bool) -> Tensor:
+    def _block(self, call: Call, rows: Tensor, start: int, of: Tensor, patched: bool) -> Tensor:
         if not self.causal:
-            return call.whole(rows)
+            return call.whole(rows, of)
         if call is not self.calls[-1]:
-            return call.onwards(rows, start)
-        return call.onwards(rows, start)[:, -1:] if patched else call.last(rows, start)
+            return call.onwards(rows, start, of)
+        return call.onwards(rows, start, of)[:, -1:] if patched else call.last(rows, start, of)
 
     def _entered(self, layer: int, patches: list[Patch], start: int) -> Tensor:
         """What the block is given with the stream in front of it, or the embeddings, patched."""
-        hidden = self.calls[layer].hidden[:, start:].repeat(len(patches), 1, 1)
+        hidden = self.calls[layer].hidden[self._of(patches), start:]
         for row, patch in enumerate(patches):
             if patch.site.kind == "embed":
-                x = self.x.clone()
+                x = self.x[patch.of : patch.of + 1].clone()
                 x[:, patch.position] = patch.value
                 hidden[row] = self.embed(x)[0, start:]
             else:
@@ -127,12 +131,12 @@ class Replay:
 
     def _alone(self, layer: int, patches: list[Patch], start: int) -> Tensor:
         """What the block puts out where patches change their own position alone."""
-        call = self.calls[layer]
+        call, of = self.calls[layer], self._of(patches)
         if not patches:
             return call.made[:0]
         if call is self.calls[-1] and start < self.tokens - 1:
-            return call.made[:, -1:].repeat(len(patches), 1, 1)  # nothing reads that position any more
+            return call.made[of, -1:]  # nothing reads that position any more
         with writing(self.twin, overwriting(patches, start + 1)):
-            own = call.onwards(call.hidden[:, start : start + 1].repeat(len(patches), 1, 1), start)
+            own = call.onwards(call.hidden[of, start : start + 1], start, of)
         self.tick(len(patches))
-        return torch.cat([own, call.made[:, start + 1 :].expand(len(patches), -1, -1)], 1)
+        return torch.cat([own, call.made[of, start + 1 :]], 1)

@@ -25,7 +25,7 @@ class Tail:
     model's. Where the target reads one or two logits, the head computes these alone.
 
     forward: what the model's wrapper returns for (twin, hidden states (rows, tokens, width)).
-    target: of the one sample.
+    target: of the prompts that `calls` are of.
     """
 
     def __init__(
@@ -44,26 +44,27 @@ class Tail:
         self._at_once = _FULL_HEAD_AT_ONCE
         if _narrowed(self._twin.get_submodule(structure.head), target):
             self._target, self._at_once = _renumbered(target), 1 << 20
-        if not self._takes_rows(calls[-1].made):
+        if not self._takes_rows(calls[-1].made[:1]):
             self._at_once = 1
 
-    def scores(self, hidden: Tensor) -> Tensor:
-        """(rows,) from (rows, tokens, width)."""
-        return torch.cat([self._scores(rows) for rows in hidden.split(self._at_once)])
+    def scores(self, hidden: Tensor, of: Tensor) -> Tensor:
+        """(rows,) from (rows, tokens, width). of: (rows,) which prompt each is of."""
+        pieces = zip(hidden.split(self._at_once), of.split(self._at_once), strict=True)
+        return torch.cat([self._scores(rows, own) for rows, own in pieces])
 
     def _takes_rows(self, hidden: Tensor) -> bool:
         """Whether two different rows get together what they get apart: some classifiers read the first row only."""
         rows = (hidden, hidden.flip(-1))
-        together, apart = self._scores(torch.cat(rows)), torch.cat([self._scores(row) for row in rows])
+        of = torch.zeros(2, dtype=torch.long, device=hidden.device)
+        together, apart = self._scores(torch.cat(rows), of), torch.cat([self._scores(row, of[:1]) for row in rows])
         return together.shape == apart.shape and bool(
             (together - apart).abs().max() <= 0.1 * (apart[0] - apart[1]).abs()
         )
 
-    def _scores(self, hidden: Tensor) -> Tensor:
+    def _scores(self, hidden: Tensor, of: Tensor) -> Tensor:
         self._hidden = hidden
         outputs = self._forward(self._twin, hidden)
-        rows = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-        return self._target.scores(outputs, None if self._target.function else rows)
+        return self._target.scores(outputs, None if self._target.function else of)
 
     def _skip(self, call: Call) -> Callable[..., Any]:
         def skip(*args: Any, **kwargs: Any) -> Any:
@@ -91,5 +92,6 @@ def _narrowed(head: nn.Module, target: BoundTarget) -> bool:
 
 def _renumbered(target: BoundTarget) -> BoundTarget:
     """The same target for logits that are its own tokens' alone."""
-    negative = None if target.negative is None else torch.tensor([1])
-    return replace(target, positive=torch.tensor([0]), negative=negative)
+    assert target.positive is not None, "`_narrowed` has looked"
+    first = torch.arange(len(target.positive))
+    return replace(target, positive=first, negative=None if target.negative is None else first + len(first))

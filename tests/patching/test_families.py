@@ -1,7 +1,7 @@
 """Families whose modules differ in ways that matter: sites found and patched rightly, edges right or refused in words.
 
 Norms over all heads (OLMo2), parallel blocks with one key-value head (Falcon), flattened MLPs (OPT), biases by head
-(MPT), compressed keys and values (DeepSeek), attention sinks (gpt-oss), mixtures of experts.
+(MPT, BLOOM), compressed keys and values (DeepSeek), attention sinks (gpt-oss), mixtures of experts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import attrib
+from attrib.methods import activation_patching
 from attrib.methods.activation_patching import prompts_of
 from attrib.methods.base import Question
 from attrib.methods.pairs import of_rows
@@ -32,6 +33,7 @@ FAMILIES = {
     "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
     "opt": SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 32, "activation_function": "gelu"},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "expansion_ratio": 2},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
     "deepseek_v3": GROUPED
     | {"num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4}
     | {"v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
@@ -40,7 +42,7 @@ FAMILIES = {
     "mixtral": GROUPED | {"num_local_experts": 4},
     "qwen2_moe": EXPERTS | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
 }
-KV_HEADS = {"falcon": 1, "opt": 4, "mpt": 4, "deepseek_v3": 4}
+KV_HEADS = {"falcon": 1, "opt": 4, "mpt": 4, "bloom": 4, "deepseek_v3": 4}
 ABSENT = {family: {"neuron"} for family in ("gpt_oss", "mixtral", "qwen2_moe")}
 ABSENT |= {"falcon": {"resid_mid"}, "deepseek_v3": {"k", "neuron"}}
 CLEAN, CORRUPTED = [5, 9, 17, 23, 3, 8], [5, 21, 17, 23, 3, 8]
@@ -133,6 +135,26 @@ def test_estimates_are_derivatives_and_patches_are_whole_forwards(family):
         expected = towards(twin, corrupted, site, values[site.place])
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert not attrib.explain(subject, GIVEN, attrib.RelP(sites=names), ANSWER, strict=True).coverage.uncovered
+
+
+def test_pairs_of_one_length_are_patched_together(family, monkeypatch):
+    """And get what each gets alone, in one batch, of another length or not."""
+    _, subject = family
+    sites = ("embed", "resid_*.*", "attn_out.*", "mlp_out.*", "head.*.*", "head.*.*.[qv]")
+    method = attrib.ActivationPatching(sites=tuple(s for s in sites if "mid" not in s))
+    rows = [[5, 9, 17, 23, 3, 8], [5, 9, 40, 23, 3, 8, 60], [6, 9, 40, 30, 3, 70], [7, 9, 40, 30, 80, 70]]
+    others = [[9, *row[1:-2], 33, row[-1]] for row in rows]
+    calls = []
+    original = activation_patching.true_effects
+    monkeypatch.setattr(activation_patching, "true_effects", lambda base, *a: calls.append(1) or original(base, *a))
+    targets = [attrib.LogitDiff(12, 25), attrib.LogitDiff(25, 12), attrib.LogitDiff(13, 40), attrib.LogitDiff(4, 25)]
+    together = attrib.explain(subject, attrib.pair(rows, others), method, targets)
+    assert len(calls) == 2 and not any("whole forward" in note for note in together.notes)
+    for i, (clean, corrupted, target) in enumerate(zip(rows, others, targets, strict=True)):
+        alone = attrib.explain(subject, attrib.pair([clean], [corrupted]), method, target)
+        torch.testing.assert_close(together.values[i, :, : len(clean)], alone.values[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together.score[i], alone.score[0])
+        assert alone.values.abs().max() > 0.1
 
 
 def towards(twin, prompt: Prompt, site: PatchSite, clean: Tensor) -> Tensor:
