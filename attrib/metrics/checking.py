@@ -17,6 +17,7 @@ from attrib.explain import Progress
 from attrib.methods import METHODS
 from attrib.methods.base import Method
 from attrib.metrics.base import Measured, Subject
+from attrib.metrics.checking_pairs import check_pairs
 from attrib.metrics.evaluate import BROKEN, CONSTANT, scored, subject_of
 from attrib.metrics.evidence import (
     BETTER,
@@ -40,6 +41,7 @@ from attrib.metrics.references import references
 from attrib.metrics.removal import Deletion, Insertion
 from attrib.metrics.statistics import among
 from attrib.metrics.trial import Model, Trial
+from attrib.patching.pair import Pair
 from attrib.targets import BoundTarget
 
 
@@ -56,11 +58,13 @@ def check(
 ) -> Evidence:
     """All four lights of a result: the dear ones ask the model again.
 
-    model, inputs: those that were explained; InputError where hashes say otherwise.
+    model, inputs: those that were explained, an `attrib.pair` too; InputError where hashes say otherwise.
     method: as it was set; None: made again from the result's provenance, InputError where that cannot be done (a
         tensor as baseline, say).
     target: only needed where it was a callable, which a result does not hold.
     """
+    if isinstance(inputs, Pair):
+        return check_pairs(model, inputs, result, target, seed, on_progress)
     method = method or _method_of(result)
     encoded = model.encode(inputs)
     if tuple(encoded.hashes) != result.provenance.input_hashes:
@@ -121,7 +125,10 @@ def _gain(measured: list[Measured], row: int) -> float:
 def _weights(trial: Trial, subject: Subject) -> list[Light]:
     kept: list[Tensor] = []
     measured = scored(ParameterRandomisation(stages=STAGES, draws=WEIGHT_DRAWS), trial, _remembering(subject, kept))
-    words = "Made with random weights instead, the map has a rank correlation of {value:.2f} with this one"
+    words = (
+        "Made with random weights instead, the map has a rank correlation of {value:.2f} with this one. Unrelated maps "
+        f"have 0, an edge detector, which knows no weights, 1; above {MOST_ALIKE_RANDOM_WEIGHTS}, halfway, it fails."
+    )
     maps = {"with random weights": kept[-1]} if kept else {}
     return [_alike(WEIGHTS, measured, row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps) for row in range(len(trial))]
 
@@ -129,7 +136,10 @@ def _weights(trial: Trial, subject: Subject) -> list[Light]:
 def _class(trial: Trial, subject: Subject) -> list[Light]:
     kept: list[Tensor] = []
     measured = scored(RandomLogit(), trial, _remembering(subject, kept))
-    words = "The map of another class, drawn at random, has a rank correlation of {value:.2f} with this one"
+    words = (
+        "The map of another class, drawn at random, has a rank correlation of {value:.2f} with this one; "
+        f"above {MOST_ALIKE_OTHER_CLASS} it fails."
+    )
     maps = {"of another class": kept[-1]} if kept else {}
     return [_alike(CLASS, measured, row, words, MOST_ALIKE_OTHER_CLASS, maps) for row in range(len(trial))]
 
@@ -141,7 +151,7 @@ def _alike(name: str, measured: Measured, row: int, words: str, most: float, map
         said = (measured.words[row] if measured.words else "") or "one of the two maps is constant"
         return Light(name, _without_number(said), said[0].upper() + said[1:] + ".", maps=own)
     curves = {"rank correlation": _curve(measured, row)} if measured.at else {}
-    said = f"{words.format(value=value)}; above {most} it fails."
+    said = words.format(value=value)
     verdict: Verdict = "passes" if value <= most else "fails"
     return Light(name, verdict, said, value, most, at=measured.at, curves=curves, maps=own, axis=measured.axis)
 

@@ -22,15 +22,17 @@ ACCOUNTS, BETTER, WEIGHTS, CLASS = LIGHTS = (
     "depends on the weights",
     "depends on the class",
 )
+AGREES = "agrees with activation patching"  # the one light of results on pairs of prompts
 # what a light that fails says of the map
 _FAILING = {
     ACCOUNTS: "leaves part of the score out",
     BETTER: "is not shown to be better than random",
     WEIGHTS: "hardly depends on the weights",
     CLASS: "hardly depends on the class",
+    AGREES: "is not shown to agree with activation patching",
 }
-# beyond these a light fails. Correlations are 0 for unrelated maps and 1 for maps that know nothing of the model,
-# such as an edge detector's
+# beyond these a light fails. Correlations with the map of a network with random weights are 0 for unrelated maps and
+# 1 for maps that know nothing of the model, such as an edge detector's: a map fails that is nearer to the latter
 LARGEST_ERROR = 0.05
 LEAST_REACHED = 0.1  # of the score; less is a map of crumbs, however complete its ledger
 LARGEST_P = 0.05
@@ -40,6 +42,7 @@ MOST_ALIKE_OTHER_CLASS = 0.8
 DRAWS = 19  # with 19 random maps a map that beats all has p = 1/20
 STEPS = 8
 STAGES, WEIGHT_DRAWS = 3, 3
+SITES = 50
 FORWARDS = 2 * (STEPS + 1) * (DRAWS + 1)
 
 
@@ -72,7 +75,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Evidence:
-    """For every input of a result its four lights, and numbers that describe its map and do not judge it."""
+    """For every input of a result its four lights (of a pair of prompts one), and numbers that describe its map."""
 
     lights: tuple[tuple[Light, ...], ...]
     facts: tuple[dict[str, float | None], ...]  # sparseness, complexity and, of pictures, recovery
@@ -88,7 +91,7 @@ class Evidence:
     def cost(self) -> str:
         """What `attrib.check` would cost for one input, in passes; empty where nothing is left to check."""
         names = {light.name for lights in self.lights for light in lights if light.verdict == "not checked"}
-        return str(sum((cost for name, _, cost in DEAR if name in names), Passes())) if names else ""
+        return str(sum((cost for name, _, cost in (*DEAR, OF_PAIRS) if name in names), Passes())) if names else ""
 
     def __str__(self) -> str:
         return "\n".join(f"{light.name}: {light.verdict}. {light.words}" for lights in self.lights for light in lights)
@@ -105,6 +108,8 @@ class Evidence:
 
 def evidence_of(result: Attribution) -> Evidence:
     """What a result says for and against itself, without any pass of the model; the rest is "not checked"."""
+    if result.kind in ("sites", "edges"):
+        return Evidence(((_of_pairs(result),),) * len(result), ({},) * len(result))
     lights = []
     accounted = _accounts(result)
     for row in range(len(result)):
@@ -114,6 +119,19 @@ def evidence_of(result: Attribution) -> Evidence:
             waiting = [Light(light.name, "fails", "The map holds NaN or infinite values.") for light in waiting]
         lights.append((accounted[row], *waiting))
     return Evidence(tuple(lights), tuple(_facts(result, row) for row in range(len(result))))
+
+
+def _of_pairs(result: Attribution) -> Light:
+    name, words, cost = OF_PAIRS
+    if result.kind == "edges":
+        words = "Single edges are not patched one by one; attrib.circuit runs the model on the strongest."
+    elif result.method == "activation_patching":
+        words = "It is activation patching itself."
+    elif not bool(result.values.nan_to_num(posinf=0.0, neginf=0.0).eq(result.values).all()):
+        return Light(name, "fails", "The effects hold NaN or infinite values.")
+    else:
+        return Light(name, "not checked", words, cost=str(cost))
+    return Light(name, "does not apply", words)
 
 
 def _accounts(result: Attribution) -> list[Light]:
@@ -150,6 +168,7 @@ DEAR: tuple[tuple[str, str, Passes], ...] = (
     (WEIGHTS, "Whether the map changes when the weights are random.", Passes(explanations=STAGES * WEIGHT_DRAWS)),
     (CLASS, "Whether the map changes when another class is asked for.", Passes(1, 1)),
 )
+OF_PAIRS = (AGREES, "Whether activation patching finds the same effects at sites drawn at random.", Passes(SITES))
 
 
 def _facts(result: Attribution, row: int) -> dict[str, float | None]:

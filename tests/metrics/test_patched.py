@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -53,3 +54,26 @@ def test_what_finds_nothing_gets_words_and_what_does_not_apply_is_refused(model)
         attrib.evaluate(model, alike, "relp", "patching_correlation", [ANSWER])
     with pytest.raises(attrib.InputError, match="at least one"):
         attrib.evaluate(model, alike, [], "patching_correlation")
+
+
+def test_the_light_of_a_result_on_pairs(model):
+    """Told beforehand what it costs; true effects agree with themselves, their opposites do not."""
+    given = attrib.pair(CLEAN, CORRUPTED)
+    result = attrib.explain(model, given, "attribution_patching", ANSWER)
+    assert [light.verdict for lights in result.evidence.lights for light in lights] == ["not checked"] * 2
+    assert result.evidence.cost == "50 forwards"
+    true = attrib.explain(model, given, "activation_patching", ANSWER)
+    assert "activation patching itself" in str(true.evidence) and not true.evidence.cost
+    for sign, verdict in ((1.0, "passes"), (-1.0, "fails")):
+        found = attrib.check(model, given, dataclasses.replace(result, values=sign * true.values))
+        assert [light.verdict for lights in found.lights for light in lights] == [verdict] * 2
+        assert "drawn at random" in found.lights[0][0].words and not found.cost
+    light = attrib.check(model, given, result).lights[1][0]
+    one = attrib.pair(CLEAN[1:], CORRUPTED[1:])
+    alone = attrib.explain(model, one, "attribution_patching", ANSWER)
+    assert light.value == pytest.approx(attrib.sampled_correlation(model, one, alone).pearson.value, abs=1e-9)
+    with pytest.raises(attrib.InputError, match="2"):
+        attrib.check(model, one, result)
+    same = attrib.pair(CLEAN, CLEAN)
+    nothing = attrib.check(model, same, attrib.explain(model, same, "relp", ANSWER))
+    assert nothing.lights[0][0].verdict == "does not apply"
