@@ -85,7 +85,7 @@ def _scores(
     notes: tuple[str, ...] = ()
     if len(patches) > _FEW:
         try:
-            replay = replay_of(base, twin, patches, rows * len(base.structure.layers), progress.add)
+            replay = replay_of(base, twin, patches, rows, progress.add)
         except NotReplayable as error:
             notes = (f"every patch is a whole forward: the blocks cannot be replayed one by one ({error})",)
         else:
@@ -112,7 +112,10 @@ class _Progress:
 
 
 def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: int, tick: Tick) -> Replay:
-    """The quick way, proved on this prompt by one of `patches` of each kind: NotReplayable says what is against it."""
+    """The quick way, proved on these prompts by one of `patches` of each kind: NotReplayable says what is against it.
+
+    rows: how many forwards may run at the same time; as many rows of single blocks fit that there are blocks.
+    """
     causal = _is_causal(prompt.first(), twin)
     if causal:
         prompt = prompt.until_read()
@@ -127,10 +130,10 @@ def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: i
             causal,
             prompt.x,
             lambda x: entering(twin, first, lambda: prompt.forward(twin, x)),
-            rows,
+            rows * len(calls),
             tick,
         )
-        _prove(found, prompt, patches)
+        _prove(found, prompt, patches, rows)
     except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
@@ -154,7 +157,7 @@ def _is_causal(prompt: Prompt, twin: nn.Module) -> bool:
     return bool((found[0] - found[1]).abs().amax() <= rounding)
 
 
-def _prove(replay: Replay, prompt: Prompt, patches: Sequence[Patch]) -> None:
+def _prove(replay: Replay, prompt: Prompt, patches: Sequence[Patch], rows: int) -> None:
     """Compare with whole forwards: nothing patched, in the first prompt from three places on, and one true patch of
     every kind, of the last prompt where it has one."""
     layers, tokens = prompt.structure.layers, replay.tokens
@@ -163,7 +166,7 @@ def _prove(replay: Replay, prompt: Prompt, patches: Sequence[Patch]) -> None:
     true = _one_of_each_kind(patches, len(layers) // 2, tokens)
     expected = prompt.scores(replay.twin, prompt.x)
     expected = torch.cat([expected, expected[:1].expand(3)])
-    whole = Recomputation(replay.twin, prompt, len(true), lambda done: None).scores(true)
+    whole = Recomputation(replay.twin, prompt, rows, lambda done: None).scores(true)
     found = torch.cat([replay.unpatched(), replay.scores([*same, *true])])
     worst = float((found - torch.cat([expected, whole])).abs().max())
     if not worst <= _tolerance(torch.cat([expected, whole])):
