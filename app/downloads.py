@@ -14,6 +14,7 @@ from PIL import Image
 import attrib
 from app.answers import OF_METHOD, Answer, target_name, titled
 from app.markup import triangles
+from app.places import new_place
 from attrib.render import (
     Display,
     Entry,
@@ -34,7 +35,7 @@ _SAVED = {"safetensors": "values.safetensors", "json": "attribution.json"}
 
 def write(answer: Answer, display: Display, folder: str | Path) -> list[str]:
     """Write everything into a new folder inside `folder`; returns the zip, the page, each method's."""
-    place = Path(tempfile.mkdtemp(dir=folder))
+    place = new_place(folder)
     files = [_page(answer, display, place)]
     for ending in OF_METHOD:
         files += [_of_method(answer, display, place, name, ending) for name in answer.results]
@@ -52,7 +53,7 @@ def write_one(answer: Answer, display: Display, folder: str | Path, wanted: str)
         return write(answer, display, folder)[0]
     if wanted != "html" and (name not in answer.results or ending not in OF_METHOD):
         raise attrib.InputError(f"there is no file {wanted[:60]!r} of this answer")
-    place = Path(tempfile.mkdtemp(dir=folder))
+    place = new_place(folder)
     return str(_page(answer, display, place) if wanted == "html" else _of_method(answer, display, place, name, ending))
 
 

@@ -18,6 +18,7 @@ from app.patching import PatchAnswer, of_kind
 from app.patching_circuit import shown
 from app.patching_heatmaps import ADDED, drawn_panels
 from app.patching_markup import heatmaps, metric_name, strongest, verification
+from app.places import new_place
 from attrib.models.assets import asset
 from attrib.render import Display, Entry, standalone
 from attrib.render.sites import sites_figure
@@ -27,7 +28,7 @@ _SAVED = {"safetensors": "values.safetensors", "json": "attribution.json"}
 
 def write(answer: PatchAnswer, how: str, palette: str, folder: str | Path) -> list[str]:
     """Write everything into a new folder inside `folder`; returns the zip, then each file."""
-    place = Path(tempfile.mkdtemp(dir=folder))
+    place = new_place(folder)
     files = [path for ending in _WRITERS for path in _WRITERS[ending](answer, how, palette, place)]
     whole = place / "patching.zip"
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -42,7 +43,7 @@ def write_one(answer: PatchAnswer, how: str, palette: str, folder: str | Path, w
         return write(answer, how, palette, folder)[0]
     if wanted not in _WRITERS:
         raise attrib.InputError(f"there is no file {wanted[:60]!r} of this answer")
-    return str(_WRITERS[wanted](answer, how, palette, Path(tempfile.mkdtemp(dir=folder)))[0])
+    return str(_WRITERS[wanted](answer, how, palette, new_place(folder))[0])
 
 
 def document(answer: PatchAnswer) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,6 +11,7 @@ import attrib
 from app import report_asks
 from app.api import clear, methods_asked
 from app.parts import RAW
+from app.places import new_place
 from app.report_inputs import uploads_of
 from app.report_jobs import Jobs
 from app.report_routes import zipped
@@ -78,7 +77,7 @@ def _columns(given: Any) -> dict[str, str]:
 
 
 def _saved(jobs: Jobs, name: str, folder: str) -> str:
-    path = Path(tempfile.mkdtemp(dir=folder), f"{name}.zip")
+    path = new_place(folder) / f"{name}.zip"
     with path.open("wb") as file:
         file.writelines(zipped(jobs.folder.report(name), name))
     return str(path)

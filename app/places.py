@@ -1,0 +1,38 @@
+"""Folders for files to download, together within a bound: thousands of answers may be asked for in an hour."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+MOST_KEPT = 2**30  # bytes
+_PREFIX = "answer-"
+
+
+def new_place(folder: str | Path) -> Path:
+    """A new folder inside `folder`. Where those before it take more than MOST_KEPT, the oldest go."""
+    room = MOST_KEPT
+    for place in sorted(Path(folder).glob(f"{_PREFIX}*"), key=_changed, reverse=True):
+        room -= _size(place)
+        if room < 0:
+            shutil.rmtree(place, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+
+
+# another thread may be removing the same ones
+
+
+def _changed(place: Path) -> float:
+    with suppress(FileNotFoundError):
+        return place.stat().st_mtime
+    return 0.0
+
+
+def _size(place: Path) -> int:
+    size = 0
+    for file in place.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
