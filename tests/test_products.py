@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attrib.rules.products import QuickProducts, _usable
+from attrib.rules.onednn import usable
+from attrib.rules.products import QuickProducts
 
 _RANDOM = torch.Generator().manual_seed(0)
 X, WEIGHT, BIAS, OUT = (
@@ -46,7 +47,7 @@ def test_values_and_gradients_are_those_of_float64(spelling):
     assert (quick - exact).abs().max() < 1e-5 * exact.abs().max()
     assert torch.equal(quick, alone)
     assert (gradient - back).abs().max() < 1e-5 * back.abs().max()
-    assert _taken(quick) is _usable()
+    assert _taken(quick) is usable()
 
 
 def test_gradients_of_gradients_are_right():
@@ -56,6 +57,51 @@ def test_gradients_of_gradients_are_right():
         second = torch.autograd.grad(gradient.square().sum(), out)[0]
     exact = 2 * (OUT.double() @ WEIGHT.double()) @ WEIGHT.double().t()
     assert (second - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+PICTURES = torch.randn(2, 64, 32, 32, generator=_RANDOM)
+KERNEL, SHIFT = torch.randn(48, 64, 1, 1, generator=_RANDOM), torch.randn(48, generator=_RANDOM)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("bias", [None, SHIFT], ids=["plain", "bias"])
+def test_pointwise_convolutions_and_their_gradients_are_those_of_float64(layout, batch, bias):
+    x = PICTURES[:batch].contiguous(memory_format=layout).requires_grad_()
+    c = torch.randn(batch, 48, 32, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with QuickProducts():
+        quick = F.conv2d(x, KERNEL, bias)
+        (gradient,) = torch.autograd.grad(quick, x, c, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), c)
+    wide = x.detach().double().requires_grad_()
+    exact = F.conv2d(wide, KERNEL.double(), None if bias is None else bias.double())
+    (back,) = torch.autograd.grad(exact, wide, c.detach().double())
+    twice = F.conv2d(2 * back, KERNEL.double())
+    for found, wanted in ((quick, exact), (gradient, back), (second, twice)):
+        assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+        assert found.is_contiguous(memory_format=layout)
+    assert quick._is_view() is False
+    assert ("_Pointwise" in str(quick.grad_fn)) is usable()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        (KERNEL, {"stride": 2}),
+        (KERNEL, {"padding": 1}),
+        (KERNEL[:, :32], {"groups": 2}),
+        (KERNEL.expand(-1, -1, 3, 3), {}),
+        (nn.Parameter(KERNEL.clone()), {}),
+        (KERNEL.double(), {}),
+    ],
+    ids=["stride", "padding", "groups", "3x3", "trainable", "float64"],
+)
+def test_other_convolutions_are_left_to_torch(kernel, options):
+    x = PICTURES.to(kernel.dtype).requires_grad_()
+    with QuickProducts():
+        output = F.conv2d(x, kernel, **options)
+    assert "_Pointwise" not in str(output.grad_fn)
+    assert torch.equal(output, F.conv2d(x, kernel, **options))
 
 
 LEFT_TO_TORCH = {

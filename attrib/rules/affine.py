@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attrib.rules.engine import Call
+from attrib.rules.pointwise import fits, is_packed, pointwise
 from attrib.rules.weights import WeightCache
 
 _PACKED = torch.channels_last
@@ -166,13 +167,10 @@ def _shaped(s: Tensor, shape: torch.Size) -> Tensor:
     return s.new_empty(1).expand(shape)
 
 
-def is_packed(x: Tensor) -> bool:
-    """Whether x lies in memory with its channels innermost."""
-    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-
-
 def _pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """x·matrix + bias at every position; x packed, matrix: (in, out). The result owns its memory: no view."""
+    if fits(x, matrix.t(), bias):
+        return pointwise(x, matrix.t(), bias)
     batch, channels, height, width = x.shape
     shape = (batch, matrix.shape[1], height, width)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)

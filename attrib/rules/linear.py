@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.affine import Affine, is_packed, packed
+from attrib.rules.affine import Affine, packed
 from attrib.rules.engine import Call, Engine
 from attrib.rules.layer import Bias, Computed, LinearRule, bias_within, book, book_added, wide_of
+from attrib.rules.pointwise import is_packed
 from attrib.rules.stabiliser import Stabiliser
 
 

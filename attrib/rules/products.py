@@ -1,11 +1,4 @@
-"""Products of matrices with frozen weights by oneDNN, where that is quicker than what torch takes on a CPU.
-
-torch gives float32 products to MKL, which on CPUs of other makers than its own leaves half of their arithmetic unused:
-on an AMD EPYC with AVX-512, oneDNN takes .45 of MKL's time for the layers of BERT-base, to within 1e-6. torch reaches
-oneDNN by itself for convolutions and for other number types only, so this mode hands it float32 layers too, in the
-forward and in the backward to the input. The choice hangs on shapes and the machine alone, never on a measurement:
-the same run gives the same bits again.
-"""
+"""A mode in which what a model computes with constant weights on a CPU goes to oneDNN where that is quicker."""
 
 from __future__ import annotations
 
@@ -15,73 +8,26 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from attrib.rules.onednn import product, suits
+from attrib.rules.pointwise import quick_convolution
+
 _LINEAR = torch.nn.functional.linear
-# below this many multiplications the call itself costs more than they do
-_ENOUGH = 2_000_000
-_FEWEST_ROWS = 4
 
 
 class QuickProducts(TorchFunctionMode):
-    """While it is in force, large `linear` and `addmm` with constant weights on a CPU go to oneDNN."""
+    """While it is in force, large `linear`, `addmm` and 1×1 `conv2d` with constant weights on a CPU go to oneDNN."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _LINEAR and not kwargs and 2 <= len(args) <= 3:
             bias = args[2] if len(args) == 3 else None
-            if _suits(args[0], args[1], bias):
+            if suits(args[0], args[1], bias):
                 return product(args[0], args[1], bias)
         elif func is torch.addmm and not kwargs and len(args) == 3 and isinstance(args[2], Tensor):
             bias, x, weight = args
-            if weight.dim() == 2 and isinstance(bias, Tensor) and bias.dim() == 1 and _suits(x, weight.t(), bias):
+            if weight.dim() == 2 and isinstance(bias, Tensor) and bias.dim() == 1 and suits(x, weight.t(), bias):
                 return product(x, weight.t(), bias)
+        elif func is torch.conv2d:
+            output = quick_convolution(args, kwargs or {})
+            if output is not None:
+                return output
         return func(*args, **(kwargs or {}))
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x·weightᵀ + bias, (…, out), with a gradient for x alone."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        found: Tensor = _Product.apply(x, weight, bias)
-        return found
-    return _computed(x, weight, bias)
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.weight = weight  # a view of the model's own, which nobody changes while it is explained
-        return _computed(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return product(gradients[0], ctx.weight.t(), None), None, None
-
-
-def _computed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-    return found
-
-
-def _suits(x: Any, weight: Any, bias: Any) -> bool:
-    """Whether it is a large float32 product on a CPU whose weights are constant."""
-    if not (_plain(x) and _plain(weight) and (bias is None or _plain(bias))) or x.dim() < 2 or weight.dim() != 2:
-        return False
-    if weight.requires_grad or (bias is not None and (bias.requires_grad or bias.dim() != 1)):
-        return False
-    rows = x.numel() // max(1, x.shape[-1])
-    return rows >= _FEWEST_ROWS and x.shape[-1] == weight.shape[1] and rows * weight.numel() >= _ENOUGH and _usable()
-
-
-def _plain(value: Any) -> bool:
-    # a subclass computes in its own way
-    return type(value) in (Tensor, torch.nn.Parameter) and value.dtype == torch.float32 and value.device.type == "cpu"
-
-
-def _usable() -> bool:
-    """Whether this torch has the operation, for a CPU on which it was measured to be quicker."""
-    own = torch.backends.mkldnn
-    return (
-        own.is_available()
-        and bool(own.enabled)
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and not torch.is_autocast_enabled("cpu")
-    )

@@ -1,0 +1,84 @@
+"""1×1 convolutions as products of matrices by oneDNN, in the layout in memory that a picture comes in.
+
+On one thread torch gives them to the library that has its matrix products, which is not oneDNN: see `onednn`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrib.rules.onednn import computed, suits
+
+_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
+def quick_convolution(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """What `torch.conv2d(*args, **kwargs)` is, with a gradient for the input alone; None where this does not fit."""
+    given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+    x, weight, bias = given["input"], given["weight"], given.get("bias")
+    if weight.dim() != 4 or weight.shape[2:] != (1, 1) or x.dim() != 4 or not _does_not_slide(given):
+        return None
+    if not (fits(x, weight.flatten(1), bias) and (is_packed(x) or x.is_contiguous())):
+        return None
+    return _differentiable(x, weight.flatten(1), bias)
+
+
+def fits(x: Tensor, matrix: Tensor, bias: Tensor | None) -> bool:
+    """Whether matrix·x + bias at every position is for oneDNN; x: (batch, in, height, width), matrix: (out, in)."""
+    return suits(x.movedim(1, -1), matrix, bias)
+
+
+def _does_not_slide(given: dict[str, Any]) -> bool:
+    return given.get("groups", 1) == 1 and given.get("stride", 1) in _ONES and given.get("padding", 0) in _NO_PADDING
+
+
+_ONES = (1, (1,), [1], (1, 1), [1, 1])
+_NO_PADDING = (0, (0,), [0], (0, 0), [0, 0], "valid", "same")
+
+
+def _differentiable(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """`pointwise`, with a gradient for x alone."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        found: Tensor = _Pointwise.apply(x, matrix, bias)
+        return found
+    return pointwise(x, matrix, bias)
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.matrix, ctx.layout = matrix, torch.channels_last if is_packed(x) else torch.contiguous_format
+        return pointwise(x, matrix, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        c = gradients[0].contiguous(memory_format=ctx.layout)
+        return _differentiable(c, ctx.matrix.t(), None), None, None
+
+
+def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """matrix·x + bias at every position, (batch, out, height, width), in the layout of x; matrix: (out, in)."""
+    batch, _, height, width = x.shape
+    if is_packed(x):
+        y = computed(rows_of(x), matrix, bias)
+        size = (batch, len(matrix), height, width)
+        stride = (height * width * len(matrix), 1, width * len(matrix), len(matrix))
+        # not a view, of which autograd would forbid changes in place behind a function of our own
+        return y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), size, stride)
+    y = x.new_empty(batch, len(matrix), height, width)
+    for sample, into in zip(x.flatten(2), y.flatten(2), strict=True):
+        into.copy_(computed(matrix, sample.t(), None))
+    return y if bias is None else y.add_(bias.view(1, -1, 1, 1))
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """(positions, channels); a view where x is packed."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def is_packed(x: Tensor) -> bool:
+    """Whether x lies in memory with its channels innermost."""
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
