@@ -25,7 +25,7 @@ def add_lists(server: Server) -> None:
     trigger.click(clear(lambda: list(server.catalogue.names)), None, answer, api_name="list_models",
                   api_description="The models on offer.")  # fmt: skip
     trigger.click(clear(offers.list_methods), None, answer, api_name="list_methods",
-                  api_description="The methods with their cards and settings.")  # fmt: skip
+                  api_description="The methods with their cards and settings, for image, text and pair.")  # fmt: skip
 
 
 def heavy(server: Server) -> dict[str, Any]:

@@ -48,8 +48,10 @@ def preselected(kind: str = "image") -> list[str]:
 
 def controls_of(kind: str, name: str) -> list[Control]:
     """A method's controls with what they show at first: its defaults, or what suits this kind of input better."""
-    usual = USUAL_SETTINGS[kind].get(name, {})
-    return [replace(c, default=usual.get(c.name, c.default)) for c in controls.describe(attrib.METHODS[name], kind)]
+    usual = USUAL_SETTINGS.get(kind, {}).get(name, {})
+    found = controls.describe(attrib.METHODS[name], "text" if kind == "pair" else kind)
+    own = [c for c in found if kind != "pair" or c.name not in ("sites", "edges")]  # /patch asks for these by itself
+    return [replace(c, default=usual.get(c.name, c.default)) for c in own]
 
 
 def list_methods() -> list[dict[str, Any]]:
@@ -65,7 +67,7 @@ def list_methods() -> list[dict[str, Any]]:
             "cost": attrib.METHODS[name].card.cost,
             "settings": {kind: _settings(kind, name) for kind in sorted(attrib.METHODS[name].applies_to)},
         }
-        for name, title in (method_titles("image") | method_titles("text")).items()
+        for name, title in (method_titles("image") | method_titles("text") | method_titles("pair")).items()
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import patching, patching_downloads
+from app import patching, patching_circuit, patching_downloads
 from app.api import clear, heavy, name_asked, whole
 from app.patching_links import USUAL_PALETTE, USUAL_SCALE
 from app.patching_questions import MODEL, SITE_KINDS, USUAL_KINDS, PatchAsk
@@ -27,38 +27,48 @@ def add(server: Server) -> None:
         sites = gr.JSON([SITE_KINDS[kind][1] for kind in USUAL_KINDS], label="sites")
         filler = gr.Textbox("", label="filler")
         k = gr.Number(0, precision=0, minimum=0, maximum=patching.MOST_VERIFIED, label="verify")
+        edges = gr.Number(0, precision=0, minimum=0, maximum=patching_circuit.MOST_KEPT, label="circuit")
         trigger = gr.Button()
         found, files = gr.JSON(label="found"), gr.File(file_count="multiple", label="files")
 
     def patch(
         clean: str, corrupted: str, answer: Any, wrong: Any, model: str, method: str, sites: Any, settings: Any,
-        filler: str, verify: Any, request: gr.Request,
+        filler: str, verify: Any, circuit: Any, request: gr.Request,
     ) -> Any:  # fmt: skip
         ask = PatchAsk(
             clean or "", corrupted or "", model, name_asked(answer, False), name_asked(wrong, False), method, (),
             _patterns(sites), _object(settings), filler or "",
         )  # fmt: skip
         k, session = whole("verify", verify or 0, 0, patching.MOST_VERIFIED), f"api:{request.session_hash}"
+        keep = whole("circuit", circuit or 0, 0, patching_circuit.MOST_KEPT)
         run = server.runs.begin(session)
+
+        def finished(work: Any) -> patching.PatchAnswer:
+            return _finished(watched(run, work, lambda *_: None))
+
         try:
-            answer_ = _finished(watched(run, partial(patching.patch, ask, catalogue), lambda *_: None))
+            done = finished(partial(patching.patch, ask, catalogue))
             if k:
-                again = partial(patching.verify, answer_, catalogue, k, "")
-                answer_ = _finished(watched(run, again, lambda *_: None))
+                done = finished(partial(patching.verify, done, catalogue, k, ""))
+            if keep:
+                done = finished(partial(patching_circuit.find, done, catalogue, keep))
         finally:
             server.runs.end(session, run)
-        written = patching_downloads.write(answer_, USUAL_SCALE, USUAL_PALETTE, server.folder)
-        return patching_downloads.document(answer_), written
+        written = patching_downloads.write(done, USUAL_SCALE, USUAL_PALETTE, server.folder)
+        return patching_downloads.document(done), written
 
     trigger.click(
-        clear(patch), [clean, corrupted, first, second, model, method, sites, settings, filler, k], [found, files],
+        clear(patch),
+        [clean, corrupted, first, second, model, method, sites, settings, filler, k, edges],
+        [found, files],
         api_name="patch", **heavy(server),
         api_description="Which sites carry the difference between two prompts. answer, wrong: tokens with their "
         "leading space, or indices as text; wrong empty: the answer's logit alone. method: relp, attribution_patching "
         "or activation_patching; sites: names or patterns; settings: {setting: value}; filler: a token, such as the, "
-        "that fills up the shorter prompt; verify: so many of the strongest effects are patched for real. Returns the "
-        "metric of both runs, tokens, sites, the strongest effects and the verification, and files: a zip, a page, "
-        "PNG, values and JSON.",
+        "that fills up the shorter prompt; verify: so many of the strongest effects are patched for real; circuit: so "
+        "many of the strongest edges between heads and MLPs are kept and the model is run on them alone. Returns the "
+        "metric of both runs, tokens, sites, the strongest effects, the verification and the circuit (its edges, "
+        "faithfulness and completeness), and files: a zip, a page, PNG, values, JSON and the circuit as GraphML.",
     )  # fmt: skip
 
 

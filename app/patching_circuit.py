@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -58,13 +59,18 @@ def shown(answer: PatchAnswer) -> str:
     )
     return inert(
         f'<section class="pt-verified" aria-label="Circuit"><h3>Circuit</h3><p><strong>{says}</strong>. Faithfulness: '
-        "the share of the metric's change that these edges alone carry; completeness: what is left without them.</p>"
+        f"the share of the metric's change that these edges alone carry. {html.escape(found.reading)}</p>"
         f"{_picture(found.draw(), f'The circuit as a graph: {says}')}"
         f"{_picture(found.plot(), 'Faithfulness and completeness against the number of edges')}"
         '<details class="pt-numbers"><summary>The strongest edges as a table</summary><div class="pt-scroll">'
         '<table class="pt-list"><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">input</th>'
         f'<th scope="col">score</th></tr></thead><tbody>{rows}</tbody></table></div></details></section>'
     )
+
+
+def numbers(answer: PatchAnswer) -> dict[str, Any] | None:
+    """The circuit as its JSON file has it; None where none was looked for."""
+    return None if answer.circuit is None else dict(json.loads(answer.circuit.to_json()))
 
 
 def _part(on_progress: Progress, start: float, size: float) -> Callable[[float, str], None]:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 import attrib
 from app.patching import PatchAnswer, of_kind
-from app.patching_circuit import shown
+from app.patching_circuit import numbers, shown
 from app.patching_heatmaps import ADDED, drawn_panels
 from app.patching_markup import heatmaps, metric_name, strongest, verification
 from app.places import new_place
@@ -58,6 +58,7 @@ def document(answer: PatchAnswer) -> dict[str, Any]:
         "shape": list(a.values.shape),
         "top": [effect._asdict() for effect in a.top(50)],
         "verification": _verification(answer),
+        "circuit": numbers(answer),
         "notes": list(a.notes),
         "coverage": None if a.coverage is None else str(a.coverage),
         "settings": json.loads(json.dumps(a.provenance.settings)),
@@ -128,10 +129,10 @@ def _values(answer: PatchAnswer, how: str, palette: str, place: Path) -> list[Pa
 
 def _json(answer: PatchAnswer, how: str, palette: str, place: Path) -> list[Path]:
     """As `Attribution.save` writes it, and what the page tells beside it."""
-    numbers = place / "patching.numbers.json"
-    numbers.write_text(json.dumps(document(answer), indent=1), encoding="utf-8")
+    told = place / "patching.numbers.json"
+    told.write_text(json.dumps(document(answer), indent=1), encoding="utf-8")
     found = [] if answer.circuit is None else [answer.circuit.save(place / f"circuit.{e}") for e in ("json", "graphml")]
-    return [_saved(answer.result, "json", place, "patching.json"), numbers, *found]
+    return [_saved(answer.result, "json", place, "patching.json"), told, *found]
 
 
 def _saved(result: attrib.Attribution, ending: str, place: Path, name: str) -> Path:

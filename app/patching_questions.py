@@ -60,7 +60,7 @@ class PatchAsk:
 
 def controls_of(method: str) -> list[controls.Control]:
     """A method's controls, short of its sites, which the tab asks for in its own way, and of edges between them."""
-    return [c for c in controls.describe(attrib.METHODS[method], "text") if c.name not in ("sites", "edges")]
+    return offers.controls_of("pair", method)
 
 
 def method_of(ask: PatchAsk) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ from attrib.errors import InputError, PromptPairError, UnknownName, UnsupportedM
 from attrib.methods.activation_patching import prompts_of
 from attrib.methods.base import Question
 from attrib.methods.pairs import of_rows
-from attrib.patching.circuit import Circuit, Size
+from attrib.patching.circuit import Circuit, Cut, Size
 from attrib.patching.edges import EdgeGraph, edge_graph, output_matrices
 from attrib.patching.effects import EdgeEffect
 from attrib.patching.pair import Pair, encode_pair
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 ABLATIONS = ("corrupted", "mean")
 SIZES: tuple[Keep, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+_CUT = 5  # edges, the strongest, that are cut out of the whole model one at a time
 _EXACT = 1e-3  # of the metric, or what rounding makes of it if that is more: a wrong mask does far worse
 
 
@@ -59,8 +61,9 @@ def circuit(
 
     Faithfulness of a circuit C is F(C) = (m(C) − m(∅)) / (m(M) − m(∅)), m the mean over the pairs of the metric with
     these edges alone, M the whole model; completeness is F(M ∖ C) (Marks et al. 2024, arXiv:2403.19647). Both are of
-    clean prompts. Raises InputError for a result without edges, PromptPairError where m(M) = m(∅), UnsupportedModel
-    where the model cannot be run on some of its edges.
+    clean prompts. One edge that everything passes is enough to make completeness 0, so the strongest edges are also
+    cut out of the whole model one at a time (`Circuit.cuts`). Raises InputError for a result without edges,
+    PromptPairError where m(M) = m(∅), UnsupportedModel where the model cannot be run on some of its edges.
     """
     if ablation not in ABLATIONS:
         raise UnknownName("ablation", ablation, ABLATIONS)
@@ -71,8 +74,26 @@ def circuit(
     possible = int(graph.exists.sum())
     counts = sorted({count_of(each, possible) for each in (keep, *sizes)})
     chosen = [selected(graph, mean, count) for count in counts]
-    scores = _metrics(model, graph, prompts, chosen, ablation, on_progress)
-    return _made(graph, result, chosen, counts.index(count_of(keep, possible)), scores, mean, ablation)
+    which = counts.index(count_of(keep, possible))
+    cuts = _strongest(chosen[which].kept, mean)
+    scores = _metrics(model, graph, prompts, _masks(graph, chosen, cuts), ablation, on_progress)
+    return _made(graph, result, chosen, which, cuts, scores, mean, ablation)
+
+
+def _strongest(kept: Tensor, scores: Tensor) -> list[tuple[int, int]]:
+    """(sender, receiver) of a few kept edges, the strongest first."""
+    places: list[tuple[int, int]] = [(i, j) for i, j in kept.nonzero().tolist()]
+    return sorted(places, key=lambda place: -abs(float(scores[place])))[:_CUT]
+
+
+def _masks(graph: EdgeGraph, chosen: Sequence[Selection], cuts: Sequence[tuple[int, int]]) -> Tensor:
+    """(runs, sender, receiver) bool: all edges, none, each circuit and what it leaves out, all but each cut one."""
+    masks = [torch.ones_like(graph.exists), torch.zeros_like(graph.exists)]
+    masks += [mask for each in chosen for mask in (each.kept, ~each.kept)]
+    for cut in cuts:
+        masks.append(torch.ones_like(graph.exists))
+        masks[-1][cut] = False
+    return torch.stack(masks)
 
 
 def _check(graph: EdgeGraph, inputs: Pair, result: Attribution) -> None:
@@ -105,23 +126,19 @@ def _metrics(
     model: TextModel,
     graph: EdgeGraph,
     prompts: Sequence[tuple[Prompt, Prompt]],
-    chosen: Sequence[Selection],
+    kept: Tensor,
     ablation: str,
     on_progress: Callable[[float, str], None] | None,
 ) -> Tensor:
-    """(pairs, 2 + 2 · sizes): the metric with all edges, with none, then of each circuit and of what it leaves out."""
+    """(pairs, runs): the metric with the edges `kept`, (runs, sender, receiver) bool; of the first run with all."""
     twin = shadow(model.module)
     matrices = output_matrices(twin, graph.structure)
-    every = [torch.ones_like(graph.exists), torch.zeros_like(graph.exists)]
-    kept = torch.stack(every + [mask for each in chosen for mask in (each.kept, ~each.kept)])
     mean = _mean(graph, twin, matrices, [clean for clean, _ in prompts]) if ablation == "mean" else None
     found = []
     for done, (clean, corrupted) in enumerate(prompts):
-        if on_progress is not None:
-            on_progress(done / len(prompts), "circuit")
         ablated = mean or ablated_run(graph, twin, matrices, corrupted)[0]
         run = pruned(graph, twin, matrices, clean, ablated)
-        scores = run.scores(kept.to(clean.x.device))
+        scores = run.scores(kept.to(clean.x.device), partial(_told, on_progress, done, len(prompts)))
         with torch.no_grad():
             true = clean.scores(twin, clean.x)[0]
         allowed = max(_EXACT, math.sqrt(torch.finfo(true.dtype).eps)) * max(1.0, float(true.abs()))
@@ -134,6 +151,11 @@ def _metrics(
     if on_progress is not None:
         on_progress(1.0, "circuit")
     return torch.stack(found)
+
+
+def _told(on_progress: Callable[[float, str], None] | None, done: int, total: int, fraction: float) -> None:
+    if on_progress is not None:
+        on_progress((done + fraction) / total, "circuit")
 
 
 def _mean(graph: EdgeGraph, twin: torch.nn.Module, matrices: list[Tensor], clean: Sequence[Prompt]) -> Ablated:
@@ -150,6 +172,7 @@ def _made(
     result: Attribution,
     chosen: Sequence[Selection],
     which: int,
+    cuts: Sequence[tuple[int, int]],
     scores: Tensor,
     mean: Tensor,
     ablation: str,
@@ -158,9 +181,10 @@ def _made(
     if abs(full - empty) <= 32 * torch.finfo(scores.dtype).eps * max(abs(full), abs(empty)):
         raise PromptPairError(f"the metric is {full:.6g} with all edges and with none: there is nothing to carry")
     change = full - empty
+    inside, outside, without = others[: 2 * len(chosen) : 2], others[1 : 2 * len(chosen) : 2], others[2 * len(chosen) :]
     curve = [
-        Size(each.asked, each.edges, each.nodes, inside, outside, (inside - empty) / change, (outside - empty) / change)
-        for each, inside, outside in zip(chosen, others[::2], others[1::2], strict=True)
+        Size(each.asked, each.edges, each.nodes, own, rest, (own - empty) / change, (rest - empty) / change)
+        for each, own, rest in zip(chosen, inside, outside, strict=True)
     ]
     selection = chosen[which]
     places = selection.kept.nonzero().tolist()
@@ -176,6 +200,10 @@ def _made(
         possible=int(graph.exists.sum()),
         unreached=selection.unreached,
         groups=(structure.heads, structure.kv_heads),
+        cuts=tuple(
+            Cut(graph.senders[i], graph.receivers[j].name, (left - empty) / change)
+            for (i, j), left in zip(cuts, without, strict=True)
+        ),
         about={
             "model": result.provenance.model,
             "method": result.method,

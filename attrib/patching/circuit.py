@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_HARDLY = 0.1  # of the metric's change
+
+
 class Size(NamedTuple):
     """A circuit of some size. asked: how many of the strongest edges; edges, nodes: what of them is on a way through.
 
@@ -42,6 +45,14 @@ class Link(NamedTuple):
     score: float
 
 
+class Cut(NamedTuple):
+    """A kept edge, and what the whole model without this one edge has left of the metric's change: F(M ∖ edge)."""
+
+    sender: str
+    receiver: str
+    left: float
+
+
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """What `attrib.circuit` found.
@@ -50,7 +61,7 @@ class Circuit:
     curve: of more sizes, smallest first. full, empty: the metric of the whole model and with every edge ablated, means
     over `pairs` pairs. possible: how many edges the model has. unreached: nodes that a strong edge touches but that
     are on no way from embed to the logits, and so were dropped. about: model, method, ablation, target and prompt, for
-    captions. groups: how many heads there are, and how many key-value heads.
+    captions. groups: how many heads there are, and how many key-value heads. cuts: of the strongest edges.
     """
 
     edges: tuple[EdgeEffect, ...]
@@ -64,6 +75,7 @@ class Circuit:
     groups: tuple[int, int]
     about: dict[str, str]
     notes: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def faithfulness(self) -> float:
@@ -74,6 +86,25 @@ class Circuit:
     def completeness(self) -> float:
         """F(M ∖ C): 0 where the model without the circuit does nothing of it."""
         return self.size.completeness
+
+    @property
+    def bottleneck(self) -> Cut | None:
+        """The strongest edge without which hardly anything of the metric's change is left."""
+        return next((cut for cut in self.cuts if abs(cut.left) < _HARDLY), None)
+
+    @property
+    def reading(self) -> str:
+        """What completeness says here, in a sentence."""
+        cut = self.bottleneck
+        if cut is None:
+            return (
+                "Completeness is what the model does without these edges: near 0, nothing that matters was left out; "
+                "near 1, other edges do the same."
+            )
+        return (
+            f"Without the one edge {cut.sender} → {cut.receiver}, {cut.left:.0%} of the change is left: everything "
+            "passes there, so a completeness near 0 says nothing of the other edges; read faithfulness."
+        )
 
     @property
     def dropped(self) -> int:
@@ -132,7 +163,7 @@ class Circuit:
             f"{self.size.edges} of {self.possible} edges, {self.size.nodes} nodes; {self.dropped} more lead nowhere; "
             f"metric {self.full:.3f} with all edges, {self.empty:.3f} with none, {self.size.metric:.3f} with these"
         )
-        return "\n".join([about, head, *rows])
+        return "\n".join([about, head, *rows, self.reading])
 
 
 def layer_rank(name: str) -> int:

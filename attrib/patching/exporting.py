@@ -34,7 +34,9 @@ def as_json(circuit: Circuit) -> str:
         "dropped_edges": circuit.dropped,
         "unreached_nodes": circuit.unreached,
         **{name: getattr(circuit, name) for name in _NUMBERS},
+        "reading": circuit.reading,
         "curve": [size._asdict() for size in circuit.curve],
+        "cuts": [cut._asdict() for cut in circuit.cuts],
         "nodes": [{"id": name, **_node(name)} for name in circuit.nodes],
         "edges": [link._asdict() for link in circuit.links],
     }

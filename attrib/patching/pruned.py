@@ -8,8 +8,9 @@ prompt run as rows of one batch, block by block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,16 +65,21 @@ class Pruned:
     ablated: Ablated
 
     @torch.no_grad()
-    def scores(self, kept: Tensor) -> Tensor:
-        """(circuits,) the explained number with the edges `kept`, (circuits, sender, receiver) bool, alone."""
-        at_once = max(1, _NUMBERS_AT_ONCE // self.ablated.senders.numel())
-        return torch.cat([self._scores(part) for part in kept.split(at_once)])
+    def scores(self, kept: Tensor, on_progress: Callable[[float], None] = lambda fraction: None) -> Tensor:
+        """(circuits,) the explained number with the edges `kept`, (circuits, sender, receiver) bool, alone.
 
-    def _scores(self, kept: Tensor) -> Tensor:
+        on_progress: called with the finished fraction before each block; what it raises stops the run.
+        """
+        parts = kept.split(max(1, _NUMBERS_AT_ONCE // self.ablated.senders.numel()))
+        shares = [partial(_share, on_progress, done, len(parts)) for done in range(len(parts))]
+        return torch.cat([self._scores(part, share) for part, share in zip(parts, shares, strict=True)])
+
+    def _scores(self, kept: Tensor, on_progress: Callable[[float], None]) -> Tensor:
         change = self.ablated.senders.new_zeros(len(kept), *self.ablated.senders.shape)
         kept = (kept & self.graph.exists.to(kept.device)).to(change)
         change[:, 0] = _one(self.calls[0].hidden) - self.ablated.senders[0]
         for layer in range(len(self.calls)):
+            on_progress(layer / len(self.calls))
             self._layer(layer, kept, change)
         of = torch.zeros(len(kept), dtype=torch.long, device=kept.device)
         return self.tail.scores(self._inputs([len(self.graph.receivers) - 1], kept, change)[:, 0], of)
@@ -173,6 +179,10 @@ def pruned(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Pr
             f"{graph.structure.model} cannot be run on some of its edges, which is done block by block: {error}"
         ) from error
     return Pruned(graph, twin, matrices, calls, tail, ablated)
+
+
+def _share(on_progress: Callable[[float], None], done: int, total: int, fraction: float) -> None:
+    on_progress((done + fraction) / total)
 
 
 def _given(value: Tensor) -> Change:

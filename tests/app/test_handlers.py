@@ -180,7 +180,10 @@ def test_names_of_files_cannot_leave_their_folder(cheetah: Path, catalogue: Cata
 
 def test_every_method_has_a_card_to_show() -> None:
     listed = offers.list_methods()
-    assert {row["name"] for row in listed} == set(offers.method_titles())
+    assert {row["name"] for row in listed} == set(attrib.METHODS)
+    pairs = {row["name"]: row["settings"]["pair"] for row in listed if "pair" in row["settings"]}
+    assert set(pairs) == {"relp", "attribution_patching", "activation_patching"}
+    assert {c["name"] for c in pairs["relp"]} == {"mode", "attention"}  # the settings that /patch takes
     assert all(row["misleads"] and row["title"] and row["cost"] for row in listed)
     assert set(offers.preselected()) <= {row["name"] for row in listed}
     assert len(offers.preselected()) >= 4

@@ -371,7 +371,14 @@ def test_a_program_patches(url: str) -> None:
     )
     assert found["shape"][1] == 2
     assert len(found["verification"]["entries"]) == 3
+    assert found["circuit"] is None
     assert {Path(file).suffix for file in files} >= {".zip", ".html", ".png", ".safetensors", ".json"}
+    found, files = client.predict(
+        CLEAN, CORRUPTED, "good", "bad", LANGUAGE, "relp", ["attn_out.*"], {}, "", 0, 12, api_name="/patch"
+    )
+    assert len(found["circuit"]["edges"]) >= 1
+    assert 0 <= found["circuit"]["curve"][0]["edges"] <= 12
+    assert {"circuit.json", "circuit.graphml"} <= {Path(file).name for file in files}
     with pytest.raises(Exception, match="did you mean attn_out"):
         client.predict(CLEAN, CORRUPTED, "good", "bad", LANGUAGE, "relp", ["atn_out.1"], {}, "", 0, api_name="/patch")
     client.close()

@@ -14,6 +14,7 @@ from patching_oracles import wrapped
 from torch import Tensor
 
 import attrib
+from attrib.patching.circuit import Cut
 from attrib.patching.edges import edge_graph
 from attrib.patching.probing import structure_of
 from attrib.patching.selecting import count_of, selected
@@ -61,6 +62,24 @@ def test_pruned_models_are_those_by_hand(family, ablation):
         assert ours == pytest.approx((full, empty, inside, outside), abs=1e-9, rel=1e-9)
         assert found.faithfulness == pytest.approx((inside - empty) / (full - empty), rel=1e-7)
         assert found.completeness == pytest.approx((outside - empty) / (full - empty), rel=1e-7)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_strongest_edges_are_cut_one_at_a_time(family):
+    module = exact(family)
+    subject = wrapped(module)
+    result = attrib.explain(subject, PAIR, EDGES, ANSWER)
+    found = attrib.circuit(subject, PAIR, result, 40, sizes=(3,))
+    assert [(cut.sender, cut.receiver) for cut in found.cuts] == [(e.sender, e.receiver) for e in found.edges[:5]]
+    every = possible(result)
+    full, empty = (by_hand(module, family, kept, "corrupted") for kept in (every, set()))
+    for cut in found.cuts:
+        left = by_hand(module, family, every - {(cut.sender, cut.receiver)}, "corrupted")
+        assert cut.left == pytest.approx((left - empty) / (full - empty), rel=1e-7, abs=1e-9)
+    assert found.bottleneck is None and "other edges do the same" in str(found)
+    tight = dataclasses.replace(found, cuts=(Cut("embed", "mlp_in.0", 0.004), *found.cuts))
+    assert tight.bottleneck == tight.cuts[0] and "embed → mlp_in.0, 0% of the change is left" in str(tight)
+    assert json.loads(tight.to_json())["cuts"][0] == {"sender": "embed", "receiver": "mlp_in.0", "left": 0.004}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -191,6 +210,7 @@ def test_cancelled_and_leaves_nothing_behind():
     result = attrib.explain(subject, PAIR, EDGES, ANSWER)
     attrib.circuit(subject, PAIR, result, on_progress=lambda fraction, _: fractions.append(fraction))
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    assert len(fractions) == 3 * 2 + 1  # before each block of each prompt, so that a stop is heard soon
 
     def stop(fraction: float, message: str) -> None:
         if fraction > 0:
