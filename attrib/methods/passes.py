@@ -15,8 +15,8 @@ from attrib.sites import survey
 
 # bytes of the largest activation past which more rows cost a CPU more, in cache and allocations, than they save
 _LARGEST_TENSOR = 2**24
-# folding saves 6 % of a pass and costs as much as one
-_ENOUGH_TO_FOLD = 20
+# folding saves 6 % of a pass and costs as much as one of a large picture, however small the pictures are
+_ENOUGH_TO_FOLD = 20 * 224 * 224
 
 
 def pairs(question: Question, n: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -72,7 +72,7 @@ def laid_out(question: Question, passes: int, most: int = 4) -> Question:
     if question.is_text or question.x.device.type != "cpu" or question.x.dtype != torch.float32:
         return question
     normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in question.twin.modules())
-    if normalises and passes * len(question.x) >= _ENOUGH_TO_FOLD:
+    if normalises and passes * question.x[:, 0].numel() >= _ENOUGH_TO_FOLD:
         fold_norms(question.twin, question.x[:1])
     if not question.takes_channels_last:
         return question

@@ -26,7 +26,7 @@ from attrib.targets import BoundTarget
 Model = VisionModel | TextModel
 Variant = Callable[[Tensor, Tensor], Tensor]
 Key = tuple[int, str, bytes]  # which sample, what stands for what is missing, a digest of what is left
-_MOST_ROWS = 8
+_MOST_ROWS = 32
 _TEXT_BLANKS = ("unk", "mask", "pad", "zero")
 
 
@@ -72,7 +72,8 @@ class Trial:
             model, shadow(model.module), encoded.x, target, plan.rows, False, encoded.extra, encoded.words, ids
         )
         with named_failures(model.name, question.twin, question.x):
-            question.settle()
+            if target.kind == "predicted":
+                question.settle()
             question = laid_out(question, passes, _MOST_ROWS)
         sites = encoded.x.shape[:2] if model.kind == "text" else encoded.x[:, 0].shape
         allowed = torch.ones(sites, dtype=torch.bool)
