@@ -13,7 +13,10 @@ from attrib import truth
 from attrib.methods.base import Method
 from attrib.metrics.evaluation import Evaluation, number
 
-_OF_TEXTS: tuple[Any, ...] = (attrib.LRP("attn_lrp"), attrib.LRP("cp_lrp"), attrib.LRP("attn_lrp", positions=True))
+_OF_TEXTS: tuple[Any, ...] = (
+    attrib.LRP("attn_lrp"), attrib.LRP("cp_lrp"), attrib.LRP("attn_lrp", positions=True),
+    attrib.LRP("cp_lrp", positions=True),
+)  # fmt: skip
 
 
 def main(
@@ -28,7 +31,7 @@ def main(
         proofs = "; ".join(map(str, made.proofs))
         print(
             f"\n**{made.name.replace('_', ' ')}.** {made.rule} Held-out accuracy {made.accuracy:.3f}; {proofs}."
-            f"{_split(made)} Made in {made.seconds:.0f} s.\n"
+            f"{_split(made)} Made in {made.seconds:.0f} s of CPU time.\n"
         )
         methods = _methods(made)
         found = truth.score(made, [method for _, method in methods], seed=seed)
@@ -51,7 +54,7 @@ def _methods(made: truth.Truth) -> list[tuple[str, Method]]:
     if made.model.kind != "text":
         return [(method.name, _fitted(method)) for method in plain]
     rest = [method for method in plain if method.name != "lrp"]
-    labels = ["lrp attn_lrp", "lrp cp_lrp", "lrp attn_lrp, positions"]
+    labels = ["lrp attn_lrp", "lrp cp_lrp", "lrp attn_lrp, positions", "lrp cp_lrp, positions"]
     return [(method.name, method) for method in rest] + list(zip(labels, _OF_TEXTS, strict=True))
 
 

@@ -109,7 +109,7 @@ def _flat(first: tuple[float, ...], second: tuple[float, ...]) -> Tensor:
 def _made(
     name: str, rule: str, deciding: Tensor, meaningless: Tensor, others: int, labels: tuple[str, ...], seed: int, n: int
 ) -> Truth:  # fmt: skip
-    started = time.perf_counter()
+    started = time.process_time()
     scene = drawn(_TRAINING, others, seed)
     with seeded(seed):
         module = network()
@@ -121,7 +121,7 @@ def _made(
     good = ((predicted(module, x) == held_out.labels) & (held_out.labels > 0)).nonzero()[:n, 0]
     return Truth(
         name, rule, wrap(module, name=name, labels=labels), x[good], held_out.labels[good].tolist(),
-        masks(held_out)[good], accuracy, proofs, time.perf_counter() - started,
+        masks(held_out)[good], accuracy, proofs, time.process_time() - started,
     )  # fmt: skip
 
 

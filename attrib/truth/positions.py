@@ -24,7 +24,7 @@ def position_only(seed: int, n: int) -> Truth:
     There is no [CLS] and no [SEP], so attention takes the mean of equal vectors: without positions the network's
     output is the same for every length. The mask holds the words beyond the fifth, the twins are without them.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     ids, labels = _said(TRAINING // 2, seed)
     module, model = fitted(ids, labels, ("short", "long"), "position_only", seed, framed=False)
     held_out, wanted = _said(8 * n, seed + 1)
@@ -37,7 +37,7 @@ def position_only(seed: int, n: int) -> Truth:
     mask = (held_out[good] != PAD)[:, :longest] & (torch.arange(longest) >= HALF)
     return Truth(
         "position_only", POSITION_RULE, model, texts(held_out[good]), wanted[good].tolist(), mask,
-        float((found == wanted).double().mean()), _proofs(module, held_out, wanted), time.perf_counter() - started,
+        float((found == wanted).double().mean()), _proofs(module, held_out, wanted), time.process_time() - started,
         texts(cut[good]), _on_positions(module, held_out[good], cut[good]),
     )  # fmt: skip
 

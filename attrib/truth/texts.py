@@ -31,7 +31,7 @@ NEGATION_RULE = "good is positive and bad is negative, unless the word not stand
 
 def negation(seed: int, n: int) -> Truth:
     """A token that turns the meaning of another; the inputs to explain all hold it."""
-    started = time.perf_counter()
+    started = time.process_time()
     ids, labels = _negated(TRAINING, seed)
     module, model = fitted(ids, labels, ("negative", "positive"), "negation", seed)
     held_out, wanted = _negated(8 * n, seed + 1)
@@ -41,7 +41,7 @@ def negation(seed: int, n: int) -> Truth:
     return Truth(
         "negation", NEGATION_RULE, model, texts(held_out[good]), wanted[good].tolist(),
         torch.isin(held_out[good], torch.tensor([GOOD, BAD, NOT])), float((found == wanted).double().mean()),
-        _negation_proofs(module, held_out[with_not], wanted[with_not], seed), time.perf_counter() - started,
+        _negation_proofs(module, held_out[with_not], wanted[with_not], seed), time.process_time() - started,
     )  # fmt: skip
 
 
