@@ -37,9 +37,9 @@ class Truth:
     """A network that was trained on a rule, and held-out inputs of which the rule says what matters.
 
     inputs: as `attrib.explain` takes them. targets: their classes, which the network predicts.
-    masks: (batch, *sites) bool, what the class hangs on. Of the position-only task alone, None elsewhere:
+    masks: (batch, *sites) bool, what the class hangs on. seconds: of CPU time, for data, training
+    and proofs. Of the position-only task alone, None elsewhere:
     twins: the same texts without what the mask holds, which is what makes them another class.
-    seconds: of CPU time that data, training and proofs took.
     on_positions: the share of the difference to the twins that positions make, by interventions.
     """
 
