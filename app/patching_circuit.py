@@ -68,6 +68,14 @@ def shown(answer: PatchAnswer) -> str:
     )
 
 
+def summary(answer: PatchAnswer) -> str:
+    """What was found, in a line."""
+    found = answer.circuit
+    if found is None:
+        return ""
+    return f"Circuit of {found.size.edges:,} of {found.possible:,} edges: faithfulness {found.faithfulness:.3f}"
+
+
 def numbers(answer: PatchAnswer) -> dict[str, Any] | None:
     """The circuit as its JSON file has it; None where none was looked for."""
     return None if answer.circuit is None else dict(json.loads(answer.circuit.to_json()))

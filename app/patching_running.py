@@ -77,7 +77,7 @@ def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], Patc
         def work(on_progress: Progress) -> PatchAnswer:
             return patching_circuit.find(answer, server.catalogue, int(keep or 0), on_progress)
 
-        yield from _run(server, parts, request, work, "Circuit", display)
+        yield from _run(server, parts, request, work, "Circuit", display, patching_circuit.summary)
 
     parts.find_circuit.click(circuit, [parts.answer, parts.keep_edges, *parts.display], outputs, **how)
 
@@ -85,9 +85,10 @@ def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], Patc
 
 
 def _run(
-    server: Server, parts: Parts, request: gr.Request, work: Work, told: str, display: Sequence[Any]
-) -> Iterator[Updates]:
-    """Do the work, watched; what was there before stays where it fails."""
+    server: Server, parts: Parts, request: gr.Request, work: Work, told: str, display: Sequence[Any],
+    says: Callable[[PatchAnswer], str] | None = None,
+) -> Iterator[Updates]:  # fmt: skip
+    """Do the work, watched; what was there before stays where it fails. says: what it came to, in a sentence."""
     session, _ = sessions_of(request)
     run = server.runs.begin(session)
     try:
@@ -95,7 +96,7 @@ def _run(
         busy = partial(_told, parts, told)
         answer = yield from watched(run, work, busy)
         yield {
-            parts.status: markup.status(summary(answer), "done"),
+            parts.status: markup.status((says or summary)(answer), "done"),
             **_busy(parts, False),
             **_found(parts, answer, display),
         }

@@ -30,7 +30,7 @@ from app.watching import watched
 from attrib.models import MODELS
 from tests.app import tiny_text
 from tests.app.conftest import _free_port
-from tests.app.tiny_text import CLASSIFIER, LANGUAGE
+from tests.app.tiny_text import AGREEING, CLASSIFIER, LANGUAGE
 
 HOSTILE = "<script>alert(1)</script>"
 CLEAN, CORRUPTED = f"the film was good {HOSTILE}", f"the food was good {HOSTILE}"
@@ -269,11 +269,18 @@ def test_the_circuit_is_the_librarys(catalogue: Catalogue, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file; as long as it is there, circuits wait."""
+    return tmp_path_factory.mktemp("held") / "circuits"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[str]:
     """The app with the tiny models, in a process of its own."""
     folder, port = tmp_path_factory.mktemp("patching"), _free_port()
     own = {
-        "ATTRIB_PORT": str(port), "ATTRIB_MODELS": f"{CLASSIFIER},{LANGUAGE}", "OMP_NUM_THREADS": "2",
+        "ATTRIB_PORT": str(port), "ATTRIB_MODELS": f"{CLASSIFIER},{LANGUAGE},{AGREEING}", "OMP_NUM_THREADS": "2",
+        "ATTRIB_TEST_HOLD": str(held),
         "ATTRIB_UPLOADS": str(folder / "uploads"), "ATTRIB_REPORTS": str(folder / "reports"),
     }  # fmt: skip
     log = folder / "log"
@@ -335,6 +342,39 @@ def test_a_visitor_patches_verifies_and_saves(page: Page, url: str, tmp_path: Pa
         assert "patching.html" in archive.namelist()
     page.locator("#pt-share").click()
     expect(page.locator("#pt-link textarea, #pt-link input").first).to_have_value(re.compile("method=attribution_pat"))
+
+
+def test_a_visitor_takes_examples_and_finds_or_stops_a_circuit(page: Page, url: str, held: Path) -> None:
+    page.goto(f"{url}?tab=patching&model={AGREEING}")
+    clean, seed = page.locator("#pt-clean textarea"), page.locator("#pt-seed input")
+    page.locator("#pt-task").get_by_label("Is or are?").check()
+    expect(clean).to_have_value(re.compile("^The .* (near|behind|beside) the "), timeout=LONG)
+    expect(page.locator("#pt-aligned .pt-differs")).to_have_count(1)
+    first = clean.input_value()
+    page.locator("#pt-another").click()
+    expect(seed).to_have_value("1")
+    expect(clean).not_to_have_value(first)
+    expect(page.locator("#pt-answer input")).to_have_value(re.compile("is|are|was|were|has|have"))
+    patch(page)
+
+    page.locator("#pt-find-circuit").click()  # more edges than this model has
+    expect(page.locator("#pt-status .at-error")).to_contain_text("keep = 200: give a number of edges", timeout=LONG)
+    page.locator("#pt-keep-edges input").fill("12")
+    held.touch()
+    try:
+        page.locator("#pt-find-circuit").click()
+        page.locator("#pt-cancel:enabled").click()
+        expect(page.locator("#pt-status")).to_contain_text("Stopping")
+    finally:
+        held.unlink()
+    expect(page.locator("#pt-status .at-error")).to_contain_text("stopped", timeout=LONG)
+    expect(page.locator("#pt-circuit img")).to_have_count(0)
+
+    page.locator("#pt-find-circuit").click()
+    expect(page.locator("#pt-circuit img")).to_have_count(2, timeout=LONG)
+    expect(page.locator("#pt-status .at-done")).to_contain_text(re.compile(r"[0-9]+ of [0-9]+ edges: faithfulness"))
+    expect(page.locator("#pt-circuit")).to_contain_text("ompleteness")
+    expect(page.locator("#pt-gallery figure")).to_have_count(4)  # the heatmaps stay
 
 
 def test_prompts_of_different_length_are_mended_on_the_page(page: Page, url: str) -> None:

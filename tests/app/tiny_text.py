@@ -1,4 +1,4 @@
-"""Two tiny transformers with a local tokenizer, offered to the app as if they were known by name.
+"""Tiny transformers with local tokenizers, offered to the app as if they were known by name.
 
 `python -m tests.app.tiny_text` serves them; nothing is downloaded.
 """
@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +17,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from attrib.models import MODELS
 from attrib.models.text import wrap_text
+from attrib.patching.pruned import Pruned
+from attrib.patching.vocabulary import BESIDE, NOUNS, VERBS
 
 WORDS = "the film food was not good bad great at all script alert is a paris london capital of france in"
-CLASSIFIER, LANGUAGE = "tiny-classifier", "tiny-language"
+CLASSIFIER, LANGUAGE, AGREEING = "tiny-classifier", "tiny-language", "tiny-agreeing"
 
 
 def tokenizer() -> Any:
@@ -57,15 +62,44 @@ def language() -> Any:
     return wrap_text(tr.LlamaForCausalLM(config).eval().requires_grad_(False), words, name=LANGUAGE)
 
 
-def offer() -> None:
+def agreeing() -> Any:
+    """A language model whose tokens are the words of subject–verb agreement, each whole."""
+    torch.manual_seed(0)
+    every = [*" ".join(BESIDE).split(), *(word for pair in (*NOUNS, *VERBS) for word in pair)]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(["[UNK]", *every]))}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = tr.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", model_max_length=64)
+    config = tr.LlamaConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=64,
+    )  # fmt: skip
+    return wrap_text(tr.LlamaForCausalLM(config).eval().requires_grad_(False), words, name=AGREEING)
+
+
+def offer(*more: tuple[str, Any]) -> None:
     """Add them to the table of named models of this process."""
     first = next(iter(MODELS.values()))
-    for name, loader in ((CLASSIFIER, classifier), (LANGUAGE, language)):
+    for name, loader in ((CLASSIFIER, classifier), (LANGUAGE, language), *more):
         MODELS[name] = dataclasses.replace(first, name=name, kind="text", size=10_000, loader=loader, packages=())
+
+
+def hold(flag: Path) -> None:
+    """Let circuits wait in a block for as long as this file is there, so that they can be stopped in the middle."""
+    plain = Pruned._layer
+
+    def layer(*given: Any) -> None:
+        while flag.exists():
+            time.sleep(0.05)
+        plain(*given)
+
+    Pruned._layer = layer  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
     from app.main import main
 
-    offer()
+    offer((AGREEING, agreeing))
+    if "ATTRIB_TEST_HOLD" in os.environ:
+        hold(Path(os.environ["ATTRIB_TEST_HOLD"]))
     main()
