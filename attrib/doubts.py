@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from attrib.methods.base import Finding
+
+_MOST_ON_FIRST = 0.45  # of all magnitudes of a text of at least four tokens
 
 
 def doubts(finding: Finding) -> list[str]:
@@ -45,6 +49,25 @@ def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
     others = [name for name in ledger if name not in ("input", "position")]
     taken = max(others, key=lambda name: ledger[name].abs().sum().item())
     return [f"only {share:.2g} of the score reached the input; most was absorbed by {taken} (see the ledger)"]
+
+
+def sinks(finding: Finding, words: Sequence[Sequence[int | None]] | None) -> list[str]:
+    """A note where LRP puts most on the first token of a text, and that is an ordinary word.
+
+    words: of a causal language model's inputs; None for other models.
+    """
+    if words is None or finding.ledger is None or finding.values.dim() != 2 or finding.values.shape[1] < 4:
+        return []
+    sizes = finding.values.detach().abs()
+    shares = sizes[:, 0] / sizes.sum(1).clamp_min(1e-12)
+    plain = [float(share) for share, row in zip(shares, words, strict=False) if row and row[0] is not None]
+    if not plain or max(plain) < _MOST_ON_FIRST:
+        return []
+    note = (
+        f"the first token holds {max(plain):.0%} of all magnitudes: language models park attention there whatever it "
+        "says (an attention sink), and rules that keep attention constant show it; compare with preset attn_lrp"
+    )
+    return [note]
 
 
 def _listed(indices: list[int]) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrib.attribution import Attribution
-from attrib.doubts import doubts
+from attrib.doubts import doubts, sinks
 from attrib.errors import NotApplicable
 from attrib.failures import is_out_of_memory, named_failures
 from attrib.findings import joined, per_token
-from attrib.memory import ChunkPlan
+from attrib.memory import ChunkPlan, give_back
 from attrib.methods import METHODS, method_named
 from attrib.methods.base import Finding, Method, Question
 from attrib.methods.merging import merged
@@ -65,6 +65,7 @@ def explain(
     finding, bound, planned = answered(
         model, method, encoded, bound, strict, max_memory, on_progress, candidates(target)
     )
+    causal_words = encoded.words if getattr(model, "task", None) == "next_token" else None
     return Attribution(
         kind=finding.kind,
         values=finding.values,
@@ -75,7 +76,7 @@ def explain(
         coverage=finding.coverage,
         ledger=finding.ledger,
         parts=finding.parts,
-        notes=(*encoded.notes, *planned, *finding.notes, *doubts(finding)),
+        notes=(*encoded.notes, *planned, *finding.notes, *doubts(finding), *sinks(finding, causal_words)),
         pictures=encoded.pictures,
         token_texts=encoded.token_texts,
         words=encoded.words,
@@ -118,7 +119,7 @@ def answered(
     shared = alike if method.shares_forward else 1
     first = encoded if shared == 1 else dataclasses.replace(encoded, x=encoded.x[:1])
     plan = ChunkPlan.of(model, method, first, max_memory)
-    findings, target = _answer_in_chunks(model, method, encoded, target, strict, plan, on_progress, shared)
+    findings, target, plan = _answer_in_chunks(model, method, encoded, target, strict, plan, on_progress, shared)
     finding = merged(findings)
     return (per_token(finding) if model.kind == "text" else finding), target, plan.notes
 
@@ -132,7 +133,7 @@ def _answer_in_chunks(
     plan: ChunkPlan,
     on_progress: Progress | None,
     shared: int,
-) -> tuple[list[Finding], BoundTarget]:
+) -> tuple[list[Finding], BoundTarget, ChunkPlan]:
     x = encoded.x
     findings: list[Finding] = []
     settled: list[BoundTarget] = []
@@ -156,13 +157,15 @@ def _answer_in_chunks(
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            plan = plan.halved(error)
+            plan = plan.halved(error, stop - start if method.single_pass else plan.rows)
+        else:
+            settled.append(question.target)
+            start = stop
             continue
-        settled.append(question.target)
-        start = stop
+        give_back(x.device)
     if on_progress is not None:
         on_progress(1.0, method.name)
-    return findings, joined(settled)
+    return findings, joined(settled), plan
 
 
 def _answer(method: Method, question: Question) -> Finding:

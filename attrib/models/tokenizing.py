@@ -31,16 +31,25 @@ def tokens_of(tokenizer: Any, inputs: Any, window: int | None, vocabulary: int, 
     rows = _rows(inputs)
     found = []
     for i, row in enumerate(rows):
-        tokens = _of_text(tokenizer, row, i) if isinstance(row, str) else _of_ids(tokenizer, row, vocabulary, i, name)
+        if isinstance(row, str):
+            encoded = _encoded(tokenizer, row, i)
+            _check_window(len(encoded["input_ids"]), window, i, name)  # before tokens are read, which takes longer
+            tokens = _of_text(tokenizer, row, encoded, i)
+        else:
+            tokens = _of_ids(tokenizer, row, vocabulary, i, name)
+            _check_window(len(tokens.ids), window, i, name)
         if max(tokens.ids) >= vocabulary:
             raise InputError(f"input {i} becomes token {max(tokens.ids)}, but {name} has only {vocabulary} tokens")
-        if window is not None and len(tokens.ids) > window:
-            raise InputError(
-                f"input {i} has {len(tokens.ids)} tokens, more than the {window} that {name} can take; shorten it, or "
-                "explain parts of it (nothing is cut off silently)"
-            )
         found.append(tokens)
     return found
+
+
+def _check_window(length: int, window: int | None, index: int, name: str) -> None:
+    if window is not None and length > window:
+        raise InputError(
+            f"input {index} has {length} tokens, more than the {window} that {name} can take; shorten it, or "
+            "explain parts of it (nothing is cut off silently)"
+        )
 
 
 def _rows(inputs: Any) -> list[Any]:
@@ -85,14 +94,16 @@ def _is_int(value: Any) -> bool:
     return True
 
 
-def _of_text(tokenizer: Any, text: str, index: int) -> Tokens:
+def _encoded(tokenizer: Any, text: str, index: int) -> Any:
     _check_text(text, index)
-    options: dict[str, Any] = {"truncation": False, "padding": False, "verbose": False}
-    if getattr(tokenizer, "is_fast", False):
-        encoded = tokenizer(text, return_offsets_mapping=True, **options)
+    with_offsets = {"return_offsets_mapping": True} if getattr(tokenizer, "is_fast", False) else {}
+    return tokenizer(text, truncation=False, padding=False, verbose=False, **with_offsets)
+
+
+def _of_text(tokenizer: Any, text: str, encoded: Any, index: int) -> Tokens:
+    if "offset_mapping" in encoded:
         reading = read_text(tokenizer, text, encoded["input_ids"], encoded["offset_mapping"])
     else:
-        encoded = tokenizer(text, **options)
         reading = read_ids(tokenizer, encoded["input_ids"])
     ids = tuple(encoded["input_ids"])
     if special_ids(tokenizer).issuperset(ids):

@@ -61,3 +61,12 @@ def test_language_model() -> None:
     with torch.no_grad():
         logits = model.forward(model.module, encoded.x, encoded.extra)[0]
     assert float(logits[model.index_of(" Paris")] - logits[model.index_of(" London")]) == pytest.approx(4.1, abs=0.1)
+
+
+def test_an_attention_sink_is_told() -> None:
+    model = loaded("smollm2-135m")
+    found = {p: attrib.explain(model, "The capital of France is", attrib.LRP(preset=p)) for p in ("cp_lrp", "attn_lrp")}
+    shares = {preset: float(r.values[0, 0].abs() / r.values[0].abs().sum()) for preset, r in found.items()}
+    assert shares["cp_lrp"] > 0.6 and shares["attn_lrp"] < 0.3
+    told = {preset: [note for note in r.notes if "attention sink" in note] for preset, r in found.items()}
+    assert f"{shares['cp_lrp']:.0%}" in told["cp_lrp"][0] and not told["attn_lrp"]
