@@ -1,10 +1,11 @@
 """Kill a report again and again, and see whether it ends as an unbroken one does.
 
-    python scripts/kill_report.py [--kills 10] [--seed 0] -- photos/ --model squeezenet1_1 --methods lrp,normgrad
+    python scripts/kill_report.py [--kills 10] [--at-the-end 3] [--seed 0] -- photos/ --methods lrp,normgrad
 
 Everything behind -- goes to `attrib report`; --out is added. The command runs once unbroken. Then it is started and
-killed (SIGKILL, after a random number of rows and a random time) so many times, run to its end, and the two folders are
-compared file by file, less times, memory and the machine. Exit status 1 when they differ.
+killed (SIGKILL) so many times, run to its end, and the two folders are compared file by file, less times, memory and
+the machine. A kill comes after a random number of rows and a random time; the last ones once a random one of the files
+that close a report (tables, pages, PDF) is half-written or has just been written. Exit status 1 when they differ.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from pathlib import Path
 
 from attrib.reports import Store
 from attrib.reports.identity import contents
+
+LAST = ("results.parquet", "results.csv", "dataset.html", "report.pdf", "index.html")
+Running = subprocess.Popen[bytes]
 
 
 def command(arguments: list[str], out: Path) -> list[str]:
@@ -37,10 +41,42 @@ def finished_rows(out: Path) -> int:
         store.close()
 
 
+def wait_for_rows(running: Running, out: Path, generator: random.Random, rows: int, seconds: float) -> str:
+    """Till up to so many more rows are finished, and up to so many seconds more."""
+    wanted = finished_rows(out) + generator.randint(0, rows)
+    while running.poll() is None and finished_rows(out) < wanted:
+        time.sleep(0.05)
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(generator.uniform(0, seconds))
+    return "while explaining" if unfinished(out) else "later"
+
+
+def wait_for_end(running: Running, out: Path, generator: random.Random) -> str:
+    """Till one of the last files is begun, or has just been written."""
+    name = generator.choice(LAST)
+    before = changed(out / name)
+    while running.poll() is None:
+        if (out / f"{name}.partial").exists():
+            return f"with {name} half-written"
+        if changed(out / name) != before:
+            return f"just after {name}"
+        time.sleep(0.0005)
+    return ""
+
+
+def changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def unfinished(out: Path) -> bool:
+    return not any((out / f"{name}{end}").exists() for name in LAST for end in ("", ".partial"))
+
+
 def main() -> int:
     """Run, kill, compare; 0 when the reports are the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--at-the-end", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("report", nargs="+")
     given = parser.parse_args()
@@ -56,12 +92,11 @@ def main() -> int:
             running = subprocess.Popen(
                 command(given.report, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            wanted = finished_rows(broken) + generator.randint(0, rows // given.kills)
-            while running.poll() is None and finished_rows(broken) < wanted:
-                time.sleep(0.05)
-            with suppress(subprocess.TimeoutExpired):
-                running.wait(generator.uniform(0, life / given.kills))
-            state = "killed" if running.poll() is None else "had ended"
+            if kill < given.kills - given.at_the_end:
+                until = wait_for_rows(running, broken, generator, rows // given.kills, life / given.kills)
+            else:
+                until = wait_for_end(running, broken, generator)
+            state = f"killed {until}" if running.poll() is None else "had ended"
             running.kill()
             running.wait()
             print(f"{kill + 1}: {state} with {finished_rows(broken)} of {rows} rows finished", flush=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from attrib.reports.agreement import Agreement
-from attrib.reports.spray import LEAST_ITEMS, Strategies, draw, small, strategies
+from attrib.reports.likeness import cells_of
+from attrib.reports.spray import LEAST_ITEMS, SIDE, Strategies, draw, small, strategies
 from attrib.reports.statistics import Running
 from attrib.reports.store import Input, Row
 from attrib.reports.summary import Series, Summary
@@ -38,6 +40,15 @@ class Typical:
     cosine: float
 
 
+class Drawn(NamedTuple):
+    """An item in the sample of its class: its lot, its map, and its picture's mean colours, cell by cell."""
+
+    lot: str
+    item: str
+    values: np.ndarray
+    seen: np.ndarray | None
+
+
 @dataclass
 class GroupView:
     """A class of a series. maps: running mean and spread of its maps, each scaled to magnitudes that add up to 1.
@@ -50,7 +61,7 @@ class GroupView:
     maps: Running = field(default_factory=Running)
     most: list[Typical] = field(default_factory=list)
     least: list[Typical] = field(default_factory=list)
-    sample: list[tuple[str, str, np.ndarray]] = field(default_factory=list)  # lot, item, map
+    sample: list[Drawn] = field(default_factory=list)
     strategies: Strategies | None = None
 
     @property
@@ -118,6 +129,7 @@ class DatasetView:
 
     def second_pass(self, it: Input, rows: list[Row], summary: Summary) -> None:
         """Set an item beside the mean of its class, and draw its lot for the clusters."""
+        seen = cells_of(summary.photo, SIDE)
         for row, values in zip(rows, summary.maps, strict=True):
             view = self.groups.get((Series.of(row), str(row.target_label)))
             share = None if view is None or values is None or values.ndim == 1 else shares(values)
@@ -126,7 +138,7 @@ class DatasetView:
             found = Typical(it.item, it.name, cosine(share, view.maps.mean))
             view.most = sorted([*view.most, found], key=lambda t: (-t.cosine, t.item))[:MOST_NAMED]
             view.least = sorted([*view.least, found], key=lambda t: (t.cosine, t.item))[:MOST_NAMED]
-            view.sample.append((draw(it.item, SEED), it.item, small(share).astype(np.float32)))
+            view.sample.append(Drawn(draw(it.item, SEED), it.item, small(share).astype(np.float32), seen))
             if len(view.sample) >= 2 * SAMPLE:
                 view.sample = _drawn(view.sample)
 
@@ -135,7 +147,9 @@ class DatasetView:
         for view in self.groups.values():
             view.sample = _drawn(view.sample)
             if len(view.sample) >= LEAST_ITEMS:
-                view.strategies = strategies([m for _, _, m in view.sample])
+                seen = [one.seen for one in view.sample if one.seen is not None]
+                pictures = seen if len(seen) == len(view.sample) else None
+                view.strategies = strategies([one.values for one in view.sample], pictures)
 
     @property
     def series(self) -> list[Series]:
@@ -171,5 +185,5 @@ def _found(rows: list[Row], summary: Summary) -> list[tuple[Row, np.ndarray]]:
     return [(row, m) for row, m in zip(rows, summary.maps, strict=True) if m is not None]
 
 
-def _drawn(sample: list[tuple[str, str, np.ndarray]]) -> list[tuple[str, str, np.ndarray]]:
-    return sorted(sample, key=lambda s: s[:2])[:SAMPLE]
+def _drawn(sample: list[Drawn]) -> list[Drawn]:
+    return sorted(sample, key=lambda s: (s.lot, s.item))[:SAMPLE]

@@ -16,7 +16,7 @@ from attrib.reports.entry_files import page_path
 from attrib.reports.matrices import Matrix, agreement_matrices, distance_matrix
 from attrib.reports.pages import image_uri, rendered, short
 from attrib.reports.profiles import Profiles
-from attrib.reports.spray import Cluster, Strategies
+from attrib.reports.spray import Cluster, Strategies, clusters_of
 from attrib.reports.summary import Series
 from attrib.reports.words import MANY_TEXTS
 
@@ -65,7 +65,8 @@ def alarms(view: DatasetView) -> list[dict[str, str]]:
 def _told(cluster: Cluster, of: int) -> str:
     return (
         f"{len(cluster.members)} of {of} maps form a cluster of their own. {cluster.here:.0%} of their relevance lies "
-        f"in the framed place, where the other maps of the class have {cluster.elsewhere:.0%}."
+        f"in the framed place, where the other maps of the class have {cluster.elsewhere:.0%}, and their pictures are "
+        f"alike there: {cluster.alike:.2f}; sets drawn at random have {cluster.by_chance:.2f} at most."
     )
 
 
@@ -121,12 +122,12 @@ def _strategies(anchor: str, group: GroupView, found: Strategies, photo: Photo) 
         f"a sample of {len(group.sample)} of its items (seed {SEED})" if group.maps.count > SAMPLE else "its items"
     )
     eigenvalues = ", ".join(number(v) for v in found.eigenvalues)
-    items = [group.sample[i][1] for i in found.used]
+    items = [group.sample[i].item for i in found.used]
     return {
         "anchor": anchor,
         "label": group.label,
-        "note": f"Spectral clusters (SpRAy) of the maps of {sampled}: {len(found.clusters)} clusters, as many as the "
-        f"eigenvalues of the neighbour graph's Laplacian have before their widest relative gap ({eigenvalues}).",
+        "note": f"Spectral clusters (SpRAy) of the maps of {sampled}: {len(found.clusters)} clusters, {_why(found)}; "
+        f"eigenvalues of the neighbour graph's Laplacian: {eigenvalues}.",
         "points": [
             (f"{100 * x:.1f}", f"{100 * y:.1f}", COLOURS[k % len(COLOURS)], f"cluster {k + 1}")
             for x, y, k in points(found)
@@ -137,6 +138,14 @@ def _strategies(anchor: str, group: GroupView, found: Strategies, photo: Photo) 
             for k, cluster in enumerate(found.clusters)
         ],
     }
+
+
+def _why(found: Strategies) -> str:
+    """Why they are so many."""
+    own = clusters_of(np.array(found.eigenvalues))
+    if own == len(found.clusters):
+        return "as many as there are eigenvalues before their widest relative gap"
+    return f"so many that one stands apart, which of the {own} before the eigenvalues' widest gap none does"
 
 
 def _cluster(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from attrib.attribution import Attribution
 from attrib.errors import ReportError
 from attrib.reports.evidence import Maps
-from attrib.reports.files import write_file
+from attrib.reports.files import write_files
 from attrib.reports.item_page import render_item
 from attrib.reports.store import Input, Row, Store, digest
 from attrib.reports.summary import Summary
@@ -45,13 +45,25 @@ def stored_entry_files(store: Store, it: Input, rows: Sequence[Row]) -> dict[str
 
 def current_summary(store: Store, it: Input, rows: list[Row]) -> Summary:
     """The item's summary as it was written; where it is missing or older than its rows both files are written anew."""
+    if (summary := _written(store, it, rows)) is not None:
+        return summary
+    made = stored_entry_files(store, it, rows)
+    write_files(store.folder, made)
+    return Summary.from_bytes(made[summary_path(it.item)])
+
+
+def write_entries(store: Store, entries: Iterable[tuple[Input, list[Row]]]) -> None:
+    """The files of several items, those of a batch, where they are missing or old."""
+    files: dict[str, bytes] = {}
+    for it, rows in entries:
+        if _written(store, it, rows) is None:
+            files |= stored_entry_files(store, it, rows)
+    write_files(store.folder, files)
+
+
+def _written(store: Store, it: Input, rows: list[Row]) -> Summary | None:
     try:
         summary = Summary.from_bytes((store.folder / summary_path(it.item)).read_bytes())
-        if summary.digest == digest(rows) and (store.folder / page_path(it.item)).exists():
-            return summary
     except (OSError, ReportError):
-        pass
-    made = stored_entry_files(store, it, rows)
-    for path, content in made.items():
-        write_file(store.folder / path, content)
-    return Summary.from_bytes(made[summary_path(it.item)])
+        return None
+    return summary if summary.digest == digest(rows) and (store.folder / page_path(it.item)).exists() else None

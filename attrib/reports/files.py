@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,26 @@ def write_file(path: Path, content: bytes | str) -> None:
     """Write `content` (text as UTF-8) to `path`, durably; a kill leaves the old file or the new one."""
     with replacing(path) as partial:
         partial.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Several, by their paths inside `folder`, in this order; the folders that they are in are synced once, at the end.
+
+    Syncing is what small files take their time for.
+    """
+    inside: dict[Path, None] = {}
+    for name, content in files.items():
+        path = folder / name
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}{PARTIAL}")
+            partial.write_bytes(content)
+            _sync(partial)
+            os.replace(partial, path)
+            inside[path.parent] = None
+    for parent in inside:
+        with disk_errors(parent):
+            _sync(parent)
 
 
 def remove_partial_files(folder: Path) -> None:

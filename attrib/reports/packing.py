@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save as to_bytes
 
 from attrib.reports.compute import Outcome
-from attrib.reports.files import write_file
+from attrib.reports.files import write_files
 from attrib.reports.journal import Finished, Journal
 
 VALUES, PICTURES = "values", "pictures"
@@ -53,12 +53,13 @@ def packed(outcome: Outcome, recent: deque[str]) -> Packed:
 def store(folder: Path, journal: Journal, parts: Iterable[Packed]) -> int:
     """Write the files, then enter the rows all at once; the number of rows."""
     rows: list[Finished] = []
+    files: dict[str, bytes] = {}
     for part in parts:
-        for name, content in part.files.items():
-            path = folder / name
-            if not (name.startswith(PICTURES) and path.exists()):  # other methods share the picture
-                write_file(path, content)
         rows += part.rows
+        for name, content in part.files.items():
+            if not (name.startswith(PICTURES) and (folder / name).exists()):  # other methods share the picture
+                files[name] = content
+    write_files(folder, files)
     journal.add(rows)
     return len(rows)
 

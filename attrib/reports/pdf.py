@@ -139,7 +139,7 @@ def _strip(heading: str, found: Sequence[Typical], photo: Photo) -> list[Flowabl
 def _strategies(group: GroupView, photo: Photo) -> list[Flowable]:
     found = group.strategies
     assert found is not None
-    items = [group.sample[i][1] for i in found.used]
+    items = [group.sample[i].item for i in found.used]
     cells: list[Flowable | list[Flowable]] = []
     for k, cluster in enumerate(found.clusters):
         thumbnails = [photo(items[m])[1] for m in cluster.members[:6]]

@@ -161,7 +161,7 @@ Answers = Callable[[Iterator[Batch], Callable[[], None]], Generator[list[Packed]
 def _compute(
     spec: Spec, found: Store, answers: Answers, number: int | None, tell: OnProgress, stream: Iterator[Any]
 ) -> int:
-    from attrib.reports.entry_files import current_summary
+    from attrib.reports.entry_files import write_entries
 
     each = len(spec.models) * len(spec.methods) * len(spec.targets)
     total = None if number is None else number * each
@@ -172,10 +172,9 @@ def _compute(
     with closing(answers(todo, partial(_beat, tell, tally, total))) as results:
         for parts in results:
             tally.computed += store(found.folder, found.journal, parts)
-            for item in dict.fromkeys(row.key.item for part in parts for row in part.rows):
-                it, rows = found.entry(item)
-                if len(rows) == each:  # its page can be drawn while others are computed
-                    current_summary(found, it, rows)
+            entries = map(found.entry, dict.fromkeys(row.key.item for part in parts for row in part.rows))
+            # pages are drawn while others are computed, as soon as all of an item is there
+            write_entries(found, [(it, rows) for it, rows in entries if len(rows) == each])
             tell(tally.done, total, "explaining")
     return tally.done
 

@@ -46,7 +46,7 @@ def photos_of_noise(tmp_path: Path) -> Path:
 def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without HTML and PDF, for tests of everything else: drawing takes most of the time of tiny ones."""
     monkeypatch.setattr("attrib.reports.closing.close_report", lambda *_: None)
-    monkeypatch.setattr("attrib.reports.entry_files.current_summary", lambda *_: None)
+    monkeypatch.setattr("attrib.reports.entry_files.write_entries", lambda *_: None)
 
 
 @pytest.fixture

@@ -73,11 +73,11 @@ def trained(data: Planted, name: str, epochs: int = 10) -> VisionModel:
     optimiser = torch.optim.Adam(net.parameters(), 2e-3)
     for _ in range(epochs):
         for batch in torch.randperm(len(x)).split(32):
-            _step(net, optimiser, x[batch], labels[batch])
+            step(net, optimiser, x[batch], labels[batch])
     return attrib.wrap(net, name=name, preprocessing=preprocessing, labels=[f"digit {d}" for d in DIGITS])
 
 
-def _step(net: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, labels: Tensor) -> None:
+def step(net: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, labels: Tensor) -> None:
     optimiser.zero_grad()
     nn.functional.cross_entropy(net(x), labels).backward()
     optimiser.step()
