@@ -126,8 +126,9 @@ def _weights(trial: Trial, subject: Subject) -> list[Light]:
     kept: list[Tensor] = []
     measured = scored(ParameterRandomisation(stages=STAGES, draws=WEIGHT_DRAWS), trial, _remembering(subject, kept))
     words = (
-        "Made with random weights instead, the map has a rank correlation of {value:.2f} with this one. Unrelated maps "
-        f"have 0, an edge detector, which knows no weights, 1; above {MOST_ALIKE_RANDOM_WEIGHTS}, halfway, it fails."
+        "Made with random weights instead, the map has, signs aside, a rank correlation of {value:.2f} with this one. "
+        "Unrelated maps have 0, an edge detector, which knows no weights, 1; above "
+        f"{MOST_ALIKE_RANDOM_WEIGHTS}, halfway, it fails."
     )
     maps = {"with random weights": kept[-1]} if kept else {}
     return [_alike(WEIGHTS, measured, row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps) for row in range(len(trial))]

@@ -50,7 +50,8 @@ FORWARDS = 2 * (STEPS + 1) * (DRAWS + 1)
 class Light:
     """One question about one map.
 
-    value: the number behind the verdict, comparison: what it stands beside, words: one sentence on both.
+    value: the number behind the verdict, comparison: what it stands beside: the bound, or the same of random maps.
+    words: what both say.
     cost: what checking costs, where it was not done. curves: by name, over `at`, which `axis` names: deletion and
     insertion, of the map and of random maps, or the correlation while more and more layers are random.
     maps: by name, the other map that was compared, (height, width) or (tokens,); not part of `document`.
@@ -144,14 +145,15 @@ def _accounts(result: Attribution) -> list[Light]:
 
 def _accounted(error: float, result: Attribution, row: int) -> Light:
     good = error <= LARGEST_ERROR  # NaN is not
+    light = Light(ACCOUNTS, "passes" if good else "fails", "", error, LARGEST_ERROR)
     words = f"{error:.2%} of the score is left over; up to {LARGEST_ERROR:.0%} passes."
     reached = _reached(result, row)
     if reached is not None and math.isfinite(error):
         words += f" {reached:.2g} of it reached the input, the rest is booked in the ledger."
-        if abs(reached) < LEAST_REACHED:
-            good = False
+        if good and abs(reached) < LEAST_REACHED:
+            light = replace(light, verdict="fails", value=abs(reached), comparison=LEAST_REACHED)
             words += f" The map tells of less than {LEAST_REACHED:.0%} of the score."
-    return Light(ACCOUNTS, "passes" if good else "fails", words, error, LARGEST_ERROR)
+    return replace(light, words=words)
 
 
 def _reached(result: Attribution, row: int) -> float | None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 SIGNS = {"passes": "✓", "fails": "✕", "not checked": "?", "does not apply": "–"}
 _THUMBNAIL = 160
 _WIDTH, _HEIGHT = 180.0, 84.0  # of the plot's field; the picture around it is in lights.html
-_BESIDE = {"better than random": "the same of random maps, on average"}
+_BESIDE = {
+    "better than random": "the same of random maps, on average",
+    "agrees with activation patching": "unrelated effects",
+}
 _UPWARDS = {
     "deletion": "the prediction while what is marked is removed (deletion) or put in (insertion)",
     "rank correlation": "how alike the two maps are",
@@ -74,8 +77,10 @@ def headline(lights: Sequence[Light]) -> tuple[str, str] | None:
 
 
 def _numbers(light: Light) -> list[tuple[str, str]]:
-    pairs = (("this map", light.value), (_BESIDE.get(light.name, "the most that passes"), light.comparison))
-    return [(name, _signed(value)) for name, value in pairs if value is not None]
+    value, other = light.value, light.comparison
+    least = light.verdict == "fails" and value is not None and other is not None and value < other
+    beside = _BESIDE.get(light.name, "the least that passes" if least else "the most that passes")
+    return [(name, _signed(each)) for name, each in (("this map", value), (beside, other)) if each is not None]
 
 
 def _signed(value: float) -> str:

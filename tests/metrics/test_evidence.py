@@ -13,7 +13,8 @@ from torch import nn
 
 import attrib
 from attrib.errors import InputError
-from attrib.metrics.evidence import ACCOUNTS, BETTER, CLASS, LIGHTS, WEIGHTS
+from attrib.metrics.evidence import ACCOUNTS, BETTER, CLASS, LEAST_REACHED, LIGHTS, WEIGHTS
+from attrib.render import lights
 
 
 def verdicts(evidence, index: int = 0) -> dict[str, str]:
@@ -121,6 +122,8 @@ def test_other_inputs_models_and_lost_targets_are_refused():
 def test_a_closed_ledger_is_not_enough_where_biases_took_the_score(efficientnet, cheetah):
     lost = attrib.explain(efficientnet, cheetah, "lrp").evidence.light("accounts for the score")
     assert lost.verdict == "fails" and "less than 10% of the score" in lost.words
+    assert lost.value < lost.comparison == LEAST_REACHED  # what it fails by, not what is left over
+    assert lights._numbers(lost)[1] == ("the least that passes", "0.1")
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3, bias=False))
     result = attrib.explain(attrib.wrap(net), torch.rand(1, 3, 8, 8), attrib.LRP(preset="epsilon"))
