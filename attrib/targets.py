@@ -85,7 +85,7 @@ def logits_of(outputs: Any) -> Tensor:
     values = outputs.values() if isinstance(outputs, dict) else outputs
     if isinstance(values, (tuple, list)) or isinstance(outputs, dict):
         for value in values:
-            if isinstance(value, Tensor) and value.is_floating_point():
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0:  # a loss has none
                 return value
     raise UnsupportedModel(
         f"the model returned {type(outputs).__name__} without a tensor of logits; "

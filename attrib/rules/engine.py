@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from attrib.errors import UncoveredOperation
 from attrib.rules.functions import autograd_functions
 from attrib.rules.precision import wide
-from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, name_of
+from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, OUT_OF_PLACE, name_of
 from attrib.rules.weights import OnePass, WeightCache
 
 Rule = Callable[["Call"], Any]
@@ -183,8 +183,15 @@ class Engine(TorchFunctionMode):
         return ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        kind = KIND.get(func)
+        kwargs, kind = kwargs or {}, KIND.get(func)
+        aside = OUT_OF_PLACE.get(func)
+        if aside is not None and args[0]._is_view() and torch.is_grad_enabled() and carries_relevance(args, kwargs):
+            # nobody's gradient passes the view that comes out: a rule or a hook on it would see nothing
+            before = args[0].clone()  # which the backward may need after the change
+            return args[0].copy_(self._answered(kind, aside, (before, *args[1:]), kwargs))
+        return self._answered(kind, func, args, kwargs)
+
+    def _answered(self, kind: str | None, func: Any, args: Any, kwargs: Any) -> Any:
         if kind is None:
             return self._unruled(func, args, kwargs, "linear" if func in IS_LINEAR else "uncovered")
         if not torch.is_grad_enabled() or not carries_relevance(args, kwargs):

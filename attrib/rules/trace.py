@@ -127,8 +127,10 @@ def recorded(call: Call, operand: int = 0) -> Tensor:
     given = tensors_in((call.args, call.kwargs))[operand]
     value = None if entry is None or operand >= len(entry.operands) else entry.operands[operand]
     if value is None or value.shape[1:] != given.shape[1:] or value.shape[:1] not in ((1,), given.shape[:1]):
+        path = call.engine.path
+        where = f" in its module {path!r}" if path else ""
         raise OtherPath(
-            f"the model takes another path on the baseline than on the input (at {call.engine.path!r}), so DeepLIFT "
+            f"the model takes another path on the baseline than on the input{where}, so DeepLIFT "
             "cannot pair their activations; choose a baseline nearer to the input, or integrated_gradients"
         )
     return value

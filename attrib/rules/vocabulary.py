@@ -111,6 +111,17 @@ ACTIVATIONS = frozenset(
     | {"sigmoid"}
 )
 
+_CHANGING = (
+    "add sub subtract mul multiply div divide true_divide pow square sqrt rsqrt reciprocal abs neg clamp clamp_min "
+    "clamp_max relu tanh sigmoid exp expm1 log log1p sin cos sinh cosh atan erf masked_fill addcmul addcdiv lerp "
+    "index_add scatter_add"
+)
+# what changes its first argument in place, and the same without that
+OUT_OF_PLACE: dict[Any, Any] = {
+    **{getattr(Tensor, f"{name}_"): getattr(Tensor, name) for name in _CHANGING.split()},
+    **{getattr(Tensor, f"__i{n}__"): getattr(Tensor, f"__{n}__") for n in ("add", "sub", "mul", "truediv", "pow")},
+}
+
 
 def name_of(function: Any) -> str:
     """How an operation is called in coverage and messages: "softmax", "conv2d"."""
