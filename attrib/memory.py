@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from attrib.models.text import TextModel
     from attrib.models.vision import Encoded, VisionModel
 
+_RAN_OUT = "the device ran out of memory"
 # more rows at once gain nothing on a CPU and cost memory; a GPU needs many to be busy
 _MOST_ROWS = {"cpu": 16, "cuda": 256, "mps": 32}
 
@@ -53,11 +55,20 @@ class ChunkPlan:
             return ChunkPlan(1, (note,))
         return ChunkPlan(min(rows, most))
 
-    def halved(self, error: BaseException) -> ChunkPlan:
-        """The plan to go on with after the device ran out of memory."""
-        if self.rows == 1:
+    def halved(self, error: BaseException, used: int) -> ChunkPlan:
+        """The plan to go on with after the device ran out of memory with `used` rows at once."""
+        if self.rows == 1 or used == 1:
             raise InputError("one input alone does not fit into the device's memory; use a smaller one") from error
-        return replace(self, rows=self.rows // 2)
+        rows = min(self.rows, used) // 2
+        notes = tuple(note for note in self.notes if not note.startswith(_RAN_OUT))
+        return replace(self, rows=rows, notes=(*notes, f"{_RAN_OUT}; with {rows} or fewer rows at once it sufficed"))
+
+
+def give_back(device: torch.device) -> None:
+    """Free what a failed run left behind: what only refers to itself, and what torch keeps for later."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def free_memory(device: torch.device) -> int:
