@@ -7,15 +7,12 @@ process time counts, on CUDA wall time between two synchronisations.
 
 Memory on Linux: the kernel keeps the highest resident size of a process (VmHWM); writing 5 to clear_refs sets it back
 to the present size. What an earlier call freed may still be resident, and would hide what this one takes, and holes
-between what is in use would be added to it by chance (±20 % from run to run). So the heap is trimmed first, and during
-the call every block of 64 KiB or more is a mapping of its own, which goes back to the system when it is freed: then
-runs agree to 0.5 %. Elsewhere a thread samples the resident size, which can miss short peaks. On CUDA the allocator
-counts.
+between what is in use would be added to it by chance: see `heap`, with which runs agree to 0.5 %. Elsewhere a thread
+samples the resident size, which can miss short peaks. On CUDA the allocator counts.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import re
 import statistics
@@ -31,9 +28,10 @@ from typing import Any
 import psutil
 import torch
 
+from benchmarks.heap import freed_at_once
+
 Run = Callable[[], Any]
 _SECONDS_A_ROW = 15.0
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
 _STATUS, _CLEAR_REFS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs"), "5"
 
 
@@ -128,24 +126,8 @@ def peak_bytes(call: Run, device: torch.device) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with _freed_at_once():
+    with freed_at_once():
         return _kernel_peak(call) if _can_reset_peak() else _sampled_peak(call)
-
-
-@contextmanager
-def _freed_at_once() -> Iterator[None]:
-    """Give freed memory back to the system, now and while this lasts, where the C library can (glibc)."""
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "malloc_trim"):
-        yield
-        return
-    library.mallopt(_MMAP_THRESHOLD, 2**16)
-    library.malloc_trim(0)
-    try:
-        yield
-    finally:  # what glibc arrives at by itself, for timings
-        library.mallopt(_MMAP_THRESHOLD, 2**25)
-        library.mallopt(_TRIM_THRESHOLD, 2**26)
 
 
 def _can_reset_peak() -> bool:
