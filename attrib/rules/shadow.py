@@ -62,6 +62,9 @@ def _fill(twin: nn.Module, module: nn.Module, mirror: Mirror) -> None:
         hooks = module.__dict__.get(name)
         state[name] = OrderedDict(mirror.of(hooks)) if hooks else OrderedDict()
     state["training"] = False
+    if isinstance(module, nn.RNNBase) and any(p is not None and p.is_cuda for p in module._parameters.values()):
+        # cuDNN gives recurrent layers a gradient in training mode only, which without dropout computes the same
+        state |= {"training": True, "dropout": 0.0}
     twin.__dict__.update(state)
     for name in mirror.slots(type(module)):
         if hasattr(module, name):
