@@ -15,6 +15,11 @@ from torch import Tensor
 
 Function = Callable[..., Any]
 
+# of mixtures of experts: the newest torch has a public name for it, older ones a private one or none
+_GROUPED: tuple[Function, ...] = tuple(
+    getattr(module, name) for module, name in ((F, "grouped_mm"), (torch, "_grouped_mm")) if hasattr(module, name)
+)
+
 
 def elementwise_activation(x: Tensor, function: Function) -> Tensor:
     """`function(x)` as one operation, for activations that a module spells out of primitives."""
@@ -69,7 +74,7 @@ RULED: dict[str, tuple[Function, ...]] = {
     "quotient": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, Tensor.__itruediv__, torch.true_divide),
     "matrix_product": (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm,
                        Tensor.__rmatmul__, torch.mv, Tensor.mv, torch.dot, Tensor.dot, torch.inner, Tensor.inner,
-                       torch.outer, Tensor.outer, torch.tensordot),
+                       torch.outer, Tensor.outer, torch.tensordot, *_GROUPED),
     "sum_of_two": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__),
     "concatenation": (torch.cat, torch.concat, torch.concatenate),
     "difference": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.sub_, Tensor.__isub__, Tensor.__rsub__, torch.rsub),
