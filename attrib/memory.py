@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from attrib.errors import InputError
-from attrib.failures import named_failures
+from attrib.failures import is_out_of_memory, named_failures
 from attrib.rules.shadow import shadow
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel
     from attrib.models.vision import Encoded, VisionModel
 
+_TOO_LARGE = "one input alone does not fit into the device's memory; use a smaller one"
 _RAN_OUT = "the device ran out of memory"
 # more rows at once gain nothing on a CPU and cost memory; a GPU needs many to be busy
 _MOST_ROWS = {"cpu": 16, "cuda": 256, "mps": 32}
@@ -58,7 +59,7 @@ class ChunkPlan:
     def halved(self, error: BaseException, used: int) -> ChunkPlan:
         """The plan to go on with after the device ran out of memory with `used` rows at once."""
         if self.rows == 1 or used == 1:
-            raise InputError("one input alone does not fit into the device's memory; use a smaller one") from error
+            raise InputError(_TOO_LARGE) from error
         rows = min(self.rows, used) // 2
         notes = tuple(note for note in self.notes if not note.startswith(_RAN_OUT))
         return replace(self, rows=rows, notes=(*notes, f"{_RAN_OUT}; with {rows} or fewer rows at once it sufficed"))
@@ -82,7 +83,12 @@ def activation_bytes(model: VisionModel | TextModel, x: Tensor, extra: dict[str,
     """Bytes that autograd keeps for one row of x: measured once per shape and remembered on the model."""
     key = (tuple(x.shape[1:]), x.dtype, x.device.type)
     if key not in model.measured_bytes:
-        model.measured_bytes[key] = _measure(model, x[:1], {name: value[:1] for name, value in extra.items()})
+        try:
+            model.measured_bytes[key] = _measure(model, x[:1], {name: value[:1] for name, value in extra.items()})
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise InputError(_TOO_LARGE) from error
+            raise
     return model.measured_bytes[key]
 
 
