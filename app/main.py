@@ -24,7 +24,9 @@ def main() -> None:
     try:
         serve(settings)
     except OSError as error:
-        sys.stderr.write(f"attrib: cannot listen on {settings.host}:{settings.port}: {error}\n")
+        taken = "empty port" in str(error)  # gradio's words go on with a variable of its own
+        reason = "another program is there, or that is no address of this machine; set ATTRIB_PORT or ATTRIB_HOST"
+        sys.stderr.write(f"attrib: cannot listen on {settings.host}:{settings.port}: {reason if taken else error}\n")
         sys.exit(1)
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from attrib.attribution import Attribution
 from attrib.doubts import doubts, sinks
 from attrib.errors import NotApplicable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 Progress = Callable[[float, str], None]
 
 
+@torch.inference_mode(mode=False)  # whatever the caller is in: gradients are needed
 def explain(
     model: VisionModel | TextModel,
     inputs: Any,

@@ -139,6 +139,9 @@ def refuse_unusable(module: nn.Module) -> None:
             f"cannot explain a {type(module).__name__}; give a torch.nn.Module, or attrib.load(name)"
         )
     refuse_opaque(module)
+    for path, part in module.named_modules():
+        if type(part).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            raise UnsupportedModel(f"its part {path!r} is quantised, which has no gradient; give the model in floats")
     unusable = [key for key, t in tensors_of(module).items() if t.is_meta or isinstance(t, nn.UninitializedParameter)]
     if unusable:
         raise UnsupportedModel(

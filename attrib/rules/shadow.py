@@ -55,7 +55,7 @@ def failing_module(error: BaseException, twin: nn.Module) -> str | None:
 def _fill(twin: nn.Module, module: nn.Module, mirror: Mirror) -> None:
     state = {name: mirror.of(value) for name, value in module.__dict__.items() if name not in _OWN}
     state["_parameters"] = {k: mirror.of(p) for k, p in module._parameters.items()}
-    state["_buffers"] = _buffers(module) if module._buffers else {}
+    state["_buffers"] = _buffers(module, mirror) if module._buffers else {}
     state["_modules"] = {k: None if m is None else mirror.twins[id(m)] for k, m in module._modules.items()}
     state["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
     for name in _HOOKS:
@@ -77,14 +77,13 @@ _PLAIN = frozenset({bool, int, float, str, type(None), torch.Size, torch.dtype})
 _MOST_COPIED = 2**20  # bytes
 
 
-def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
+def _buffers(module: nn.Module, mirror: Mirror) -> dict[str, Tensor | None]:
     """The module's own, or copies where its forward may count in them: no layer of torch does so in eval mode."""
     if type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return {
-            name: None if b is None else b.detach() if b.requires_grad else b for name, b in module._buffers.items()
-        }
+        return {name: mirror.of(b) for name, b in module._buffers.items()}
     return {
-        name: b if b is None or b.nbytes > _MOST_COPIED else b.detach().clone() for name, b in module._buffers.items()
+        name: mirror.of(b) if b is None or b.nbytes > _MOST_COPIED else b.detach().clone()
+        for name, b in module._buffers.items()
     }
 
 
@@ -116,9 +115,7 @@ class Mirror:
         if isinstance(value, nn.Module):
             return self.twins.get(id(value), value)
         if isinstance(value, Tensor):
-            if not value.requires_grad and not isinstance(value, nn.Parameter):
-                return value
-            return self._views.setdefault(id(value), value.detach())
+            return self._tensor(value)
         if kind in (list, tuple):
             return kind(self.of(v) for v in value)
         if kind in (dict, OrderedDict):
@@ -129,6 +126,14 @@ class Mirror:
                 self._functions[id(value)] = _MADE_AGAIN[kind](self, value)
             return self._functions[id(value)]
         return value
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        """A detached view; of one made in inference mode, which no graph may hold, a copy."""
+        if not (tensor.requires_grad or isinstance(tensor, nn.Parameter) or tensor.is_inference()):
+            return tensor
+        if id(tensor) not in self._views:
+            self._views[id(tensor)] = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
+        return self._views[id(tensor)]
 
 
 def _method(mirror: Mirror, method: types.MethodType) -> Any:

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from app import layout
+from app import layout, main
 from app.settings import Settings, SettingsError
 
 
@@ -66,3 +66,17 @@ def test_who_does_not_sit_at_the_machine_cannot_load_what_they_like() -> None:
     assert not Settings(host="0.0.0.0").is_local
     assert not any(name.endswith("*") for name in layout.usual_models(Settings(host="0.0.0.0")))
     assert "hf:*" in layout.usual_models(Settings())
+
+
+def test_a_port_that_is_taken_names_the_variable_that_helps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve(settings: Settings) -> None:
+        raise OSError("Cannot find empty port in range: 7860-7860. You can set the GRADIO_SERVER_PORT variable")
+
+    monkeypatch.setattr(main, "serve", serve)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit, match="1"):
+        main.main()
+    told = capsys.readouterr().err
+    assert "127.0.0.1:7860" in told and "ATTRIB_PORT" in told and "GRADIO" not in told

@@ -148,3 +148,19 @@ def test_hooks_of_the_users_own_fire_and_write_where_they_always_do() -> None:
     net[3].register_forward_hook(lambda module, args, output: seen.update(shape=tuple(output.shape)))
     attrib.explain(attrib.wrap(net), torch.randn(2, 3, 8, 8), "lrp", 1)
     assert seen == {"shape": (2, 6, 6, 6)}
+
+
+@pytest.mark.parametrize("name", ["saliency", "lrp", "deeplift", "integrated_gradients"])
+def test_weights_made_in_inference_mode(name: str) -> None:
+    with torch.inference_mode():
+        model, x = attrib.wrap(plain()), torch.randn(2, 3, 8, 8)
+    first, second = (attrib.explain(m, x, name, 1) for m in (model, attrib.wrap(plain())))
+    torch.testing.assert_close(first.values, second.values)
+    assert all(parameter.is_inference() for parameter in model.module.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_quantised_model_is_refused() -> None:
+    net = nn.Sequential(nn.Flatten(), torch.ao.nn.quantized.dynamic.Linear(12, 2))
+    with pytest.raises(attrib.UnsupportedModel, match="'1' is quantised"):
+        attrib.wrap(net)

@@ -168,8 +168,9 @@ def test_with_any_kind_of_output(name, finish):
 def test_under_no_grad_and_inference_mode(name):
     subject, x = model(), pictures(1)
     expected = attrib.explain(subject, x, cheap(name), 1)
-    with torch.no_grad():
-        assert equal(attrib.explain(subject, x, cheap(name), 1), expected)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert equal(attrib.explain(subject, x, cheap(name), 1), expected)
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
