@@ -32,7 +32,8 @@ def cost(answer: Answer, name: str) -> str:
     evidence = answer.evidence.get(name)
     if evidence is None or why_not(answer) or not evidence.cost:
         return ""
-    return f"costs {evidence.cost} of {answer.results[name].provenance.seconds:.1f} s each"
+    seconds = answer.results[name].provenance.seconds
+    return f"costs {evidence.cost} of {seconds:.{1 if seconds >= 1 else 2}f} s each"
 
 
 def check(answer: Answer, name: str, catalogue: Catalogue, run: Run) -> Iterator[Step]:

@@ -127,7 +127,7 @@ def _weights(trial: Trial, subject: Subject) -> list[Light]:
     measured = scored(ParameterRandomisation(stages=STAGES, draws=WEIGHT_DRAWS), trial, _remembering(subject, kept))
     words = (
         "Made with random weights instead, the map has, signs aside, a rank correlation of {value:.2f} with this one. "
-        "Unrelated maps have 0, an edge detector, which knows no weights, 1; above "
+        "Unrelated maps have 0, maps that know no weights have 1; above "
         f"{MOST_ALIKE_RANDOM_WEIGHTS}, halfway, it fails."
     )
     maps = {"with random weights": kept[-1]} if kept else {}

@@ -90,7 +90,7 @@ def test_the_cost_is_told_before_and_the_button_goes_when_all_is_known(catalogue
     answer = explained(catalogue)
     page = markup.gallery(answer, Display())
     assert page.count("data-check=") == 2
-    assert re.search(r"costs 361 forwards and 10 more explanations of \d+\.\d s each", page)
+    assert re.search(r"costs 361 forwards and 10 more explanations of \d+\.\d+ s each", page)
     assert "data-check=" not in markup.gallery(answer, Display(), checks=False)  # while something runs
     last = checked(answer, "lrp", catalogue)[-1]
     assert last.done
