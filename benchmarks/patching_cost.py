@@ -16,7 +16,7 @@ from attrib.rules.shadow import shadow
 from benchmarks.measure import Run, compare, seconds_of
 
 _CPU = torch.device("cpu")
-_TOKENS, _ROUNDS = 16, 5
+_TOKENS, _ROUNDS, _PAIRS = 16, 5, 8
 _ESTIMATES: tuple[Any, ...] = (attrib.RelP(), attrib.AttributionPatching())
 _EVERY = ("embed", "resid_*.*", "attn_out.*", "mlp_out.*", "head.*.*", "neuron.*")
 
@@ -30,9 +30,9 @@ def costs(subject: Any, made: Task) -> str:
         rows += [[what, name, f"{ratio:.2f}×", unit] for what, ratio, unit in estimates(model, clean, corrupted)]
     forwards = in_forwards(gpt2, *_drawn())
     rows.append(["activation patching, 12 × 12 heads × 16 positions", "GPT-2 small", f"{forwards:.0f}", "forwards"])
-    took = whole_prompt(subject, made)
-    what = "activation patching, residual, attention and MLP × positions"
-    rows.append([what, subject.name, f"{took:.1f} s", "CPU time"])
+    for pairs, told in ((1, ""), (min(_PAIRS, len(made)), f", {_PAIRS} pairs together, a pair")):
+        what = f"activation patching, residual, attention and MLP × positions{told}"
+        rows.append([what, subject.name, f"{whole_prompt(subject, made, pairs):.1f} s", "CPU time"])
     grid = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return (
         f"One pair, one thread, process CPU time, taking turns with the bare passes, medians of {_ROUNDS}. 2 F + 1 B: "
@@ -79,13 +79,13 @@ def in_forwards(model: Any, clean: list[int], corrupted: list[int]) -> float:
     return sorted(ratios)[1]
 
 
-def whole_prompt(model: Any, made: Task) -> float:
-    """Seconds for all residual, attention and MLP sites at every position of one pair."""
-    given = attrib.pair(made.pair.clean[:1], made.pair.corrupted[:1])
+def whole_prompt(model: Any, made: Task, pairs: int = 1) -> float:
+    """Seconds a pair for all residual, attention and MLP sites at every position of the first pairs."""
+    given = attrib.pair(made.pair.clean[:pairs], made.pair.corrupted[:pairs])
     method = attrib.ActivationPatching(sites=("embed", "resid_*.*", "attn_out.*", "mlp_out.*"))
     began = time.process_time()
-    attrib.explain(model, given, method, made.target[:1])
-    return time.process_time() - began
+    attrib.explain(model, given, method, made.target[:pairs])
+    return (time.process_time() - began) / pairs
 
 
 def _bare(frozen: Any, model: Any, clean: list[int], corrupted: list[int], keep: int) -> None:
