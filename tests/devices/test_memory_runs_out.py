@@ -1,0 +1,76 @@
+"""When the device's memory runs out, the chunk is halved until it fits, and the values are the same."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from contract_nets import cheap, pictures, worst
+from contract_nets import model as image_model
+from machine import device
+from moved import TEXTS, on, text_model
+
+import attrib
+from attrib.errors import InputError
+
+NO_LIMIT = 2**40  # bytes: all rows at once, whatever is free
+# one of each kind: a pass, loops, rules, layers, gates; tests/contracts has the others with a model that raises
+NAMES = ("saliency", "integrated_gradients", "occlusion", "lrp", "normgrad", "excitation_pullback")
+
+
+def bytes_taken(memory, model, inputs, method):
+    """(bytes that stay, most bytes during) an explanation of all inputs at once."""
+    torch.cuda.reset_peak_memory_stats()
+    attrib.explain(model, inputs, method, 1, max_memory=NO_LIMIT)
+    gc.collect()
+    return memory.live, memory.peak
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_chunk_is_halved(name):
+    here, x, method = image_model(dtype=torch.float32), pictures(6, torch.float32), cheap(name)
+    expected = attrib.explain(here, x, method, 1, max_memory=NO_LIMIT)
+    with device() as memory:
+        there = on(here, "cuda")
+        _, peak = bytes_taken(memory, there, x, method)
+        held, of_one = bytes_taken(memory, there, x[:1], method)
+        memory.capacity = held + max((peak - held) * 6 // 10, (of_one - held) * 5 // 4)
+        found = attrib.explain(there, x, method, 1, max_memory=NO_LIMIT)
+        assert 1 <= memory.ran_out < 9 and memory.peak <= memory.capacity
+    assert worst(found.values.inner, expected.values) < 1e-5
+    assert [note for note in found.notes if "ran out of memory" in note] and len(found) == 6
+    assert [note for note in found.notes if "ran out of memory" not in note] == list(expected.notes)
+
+
+def test_what_is_free_is_asked_first():
+    """Without a limit from the caller the chunks are planned, so that nothing runs out."""
+    here, x = image_model(dtype=torch.float32), pictures(6, torch.float32)
+    with device() as memory:
+        there = on(here, "cuda")
+        _, peak = bytes_taken(memory, there, x, attrib.Saliency())
+        memory.capacity = peak
+        whole = attrib.explain(there, x, "saliency", 1)
+        assert memory.ran_out == 0 and torch.equal(whole.values.cpu(), attrib.explain(here, x, "saliency", 1).values)
+
+
+def test_a_text_model():
+    here = text_model("gpt2", "next_token", "eager")
+    expected = attrib.explain(here, TEXTS * 3, "lrp", 5)
+    with device() as memory:
+        there = on(here, "cuda")
+        held, peak = bytes_taken(memory, there, TEXTS * 3, attrib.LRP())
+        memory.capacity = held + (peak - held) * 7 // 10
+        found = attrib.explain(there, TEXTS * 3, "lrp", 5, max_memory=NO_LIMIT)
+        assert memory.ran_out >= 1
+    assert worst(found.values.inner, expected.values) < 1e-3
+
+
+def test_when_one_input_alone_is_too_much():
+    with device() as memory:
+        there = on(image_model(dtype=torch.float32), "cuda")
+        memory.capacity = memory.live + 30_000
+        with pytest.raises(InputError, match="one input alone does not fit"):
+            attrib.explain(there, pictures(4, torch.float32), "saliency", 1, max_memory=NO_LIMIT)
+        memory.capacity = None
+        assert attrib.explain(there, pictures(4, torch.float32), "saliency", 1).values.isfinite().all()
