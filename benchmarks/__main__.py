@@ -14,6 +14,7 @@ from benchmarks.report import machine, markdown, remarks, table, verdict
 from benchmarks.rows import ROWS
 from benchmarks.run import OURS, Line, measured
 from benchmarks.text import text_lines
+from benchmarks.text_cases import NETWORKS as TEXT_NETWORKS
 from benchmarks.text_cases import TOKENS
 
 
@@ -27,13 +28,16 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="resnet50 at batch 1, 3 rounds, no row of minutes.")] = False,
     long: Annotated[bool, typer.Option("--long", help="Rows of minutes at every batch size, not only at 1.")] = False,
     only: Annotated[str, typer.Option(help="images, or text: transformers at 32, 128 and 512 tokens.")] = "images",
+    tokens: Annotated[str, typer.Option(help="Lengths of texts, with commas.")] = ",".join(map(str, TOKENS)),
     file: Annotated[Path | None, typer.Option("--markdown", help="Write the table here as well.")] = None,
 ) -> None:
     """Measure, show a table, and say where a target is missed."""
     console = Console(width=max(150, Console().width))
     torch.set_num_threads(1)  # two libraries that thread differently would not be compared otherwise
     if only == "text":
-        _texts(console, _names(methods), torch.device(device), repeats, long, quick, file)
+        asked = TEXT_NETWORKS if models == ",".join(NETWORKS) else _names(models)
+        lengths = TOKENS[:1] if quick else tuple(int(n) for n in _names(tokens))
+        _texts(console, asked, lengths, _names(methods), torch.device(device), repeats, long, file)
         return
     networks, sizes = (("resnet50",), (1,)) if quick else (_names(models), tuple(int(b) for b in _names(batches)))
     unknown = [name for name in networks if name not in NETWORKS]
@@ -60,19 +64,21 @@ def main(
 
 def _texts(
     console: Console,
+    networks: tuple[str, ...],
+    lengths: tuple[int, ...],
     rows: tuple[str, ...],
     device: torch.device,
     repeats: int,
     long: bool,
-    quick: bool,
     file: Path | None,
 ) -> None:
-    """The table of transformers; quick: 32 tokens of each."""
+    """The table of transformers."""
+    unknown = [name for name in networks if name not in TEXT_NETWORKS]
+    if unknown:
+        raise typer.BadParameter(f"no transformer {unknown[0]!r}; there are {', '.join(TEXT_NETWORKS)}")
     console.print(machine(device))
     lines: list[Line] = []
-    for line in text_lines(
-        tokens=TOKENS[:1] if quick else TOKENS, names=rows, repeats=repeats, long=long, device=device
-    ):
+    for line in text_lines(networks, lengths, rows, repeats, long, device):
         lines.append(line)
         console.print(_progress(line), highlight=False)
         if file is not None:
