@@ -275,4 +275,8 @@ def test_drawn(found):
     window = drawn.axes[0].get_window_extent()
     boxes = [text.get_window_extent() for text in drawn.axes[0].texts if text.get_text()]
     assert len(boxes) > 3 and all(window.contains(box.x0, box.y0) and window.contains(box.x1, box.y1) for box in boxes)
-    assert str(found).count("\n") == len(found.curve) + 1 and f"{found.size.edges} of {found.possible}" in str(found)
+    assert (
+        str(found).count("\n") == len(found.curve) + 2
+        and str(found).endswith(found.reading)
+        and f"{found.size.edges} of {found.possible}" in str(found)
+    )
