@@ -13,9 +13,12 @@ from attrib.errors import AttribError, UnsupportedModel
 from attrib.rules.shadow import failing_module
 
 
+_NO_MEMORY = ("can't allocate memory", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator failed: CUDA's has a type of its own, the CPU's only words."""
-    words = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    """Whether an allocator failed: CUDA's has a type of its own, those of the CPU, of MPS and of cuBLAS only words."""
+    words = isinstance(error, RuntimeError) and any(word in str(error) for word in _NO_MEMORY)
     return words or isinstance(error, torch.OutOfMemoryError)
 
 

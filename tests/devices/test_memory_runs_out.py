@@ -13,6 +13,7 @@ from moved import TEXTS, on, text_model
 
 import attrib
 from attrib.errors import InputError
+from attrib.failures import is_out_of_memory
 
 NO_LIMIT = 2**40  # bytes: all rows at once, whatever is free
 # one of each kind: a pass, loops, rules, layers, gates; tests/contracts has the others with a model that raises
@@ -74,3 +75,10 @@ def test_when_one_input_alone_is_too_much():
             attrib.explain(there, pictures(4, torch.float32), "saliency", 1, max_memory=NO_LIMIT)
         memory.capacity = None
         assert attrib.explain(there, pictures(4, torch.float32), "saliency", 1).values.isfinite().all()
+
+
+def test_where_only_words_say_that_memory_ran_out():
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB, max allowed: 9 GB)"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))
