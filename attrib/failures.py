@@ -12,7 +12,6 @@ from torch.utils.checkpoint import CheckpointError
 from attrib.errors import AttribError, UnsupportedModel
 from attrib.rules.shadow import failing_module
 
-
 _NO_MEMORY = ("can't allocate memory", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
