@@ -40,7 +40,7 @@ class Processes:
         context = get_context("spawn")
         self._others = number - 1
         self._threads = max(1, torch.get_num_threads() // number)
-        self._stop = context.Event()
+        self._stop = Flag(context.RawValue("b", 0))
         self._pool = ProcessPoolExecutor(self._others, context, _start, (self._threads, self._stop))
         # what goes wrong in these goes wrong again with the first batch, and is told then
         self._loading = [self._pool.submit(_load, tuple(names), device) for _ in range(self._others)]
@@ -73,6 +73,19 @@ class Processes:
     def close(self) -> None:
         self._stop.set()
         self._pool.shutdown(cancel_futures=True)
+
+
+class Flag:
+    """An event of several processes that has no lock: one that is killed while it asks leaves none behind."""
+
+    def __init__(self, shared: Any) -> None:
+        self._shared = shared
+
+    def is_set(self) -> bool:
+        return bool(self._shared.value)
+
+    def set(self) -> None:
+        self._shared.value = 1
 
 
 class Shared:
