@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +49,20 @@ class Cost:
 
 
 def once(reference: Run, calls: Mapping[str, Run], device: torch.device) -> dict[str, Cost]:
-    """As `compare`, for calls that take minutes: they run once, for time and memory together, and not warm."""
+    """As `compare`, for calls that take minutes: one run for time, not warm, and one for memory.
+
+    Not one for both: what `peak_bytes` does to the heap makes every large block new memory, which takes a third longer.
+    """
     reference()
     own_peak = peak_bytes(reference, device)
     costs = {}
     for name, call in calls.items():
         before = statistics.median(seconds_of(reference, device) for _ in range(3))
-        taken: list[float] = []
-        peak = peak_bytes(partial(_timed, call, device, taken), device)
+        taken = seconds_of(call, device)
         after = statistics.median(seconds_of(reference, device) for _ in range(3))
-        costs[name] = Cost(taken[0], 2 * taken[0] / (before + after), peak, peak / max(1, own_peak))
+        peak = peak_bytes(call, device)
+        costs[name] = Cost(taken, 2 * taken / (before + after), peak, peak / max(1, own_peak))
     return costs
-
-
-def _timed(call: Run, device: torch.device, taken: list[float]) -> None:
-    taken.append(seconds_of(call, device))
 
 
 def compare(reference: Run, calls: Mapping[str, Run], repeats: int, device: torch.device) -> dict[str, Cost]:
