@@ -94,7 +94,7 @@ def evaluate(
     agreement = _agreement(trial, subjects, [each[0] for each in nobodies.values()])
     return Evaluation(
         tuple(book.rows), {name: m.better for name, m in asked.items()}, book.axes, book.axis_names, agreement,
-        facts, book.curves, confidence, tuple(encoded.notes),
+        facts, book.curves, confidence, (*encoded.notes, *trial.plan.notes),
     )  # fmt: skip
 
 

@@ -103,14 +103,12 @@ class Infidelity(Metric):
 
     def _scores(self, trial: Trial, present: Tensor, sample: Tensor, blank: Tensor) -> Tensor:
         """The explained number of the inputs that `present` (rows, *sites) leaves, sample[i] of row i."""
-        rows = trial.question.max_rows
-        found = []
-        with torch.no_grad():
-            for piece in torch.arange(len(present)).split(rows):
-                own = sample[piece].to(trial.x.device)
-                x = trial.mixed(present[piece] < 0.5, trial.x[own], blank[own])
-                found.append(trial.question.scores(x, own).cpu().double())
-        return torch.cat(found)
+
+        def ask(rows: Tensor) -> Tensor:
+            own = sample[rows.cpu()].to(trial.x.device)
+            return trial.question.scores(trial.mixed(present[rows.cpu()] < 0.5, trial.x[own], blank[own]), own)
+
+        return trial.asked(len(present), ask).cpu().double()
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,23 @@ def _key(row: int, sites: Tensor, trial: Trial, blank: str) -> Key:
 
 
 def _ask(trial: Trial, waiting: dict[Key, Tensor], blank: str) -> None:
-    sample = torch.tensor([row for row, *_ in waiting], device=trial.x.device)
-    x = trial.mixed(~torch.stack(list(waiting.values())), trial.x[sample], trial.blank(blank)[sample])
-    with torch.no_grad():
-        outputs = trial.question.outputs(x, sample)
-        scores = trial.question.target.scores(outputs, sample)
-        columns = [scores, torch.zeros_like(scores)]
-        if trial.has_probability:
-            columns[1] = BoundTarget("log_probability", trial.target.positive).scores(outputs, sample)
-        if trial.is_text and getattr(trial.model, "task", "") == "classification":
-            columns += outputs.unbind(1)
-    trial.known.update(zip(waiting, torch.stack(columns, 1).cpu().double(), strict=True))
+    samples = torch.tensor([row for row, *_ in waiting], device=trial.x.device)
+    left = torch.stack(list(waiting.values()))
+
+    def ask(rows: Tensor) -> Tensor:
+        sample = samples[rows]
+        x = trial.mixed(~left[rows.cpu()], trial.x[sample], trial.blank(blank)[sample])
+        return _columns(trial, trial.question.outputs(x, sample), sample)
+
+    trial.known.update(zip(waiting, trial.asked(len(waiting), ask).cpu().double(), strict=True))
+
+
+def _columns(trial: Trial, outputs: Tensor, sample: Tensor) -> Tensor:
+    """(rows, 2 or more): see `answers`."""
+    scores = trial.question.target.scores(outputs, sample)
+    columns = [scores, torch.zeros_like(scores)]
+    if trial.has_probability:
+        columns[1] = BoundTarget("log_probability", trial.target.positive).scores(outputs, sample)
+    if trial.is_text and getattr(trial.model, "task", "") == "classification":
+        columns += outputs.unbind(1)
+    return torch.stack(columns, 1)

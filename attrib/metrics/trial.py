@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from attrib.attribution import heatmaps
 from attrib.errors import InputError
 from attrib.explain import answered
-from attrib.failures import named_failures
-from attrib.memory import ChunkPlan
+from attrib.failures import is_out_of_memory, named_failures
+from attrib.memory import ChunkPlan, give_back
 from attrib.methods.base import Finding, Method, Question
 from attrib.methods.baselines import baseline_of, special_tokens
-from attrib.methods.passes import laid_out, pairs
+from attrib.methods.passes import laid_out
 from attrib.models.text import TextModel
 from attrib.models.vision import Encoded, VisionModel
+from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
 from attrib.targets import BoundTarget
 
@@ -57,6 +58,7 @@ class Trial:
     seed: int = 0
     max_memory: int | None = None
     on_progress: Callable[[float], None] = field(default=lambda fraction: None, repr=False)
+    plan: ChunkPlan = field(default=ChunkPlan(1), repr=False)
     known: dict[Key, Tensor] = field(default_factory=dict, repr=False)
     _blanks: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -79,7 +81,7 @@ class Trial:
         allowed = torch.ones(sites, dtype=torch.bool)
         if model.kind == "text":
             allowed = ~special_tokens(question).cpu()
-        return Trial(model, encoded, question.target, question, allowed, masks, seed, max_memory)
+        return Trial(model, encoded, question.target, question, allowed, masks, seed, max_memory, plan=plan)
 
     def __len__(self) -> int:
         return len(self.encoded.x)
@@ -115,30 +117,51 @@ class Trial:
         where = gone.to(start.device)
         return torch.where(where[:, :, None] if self.is_text else where[:, None], end, start)
 
+    def asked(
+        self, total: int, ask: Callable[[Tensor], Tensor], told: Callable[[float], None] = lambda part: None
+    ) -> Tensor:
+        """ask(rows) for all of `total` rows, (total, …): in pieces, without a graph, halved where memory runs out."""
+        found: list[Tensor] = []
+        done = 0
+        while done < total:
+            piece = torch.arange(done, min(total, done + self.question.max_rows), device=self.x.device)
+            try:
+                with named_failures(self.model.name, self.question.twin, self.x), torch.no_grad(), QuickProducts():
+                    found.append(ask(piece))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.plan = self.plan.halved(error, len(piece))
+                self.question.max_rows = self.plan.rows
+            else:
+                done += len(piece)
+                told(done / total)
+                continue
+            give_back(self.x.device)
+        return torch.cat(found)
+
     def outputs(self, n: int, variant: Variant) -> Tensor:
         """(n, batch, classes): logits of n variants of every input; variant(step, sample) makes the rows."""
-        found: list[Tensor] = []
-        question = replace(self.question, on_progress=self.on_progress)
-        with torch.no_grad():
-            for step, rows in pairs(question, n):
-                found.append(question.outputs(variant(step, rows), rows))
-        return torch.cat(found).reshape(n, len(self), -1)
+        return self._of_variants(n, variant, self.question.outputs)
 
     def outcomes(self, n: int, variant: Variant, read: str = "probability") -> Tensor:
         """(n, batch) float64 on the CPU: the explained class' probability, or "score": the explained number itself.
 
         Targets that are no class (a difference, a function) have no probability: there it is the score as well.
         """
-        found = torch.empty(n * len(self), dtype=torch.float64)
-        question = replace(self.question, on_progress=self.on_progress)
-        probable = read == "probability" and self.has_probability
-        if probable:
-            question.target = BoundTarget("log_probability", self.target.positive)
-        with torch.no_grad():
-            for step, rows in pairs(question, n):
-                scores = question.scores(variant(step, rows), rows).cpu().double()
-                found[(step * len(self) + rows).cpu()] = scores.exp() if probable else scores
-        return found.reshape(n, len(self))
+        if not (read == "probability" and self.has_probability):
+            return self._of_variants(n, variant, self.question.scores).cpu().double()
+        probable = replace(self.question, target=BoundTarget("log_probability", self.target.positive))
+        return self._of_variants(n, variant, probable.scores).cpu().double().exp()
+
+    def _of_variants(self, n: int, variant: Variant, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        batch = len(self)
+
+        def ask(rows: Tensor) -> Tensor:
+            return read(variant(rows // batch, rows % batch), rows % batch)
+
+        found = self.asked(n * batch, ask, self.on_progress)
+        return found.reshape(n, batch, *found.shape[1:])
 
     @property
     def has_probability(self) -> bool:

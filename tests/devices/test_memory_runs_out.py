@@ -14,6 +14,9 @@ from moved import TEXTS, on, text_model
 import attrib
 from attrib.errors import InputError
 from attrib.failures import is_out_of_memory
+from attrib.metrics.fidelity import Infidelity, RobustFidelity
+from attrib.metrics.removal import Deletion
+from attrib.metrics.road import ROAD
 
 NO_LIMIT = 2**40  # bytes: all rows at once, whatever is free
 # one of each kind: a pass, loops, rules, layers, gates; tests/contracts has the others with a model that raises
@@ -42,6 +45,31 @@ def test_the_chunk_is_halved(name):
     assert worst(found.values.inner, expected.values) < 1e-5
     assert [note for note in found.notes if "ran out of memory" in note] and len(found) == 6
     assert [note for note in found.notes if "ran out of memory" not in note] == list(expected.notes)
+
+
+FORWARDS = (
+    Deletion(20),
+    Infidelity(20, n_regions=9),
+    ROAD((20, 30, 40, 50, 60, 70, 80, 90)),
+    RobustFidelity(n_samples=10),
+)
+
+
+@pytest.mark.parametrize("metric", FORWARDS, ids=lambda metric: metric.name)
+def test_the_forwards_of_metrics_are_halved(metric):
+    here, x = image_model(dtype=torch.float32), pictures(2, torch.float32)
+    expected = attrib.evaluate(here, x, "saliency", metric, 1, n_random=1)
+    with device() as memory:
+        there = on(here, "cuda")
+        held = memory.live
+        attrib.evaluate(there, x, "saliency", metric, 1, n_random=1, max_memory=NO_LIMIT)
+        gc.collect()
+        memory.capacity = held + (memory.peak - held) * 6 // 10
+        found = attrib.evaluate(there, x, "saliency", metric, 1, n_random=1, max_memory=NO_LIMIT)
+        assert 1 <= memory.ran_out < 9 and memory.peak <= memory.capacity
+    assert [note for note in found.notes if "ran out of memory" in note]
+    for row, known in zip(found.rows, expected.rows, strict=True):
+        assert row.value == pytest.approx(known.value, abs=1e-5)
 
 
 def test_what_is_free_is_asked_first():
