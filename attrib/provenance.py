@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attrib.attribution import Provenance
 from attrib.methods.base import Method
+from attrib.models.hashing import hash_of
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel
@@ -60,7 +61,7 @@ def plain(value: Any) -> Any:
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
         return {"method": value.name, **fields}
     if isinstance(value, Tensor):
-        return f"tensor {tuple(value.shape)}"
+        return f"tensor {tuple(value.shape)}, sha256 {hash_of({'': value})[:16]}"
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value if isinstance(value, (int, float, str, bool, type(None))) else repr(value)
@@ -70,7 +71,7 @@ def plain(value: Any) -> Any:
 def versions() -> dict[str, str]:
     """Of the packages that decide what numbers come out."""
     found = {}
-    for name in ("attrib", "torch", "torchvision", "captum", "zennit", "numpy"):
+    for name in ("attrib", "torch", "torchvision", "timm", "transformers", "captum", "zennit", "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "doubts": {"methods"},
     "findings": {"methods", "attribution", "rules", "targets"},
     "rows": {"models", "targets"},
-    "provenance": {"methods", "attribution"},
+    "provenance": {"methods", "models", "attribution"},
 }
 # what stands on top of all and is imported by nothing below
 DRIVERS = {

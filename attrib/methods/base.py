@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -172,7 +172,8 @@ class Question:
 class Method:
     """Base of all methods. Subclasses are frozen dataclasses whose fields have defaults.
 
-    Each field carries metadata for its control and its documentation: see `setting`.
+    Each field carries metadata for its control and its documentation: see `setting`. Methods are equal when their
+    settings are; those that take tensors say `eq=False`, so that tensors are compared by their values.
     """
 
     card: ClassVar[Card]
@@ -181,6 +182,15 @@ class Method:
     needs_attention: ClassVar[bool] = False  # True: applies to transformers only
     single_pass: ClassVar[bool] = True  # False: needs more rows than it has inputs
     memory_factor: ClassVar[float] = 1.0  # memory of a row as a multiple of a plain forward and backward
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+    def __hash__(self) -> int:
+        settings = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        return hash((type(self), *(v.shape if isinstance(v, Tensor) else v for v in settings)))
 
     def explain(self, question: Question) -> Finding:
         raise NotImplementedError
@@ -228,6 +238,13 @@ def setting(
         "low": low, "high": high, "advanced": advanced, "of_kind": of_kind,
     }  # fmt: skip
     return field(default=default, metadata=metadata)
+
+
+def _same(first: Any, second: Any) -> bool:
+    tensors = isinstance(first, Tensor) and isinstance(second, Tensor)
+    if not tensors:
+        return bool(type(first) is type(second) and first == second)
+    return first.dtype == second.dtype and torch.equal(first.cpu(), second.cpu())
 
 
 def _of(given: Any, kind: str) -> Any:

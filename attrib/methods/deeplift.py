@@ -17,7 +17,7 @@ from attrib.rules.trace import BaselineRecorder, OtherPath, RescaleEngine
 from attrib.targets import logits_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DeepLift(Method):
     """(x − x₀) ⊙ m, with m the multipliers Δy/Δx chained back to the input. Shrikumar et al. 2017."""
 

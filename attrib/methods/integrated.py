@@ -24,7 +24,7 @@ _FIRST_STEPS = 8
 _MOST_TIMES = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IntegratedGradients(Method):
     """(x − x′) ⊙ Σ_k w_k ∂f/∂x(x′ + α_k (x − x′)). Sundararajan et al. 2017, eq. 1 and 3."""
 
@@ -36,6 +36,13 @@ class IntegratedGradients(Method):
         choices=QUADRATURES,
         advanced=True,
     )
+    tolerance: float | None = setting(
+        None,
+        "Take 8 steps and double them until the completeness error is below this share of the difference; stop "
+        "at 32 × n_steps.",
+        low=0.0,
+        advanced=True,
+    )
     path: str = setting(
         "straight",
         "discretized: not straight to the baseline, but over n_steps real words near each token (Sanyal, Ren 2021), "
@@ -43,13 +50,6 @@ class IntegratedGradients(Method):
         choices=PATHS,
         advanced=True,
         for_kinds=("text",),
-    )
-    tolerance: float | None = setting(
-        None,
-        "Take 8 steps and double them until the completeness error is below this share of the difference; stop "
-        "at 32 × n_steps.",
-        low=0.0,
-        advanced=True,
     )
 
     name: ClassVar[str] = "integrated_gradients"

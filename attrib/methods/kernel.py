@@ -26,7 +26,7 @@ from attrib.methods.units import UNIT_HELP, UNITS, spread, units
 _MOST_ROWS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KernelSHAP(Method):
     """argmin_φ Σ_S k(S) (f(x_S) − f(x_∅) − Σ_{i∈S} φ_i)² with Σφ = f(x) − f(x_∅). Lundberg & Lee 2017, theorem 2."""
 

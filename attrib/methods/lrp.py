@@ -23,7 +23,7 @@ _AUTO = {"image": "epsilon_plus_flat", "text": "attn_lrp"}
 _OFFERED = {"image": ("auto", *PRESETS), "text": ("auto", "attn_lrp", "cp_lrp", "epsilon", "gradient")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LRP(Method):
     """Relevance of every input, and a ledger of where the rest of the score went. Bach et al. 2015.
 
@@ -34,8 +34,8 @@ class LRP(Method):
         shows, as the published code for ViTs does.
     stabiliser: ε of the preset's denominators, in units of a layer's output, or a Stabiliser.
     bias: "absorbs": biases take their share, which the ledger shows; "excluded": zennit's zero_params=["bias"].
-    low, high: bounds of the preprocessed input for z-box; None: from the model's preprocessing, else the
-        input's own.
+    low, high: bounds of the preprocessed input for z-box, taken as given; None: from the model's preprocessing, else
+        each input's own.
     """
 
     name: ClassVar[str] = "lrp"
@@ -63,6 +63,9 @@ class LRP(Method):
         choices=_OFFERED,
     )
     positions: bool = setting(False, "Give relevance to positions too (transformers)")
+    low: Any = setting(None, "Lower bound of the preprocessed input (z-box)", advanced=True)
+    high: Any = setting(None, "Upper bound of the preprocessed input (z-box)", advanced=True)
+    composite: Any = setting(None, "A zennit composite to run instead", advanced=True)
     position_aggregate: str = setting(
         "signed",
         "How the positions of all layers become one number: their sum, or the sum of their sizes",
@@ -77,10 +80,7 @@ class LRP(Method):
     )
     stabiliser: float | Stabiliser = setting(1e-6, "ε that keeps denominators from zero", low=0.0, advanced=True)
     bias: Bias = setting("absorbs", "Biases take their share, or all relevance goes to the input", advanced=True)
-    low: Any = setting(None, "Lower bound of the preprocessed input (z-box)", advanced=True)
-    high: Any = setting(None, "Upper bound of the preprocessed input (z-box)", advanced=True)
     rules: Rules | None = setting(None, "Rules that override the preset's", advanced=True)
-    composite: Any = setting(None, "A zennit composite to run instead", advanced=True)
 
     @property
     def shares_forward(self) -> bool:
@@ -102,12 +102,17 @@ class LRP(Method):
         return propagate(question, rules)
 
     def _bounds(self, question: Question) -> tuple[Tensor, Tensor]:
-        known = question.model.bounds()
-        low, high = known if known is not None else (question.x.amin(), question.x.amax())
-        low = torch.as_tensor(low if self.low is None else self.low).to(question.x)
-        high = torch.as_tensor(high if self.high is None else self.high).to(question.x)
-        if bool((question.x < low - 1e-4).any()) or bool((question.x > high + 1e-4).any()):
-            low, high = torch.minimum(low, question.x.amin()), torch.maximum(high, question.x.amax())
+        """What z-box takes for the ends of the input's range; of samples outside the known ones, their own."""
+        x = question.x
+        shape = (-1, *[1] * (x.dim() - 1))
+        own = x.flatten(1).amin(1).view(shape), x.flatten(1).amax(1).view(shape)
+        low, high = question.model.bounds() or own
+        outside = ((x < low - 1e-4) | (x > high + 1e-4)).flatten(1).any(1).view(shape)
+        if bool(outside.any()):
+            low = torch.where(outside, torch.minimum(low, own[0]), low)
+            high = torch.where(outside, torch.maximum(high, own[1]), high)
+        low = low if self.low is None else torch.as_tensor(self.low).to(x)
+        high = high if self.high is None else torch.as_tensor(self.high).to(x)
         if bool((low > high).any()):
             raise InputError(f"low must not exceed high, got low={self.low}, high={self.high}")
         return low, high

@@ -43,14 +43,16 @@ class NormGrad(Method):
         choices=tuple(readouts.AGGREGATES),
     )
     combine: str = setting("product", "How maps of several layers, each scaled to 0..1, become one.", choices=COMBINE)
-    weights: str = setting(
-        "uniform", "The layers' say in sum and geometric; linear: deeper counts more.", choices=WEIGHTS
-    )
     meta_lr: float | None = setting(
         None,
         "Meta-saliency: explain after one step of gradient descent of this size on the class.",
         low=0.0,
         advanced=True,
+    )
+    weights: str | tuple[float, ...] = setting(
+        "uniform",
+        "The layers' say in sum and geometric: uniform; linear: deeper counts more; or a number for each.",
+        choices=WEIGHTS,
     )
 
     name: ClassVar[str] = "normgrad"
@@ -76,7 +78,7 @@ class NormGrad(Method):
 
     def _check(self) -> None:
         for kind, value, known in (("combination", self.combine, COMBINE), ("weighting", self.weights, WEIGHTS)):
-            if value not in known:
+            if isinstance(value, str) and value not in known:
                 raise UnknownName(kind, value, known)
         if self.aggregate not in readouts.AGGREGATES:
             raise UnknownName("aggregation", self.aggregate, readouts.AGGREGATES)
@@ -112,7 +114,14 @@ class NormGrad(Method):
         return Finding(values, score.detach(), kind="layer", signed=False, notes=notes)
 
     def _layer_weights(self, n: int) -> Tensor:
-        weights = torch.ones(n) if self.weights == "uniform" else torch.arange(1, n + 1) / n
+        if self.weights == "uniform":
+            weights = torch.ones(n)
+        elif self.weights == "linear":
+            weights = torch.arange(1, n + 1) / n
+        else:
+            weights = torch.tensor([float(weight) for weight in self.weights])
+            if len(weights) != n or not (weights >= 0).all() or not 0 < float(weights.sum()) < float("inf"):
+                raise InputError(f"weights {self.weights} for {n} layers: give one number of at least 0 for each")
         return weights / weights.sum()
 
     def _map(self, twin: nn.Module, seen: Survey, layer: str, taps: Taps, gradient: Tensor) -> Tensor:

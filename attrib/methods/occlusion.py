@@ -19,7 +19,7 @@ Span = tuple[int, int]  # first row or column, and the one past the last
 _MOST_ROWS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Occlusion(Method):
     """Mean over the windows that cover a pixel of f(x) − f(x with the window ← baseline). Zeiler & Fergus 2013."""
 

@@ -22,7 +22,7 @@ from attrib.methods.passes import generator, laid_out, normal, pairs, per_row, v
 Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradientSHAP(Method):
     """E[(x̃ − x′) ⊙ ∂f/∂x(x′ + α (x̃ − x′))], x′ from the baselines, α ~ U(0, 1), x̃ = x + σn. Lundberg & Lee 2017.
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from functools import cached_property
-from types import FrameType, MappingProxyType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -22,49 +21,12 @@ from torch.overrides import TorchFunctionMode
 from attrib.errors import UncoveredOperation
 from attrib.rules.functions import autograd_functions
 from attrib.rules.precision import wide
+from attrib.rules.table import Rule as Rule
+from attrib.rules.table import Rules as Rules
 from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, OUT_OF_PLACE, name_of
 from attrib.rules.weights import OnePass, WeightCache
 
-Rule = Callable[["Call"], Any]
 Pull = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """A table from operation kind to rule. `a | b`: b overrides a; `.inside(pattern, rules)` scopes by module.
-
-    The kind "first" is the first linear layer that relevance can reach the input through.
-    conserving: the table claims to account for all relevance, so every operation must be ruled or linear;
-        otherwise only activations are expected to have a rule.
-    """
-
-    table: Mapping[str, Rule] = field(default_factory=dict)
-    scoped: tuple[tuple[str, Mapping[str, Rule]], ...] = ()
-    conserving: bool = False
-    harmless: frozenset[Rule] = frozenset()  # rules that are the ordinary gradient, counted as linear
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "table", MappingProxyType(dict(self.table)))
-
-    def __or__(self, other: Rules) -> Rules:
-        return Rules(
-            {**self.table, **other.table},
-            self.scoped + other.scoped,
-            self.conserving or other.conserving,
-            self.harmless | other.harmless,
-        )
-
-    def inside(self, pattern: str, rules: Rules | Mapping[str, Rule]) -> Rules:
-        """The same table, with `rules` overriding it in modules whose path matches the glob `pattern`."""
-        table = rules.table if isinstance(rules, Rules) else rules
-        return replace(self, scoped=(*self.scoped, (pattern, MappingProxyType(dict(table)))))
-
-    def find(self, kind: str, path: str) -> Rule | None:
-        """The rule for `kind` in module `path`; the last matching scope wins."""
-        for pattern, table in reversed(self.scoped):
-            if kind in table and fnmatchcase(path, pattern):
-                return table[kind]
-        return self.table.get(kind)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def _as_coefficient(engine: Engine, x: Tensor, computed: Computed) -> Computed:
 class ZBox(DepositRule):
     """R_x = x⊙WᵀS − l⊙W⁺ᵀS − h⊙W⁻ᵀS, S = R/s(Wx − W⁺l − W⁻h) — Montavon et al. 2017, eq. 19.
 
-    low, high: the bounds l ≤ x ≤ h, broadcastable to x. The bias cancels.
+    low, high: the bounds l ≤ x ≤ h, broadcastable to x; (batch, 1, …) for a pair of them per sample. The bias cancels.
     """
 
     low: Tensor
@@ -59,7 +59,7 @@ class ZBox(DepositRule):
     epsilon: float | Stabiliser = 1e-6
 
     def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
-        low, high = (bound.to(x).expand(1, *x.shape[1:]) for bound in (self.low, self.high))
+        low, high = (_bound(bound.to(x), x, engine.inputs) for bound in (self.low, self.high))
         up, whole = layer.positive(), layer.total_weight()
         d = layer.apply(x, whole) - layer.apply(low - high, up) - layer.apply(high, whole)  # W⁻ = W − W⁺
         d = wide_of(d)
@@ -76,6 +76,14 @@ class ZBox(DepositRule):
             return (x - high) * pulled - (low - high) * positive
 
         return z, (ratio, x, *([] if within else [sign])), pull
+
+
+def _bound(bound: Tensor, x: Tensor, inputs: torch.Size) -> Tensor:
+    """The bound shaped like x, with a single row where it is the same for all samples."""
+    if bound.dim() == len(inputs) and bound.numel() == len(bound) == inputs[0]:  # of each sample, whatever its pieces
+        bound = bound.view(-1, *[1] * (x.dim() - 1)).repeat_interleave(len(x) // len(bound), 0)
+    rows = len(bound) if bound.dim() == x.dim() else 1
+    return bound.expand(rows, *x.shape[1:])
 
 
 @dataclass(frozen=True)

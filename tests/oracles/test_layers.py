@@ -144,7 +144,7 @@ def test_virtual_none_equals_the_gradient_of_each_position():
 
 
 @pytest.mark.parametrize("combine", ["product", "sum", "geometric"])
-@pytest.mark.parametrize("weights", ["uniform", "linear"])
+@pytest.mark.parametrize("weights", ["uniform", "linear", (6.0, 2.0)])
 def test_layers_combined(combine, weights):
     x = pictures(2)
     model = wrapped(rectified(), x)
@@ -154,7 +154,7 @@ def test_layers_combined(combine, weights):
         m = F.interpolate((a.norm(dim=1) * g.norm(dim=1))[:, None], (8, 8), mode="bilinear")[:, 0]
         low, high = m.amin((1, 2), keepdim=True), m.amax((1, 2), keepdim=True)
         maps.append((m - low) / (high - low))
-    w = (1 / 2, 1 / 2) if weights == "uniform" else (1 / 3, 2 / 3)
+    w = {"uniform": (1 / 2, 1 / 2), "linear": (1 / 3, 2 / 3), (6.0, 2.0): (3 / 4, 1 / 4)}[weights]
     expected = {
         "product": maps[0] * maps[1],
         "sum": w[0] * maps[0] + w[1] * maps[1],
@@ -163,6 +163,13 @@ def test_layers_combined(combine, weights):
     result = attrib.explain(model, x, NormGrad(("1", "4"), combine=combine, weights=weights), 2)
     torch.testing.assert_close(result.values, expected)
     torch.testing.assert_close(attrib.explain(model, x, NormGrad(combine=combine, weights=weights), 2).values, expected)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
+def test_weights_that_do_not_fit_the_layers(weights):
+    x = pictures(1)
+    with pytest.raises(attrib.InputError, match="one number of at least 0 for each"):
+        attrib.explain(wrapped(rectified(), x), x, NormGrad(("1", "4"), combine="sum", weights=weights), 2)
 
 
 def test_a_constant_map_is_left_out_and_said():

@@ -201,6 +201,15 @@ def test_a_rule_for_the_first_layer_only(first):
     np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
+def test_z_box_without_bounds_takes_those_of_each_input():
+    net = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 4)))
+    model, x = attrib.wrap(net), torch.stack([picture((3, 5, 5))[0], 3 * picture((3, 5, 5))[0]])
+    together = attrib.explain(model, x, attrib.LRP("epsilon_gamma_box"), 1).values
+    for values, one in zip(together, x, strict=True):
+        own = attrib.LRP("epsilon_gamma_box", low=one.min(), high=one.max())
+        torch.testing.assert_close(attrib.explain(model, one[None], own, 1).values[0], values)
+
+
 @pytest.mark.parametrize("first", ["z_box", "w_square", "flat"])
 def test_a_first_layer_behind_a_reshape(first):
     """There relevance has to pass as R/x, so that zeros cannot take their share; the ledger tells how much it was."""
