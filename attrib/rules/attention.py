@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +104,8 @@ def multi_head(call: Call) -> Any:
 _MULTI_HEAD = (
     "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias", "bias_k", "bias_v",
     "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training", "key_padding_mask", "need_weights",
-    "attn_mask", "use_separate_proj_weight",
+    "attn_mask", "use_separate_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "static_k", "static_v",
+    "average_attn_weights",
 )  # fmt: skip
 
 
@@ -115,23 +117,35 @@ class _MultiHead:
 
     @property
     def plain_enough(self) -> bool:
-        unusual = ("bias_k", "bias_v", "add_zero_attn", "use_separate_proj_weight")
+        """Whether nothing is appended to keys and values, and there is a batch."""
         batched = self.given["query"].dim() == 3
-        return batched and all(self.given[name] in (None, False) for name in unusual)
+        return batched and self.given["bias_k"] is None and not self.given["add_zero_attn"]
 
     def run(self) -> tuple[Tensor, Tensor | None]:
-        heads, g = self.given["num_heads"], self.given
-        parts = [g["query"], g["key"], g["value"]]
-        weights = g["in_proj_weight"].chunk(3)
-        biases = (None, None, None) if g["in_proj_bias"] is None else g["in_proj_bias"].chunk(3)
+        g, heads = self.given, self.given["num_heads"]
         # batch first: a seq-first product does not fold into one matrix product
-        inputs = [part.transpose(0, 1) for part in parts]
-        q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
+        inputs = [g[name].transpose(0, 1) for name in ("query", "key", "value")]
+        biases = (None, None, None) if g["in_proj_bias"] is None else g["in_proj_bias"].chunk(3)
+        q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, self._projections(), biases, strict=True))
         batch, length, width = q.shape
         q, k, v = (t.view(batch, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(batch, heads, k.shape[2]))
+        attended, weights = self._attended(q, k, v, self._mask(batch, heads, k.shape[2]))
         joined = attended.transpose(1, 2).reshape(batch, length, width)
-        return F.linear(joined, g["out_proj_weight"], g["out_proj_bias"]).transpose(0, 1), None
+        return F.linear(joined, g["out_proj_weight"], g["out_proj_bias"]).transpose(0, 1), weights
+
+    def _projections(self) -> Sequence[Tensor]:
+        if not self.given["use_separate_proj_weight"]:
+            return self.given["in_proj_weight"].chunk(3)
+        return [self.given[f"{name}_proj_weight"] for name in "qkv"]
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the heads read, and their weights where the caller wants them, which opens the attention."""
+        if self.given["need_weights"] is False:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), None
+        scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+        weights = torch.softmax(scores if mask is None else scores + mask, -1)
+        averaged = self.given["average_attn_weights"] is not False
+        return weights @ v, weights.mean(1) if averaged else weights
 
     def _mask(self, batch: int, heads: int, keys: int) -> Tensor | None:
         """One additive mask of what may not be attended to."""

@@ -63,7 +63,7 @@ def recurrence(call: Call) -> Any:
     name = call.function.__name__
     if name.endswith("_cell"):
         return call.engine.under(lambda: _one_step(call, _CELLS[name.removesuffix("_cell")]))
-    if isinstance(call.args[2], Tensor):  # (data, batch sizes, state, …): packed
+    if not isinstance(call.args[3], bool):  # (data, batch sizes, state, weights, …): packed
         return NotImplemented
     return call.engine.under(lambda: _Stack.of(call).run())
 

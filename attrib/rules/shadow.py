@@ -78,13 +78,17 @@ _MOST_COPIED = 2**20  # bytes
 
 
 def _buffers(module: nn.Module, mirror: Mirror) -> dict[str, Tensor | None]:
-    """The module's own, or copies where its forward may count in them: no layer of torch does so in eval mode."""
-    if type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return {name: mirror.of(b) for name, b in module._buffers.items()}
+    """Copies, for a forward may count in them, in eval mode too: BatchNorm that is told to train, call counters."""
     return {
-        name: mirror.of(b) if b is None or b.nbytes > _MOST_COPIED else b.detach().clone()
-        for name, b in module._buffers.items()
+        name: mirror.of(b) if b is None or b.nbytes > _MOST_COPIED else copied(b) for name, b in module._buffers.items()
     }
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy that knows its original: see `WeightCache`."""
+    copy = tensor.detach().clone()
+    copy._attrib_original = (tensor.detach(), copy._version)  # type: ignore[attr-defined]
+    return copy
 
 
 class Mirror:

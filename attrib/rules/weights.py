@@ -74,6 +74,11 @@ def _widest(*bytes_: int) -> torch.dtype:
     return next(word for word in _WORDS if all(count % word.itemsize == 0 for count in bytes_))
 
 
+def _original(tensor: Tensor) -> Tensor:
+    original, version = getattr(tensor, "_attrib_original", (tensor, None))
+    return original if version == _version(tensor) else tensor
+
+
 class _Entry(NamedTuple):
     """What was computed, from which memory, and what that held."""
 
@@ -98,7 +103,9 @@ class WeightCache:
         """`compute(*sources)`, from memory when no source has changed since.
 
         Forgotten once a source's memory is free: a model may compute its weights anew in every forward.
+        A twin's copy of a buffer stands for the original as long as nothing was written into it.
         """
+        sources = tuple(map(_original, sources))
         key = (name, *(source.data_ptr() for source in sources))
         mark = tuple(self._mark(source) for source in sources)
         entry = self._entries.get(key)
