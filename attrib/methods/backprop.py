@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from attrib.attribution import Coverage
@@ -14,6 +14,13 @@ _MISLEADS = (
     "It recovers edges of the input whatever class is asked for, also on a network with random weights "
     "(Nie et al. 2018; Adebayo et al. 2018): sharp, and no evidence of what decided."
 )
+# what has the same derivative at every input
+_STRAIGHT = frozenset(
+    {
+        "adaptive_avg_pool2d", "add", "avg_pool2d", "batch_norm", "cat", "clone", "contiguous", "conv2d", "dropout",
+        "flatten", "gather", "getitem", "linear", "mean", "pad", "permute", "reshape", "sub", "sum", "view",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,17 +53,25 @@ class DeconvNet(Method):
         formula="at each ReLU: u ↦ u⁺; the result is the gradient at the input",
         reference="Zeiler, Fergus 2014, arXiv:1311.2901",
         assumptions="The nonlinearities are ReLUs; others keep their gradient and are reported.",
-        misleads=_MISLEADS,
+        misleads=f"{_MISLEADS} Only max-pooling tells it of the input, since it does not ask which ReLUs were active: "
+        "without any, as in EfficientNets, all pictures get the same map, a checkerboard of the strides.",
         cost="1 F + 1 B",
     )
 
     def explain(self, question: Question) -> Finding:
-        return _explained(question, DECONV)
+        found = _explained(question, DECONV)
+        return replace(found, notes=(*found.notes, *_same_for_all(found.coverage)))
 
 
 def _explained(question: Question, rules: Rules) -> Finding:
     score, gradient, coverage = question.gradient_under(rules)
     return Finding(gradient, score, coverage=coverage, notes=without_relu(coverage))
+
+
+def _same_for_all(coverage: Coverage | None) -> tuple[str, ...]:
+    if coverage is None or not coverage.ruled or coverage.uncovered or not coverage.linear.keys() <= _STRAIGHT:
+        return ()
+    return ("the network has no max-pooling: this map is the same for every input",)
 
 
 def without_relu(coverage: Coverage) -> tuple[str, ...]:

@@ -160,3 +160,13 @@ def test_rescale_where_nothing_differs_is_the_gradient(middle):
     (gradient,) = torch.autograd.grad(net(leaf)[0, 1], leaf)
     values = attrib.explain(attrib.wrap(net), x, DeepLift(x0), 1).values
     torch.testing.assert_close(values, (x - x0) * gradient, rtol=1e-6, atol=1e-20)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_deconvnet_map_that_hangs_on_no_input_says_so(pooled: bool) -> None:
+    torch.manual_seed(0)
+    pool = [nn.MaxPool2d(2)] if pooled else []
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pool, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    first, second = (attrib.explain(attrib.wrap(net), torch.randn(1, 3, 8, 8), "deconvnet", target=0) for _ in range(2))
+    assert torch.equal(first.values, second.values) is not pooled
+    assert any("same for every input" in note for note in first.notes) is not pooled
