@@ -20,7 +20,7 @@ def main() -> None:
     except SettingsError as error:
         sys.stderr.write(f"attrib: {error}\n")
         sys.exit(2)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as a container stops it: clean up all the same
+    signal.signal(signal.SIGTERM, _end)  # as a container stops it: clean up all the same
     try:
         serve(settings)
     except OSError as error:
@@ -68,6 +68,12 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
     if wait:
         page.block_thread()
     return page
+
+
+def _end(*_: object) -> None:
+    """Leave once: `make app` is told by the terminal and by make, and a second word would interrupt the cleaning up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
 
 
 def upload_folder(settings: Settings) -> str:
