@@ -18,6 +18,7 @@ from attrib.targets import logits_of
 # class tokens, distillation tokens and registers in front of the patches
 _MOST_PREFIX_TOKENS = 16
 _MOST_STAGES = 4
+_CHANNELS_FIRST = ("Conv2d", "BatchNorm2d", "InstanceNorm2d", "GroupNorm", "Pool2d")  # whatever their shapes look like
 _PASSING = ("Pool", "Dropout", "DropPath", "Identity", "Flatten", "Upsample", "Pad")
 
 
@@ -68,7 +69,8 @@ class Survey:
 
     def grid(self, shape: Sequence[int], path: str) -> Grid:
         """How an output of this shape lies on the picture. InputError where it does not."""
-        grid = self._grid(tuple(shape))
+        kind = next((visit.kind for visit in self.visits if visit.path == path), "")
+        grid = self._grid(tuple(shape), kind)
         if grid is None:
             raise InputError(
                 f"layer {path!r} puts out {tuple(shape)}, which lies on no grid of positions; "
@@ -77,10 +79,11 @@ class Survey:
             )
         return grid
 
-    def _grid(self, shape: tuple[int, ...]) -> Grid | None:
+    def _grid(self, shape: tuple[int, ...], kind: str = "") -> Grid | None:
         if len(shape) == 4:
             # Swin keeps (batch, height, width, channel): the sides agree with the picture's, the last does not
             last = _alike(shape[1:3], self.size) and not _alike(shape[2:4], self.size)
+            last = last and not kind.endswith(_CHANNELS_FIRST)
             return Grid("channels_last", *shape[1:3]) if last else Grid("channels_first", *shape[2:4])
         if len(shape) != 3:
             return None
@@ -138,7 +141,7 @@ class Survey:
         )
         inside = tuple(f"{path}." for path in self._token_blocks())
         for place, visit in enumerate(self.visits):
-            grid = self._grid(visit.shape) if len(visit.shape) == 4 else None
+            grid = self._grid(visit.shape, visit.kind) if len(visit.shape) == 4 else None
             passing = any(word in visit.kind for word in _PASSING)
             if passing and visit.tensor not in made:
                 unwanted.add(visit.tensor)

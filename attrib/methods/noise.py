@@ -20,6 +20,7 @@ class Gradient(Method):
     """∂f/∂x with its sign: what SmoothGrad and VarGrad average."""
 
     name: ClassVar[str] = "gradient"
+    applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     card: ClassVar[Card] = dataclasses.replace(Saliency.card, title="Gradient", formula="∂f/∂x, signed")
 
     def explain(self, question: Question) -> Finding:
@@ -121,7 +122,7 @@ class Moments:
 
 def noisy_moments(method: SmoothGrad | VarGrad, question: Question) -> tuple[Moments, Finding, Tensor]:
     """Moments of the base's maps, the base's first finding, and the score of the clean input."""
-    base = _base(method)
+    base = _base(method, question.model.kind)
     question = laid_out(question, method.n_samples) if isinstance(base, _PLAIN) else question
     score = question.settle()
     x = question.x
@@ -144,15 +145,22 @@ def _quiet(question: Question) -> Question:
     return dataclasses.replace(question, on_progress=lambda fraction: None)
 
 
-def _base(method: SmoothGrad | VarGrad) -> Method:
-    from attrib.methods import METHODS  # deferred: the table holds this file's classes
-
+def _base(method: SmoothGrad | VarGrad, kind: str) -> Method:
     if method.n_samples < 1 or method.noise_level < 0:
         raise InputError(f"n_samples = {method.n_samples}, noise_level = {method.noise_level}: use at least 1 and 0")
-    if isinstance(method.base, Method):
-        return method.base
-    if method.base == "gradient":
+    base = method.base if isinstance(method.base, Method) else _base_named(method.base)
+    if kind not in base.applies_to:
+        raise NotApplicable(
+            f"{base.name} does not apply to {kind} models; as a base these do: {', '.join(_BASES[kind])}"
+        )
+    return base
+
+
+def _base_named(name: str) -> Method:
+    from attrib.methods import METHODS  # deferred: the table holds this file's classes
+
+    if name == "gradient":
         return Gradient()
-    if method.base not in METHODS:
-        raise UnknownName("base method", method.base, ["gradient", *METHODS])
-    return METHODS[method.base]()
+    if name not in METHODS:
+        raise UnknownName("base method", name, ["gradient", *METHODS])
+    return METHODS[name]()

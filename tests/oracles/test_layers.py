@@ -55,6 +55,16 @@ def test_cam_family(at):
     torch.testing.assert_close(attrib.explain(model, x, GradCAMPlusPlus(layer), 2).values, expected)
 
 
+def test_a_convolution_is_channels_first_whatever_its_shape():
+    x = pictures(1)
+    convolution = nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))
+    net = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), nn.Linear(160, 2)).to(x.dtype)
+    a, g = cut(net, x, 0, 1)
+    assert a.shape == (1, 4, 4, 10)
+    found = attrib.explain(attrib.wrap(net), x, LayerCAM("0"), 1).values
+    torch.testing.assert_close(found, (g.clamp(min=0) * a).sum(1).clamp(min=0))
+
+
 def test_grad_cam_of_pooled_features_is_the_class_activation_map():
     x = pictures(2)
     model = wrapped(rectified(), x)

@@ -91,3 +91,5 @@ def test_wrong_settings_are_named():
         attrib.explain(model, x, VarGrad(n_samples=0))
     with pytest.raises(NotApplicable, match="layer-level"):
         attrib.explain(model, x, SmoothGrad(GradCAM()))
+    with pytest.raises(NotApplicable, match="as a base these do: gradient"):
+        attrib.explain(model, x, SmoothGrad(attrib.RelP()))
