@@ -2,8 +2,9 @@
 
 score(u → v) = Σ over tokens and width of (a_u^clean − a_u^corrupted) ⊙ C(input of v), with a_u what u adds to the
 residual stream and C(input of v) the part of the stream's coefficient that comes back through v alone (Syed, Rager,
-Conmy 2023, arXiv:2310.10348; with LRP coefficients, Jafari et al. 2025). One forward and backward per run, and one
-backward through a norm and a projection for each receiver.
+Conmy 2023, arXiv:2310.10348; with LRP coefficients, Jafari et al. 2025), where norms lie between u and v handed back
+through those alone. One forward and backward per run, and one backward through a norm and a projection for each
+receiver.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from torch.autograd.graph import GradientEdge
 from attrib.methods.base import Finding, Question
 from attrib.methods.pairs import Effects, found_edges
 from attrib.methods.patching_runs import Run, linked_run, plain_run
-from attrib.patching.edges import EdgeGraph, Receiver, check_sums, contributions, edge_graph, output_matrices
+from attrib.patching.course import passed_back
+from attrib.patching.edges import EdgeGraph, Receiver, check_course, contributions, edge_graph, output_matrices
 from attrib.patching.probing import structure_of
 from attrib.patching.structure import Place
-from attrib.rules.engine import Rules
+from attrib.rules.table import Rules
 
 _NUMBERS_AT_ONCE = 2**26  # of what all senders add to the stream
 
@@ -44,7 +46,7 @@ def estimated_edges(question: Question, graph: EdgeGraph, rules: Rules | None, d
         clean = base = (linked := linked_run(question, places, question.x, rules))[0]
         corrupted = other = plain_run(question, places, question.corrupted, None)
     for run in (base, other):
-        check_sums(graph, run.values, len(question.x))
+        check_course(graph, question.twin, run.values)
     values = _scores(question, graph, base, other, linked[1])
     return Effects(values, clean.score, corrupted.score, base.coverage)
 
@@ -57,23 +59,23 @@ def _scores(question: Question, graph: EdgeGraph, base: Run, other: Run, links: 
     change = contributions(graph, matrices, differences, rows).flatten(2)
     values = change.new_full((rows, len(graph.senders), len(graph.receivers)), torch.nan)
     for numbers in _together(graph):
-        passed = [_passed_back(graph.receivers[i], graph, base, links) for i in numbers]
-        coefficients = torch.stack([_wide(c).reshape(rows, -1) for c in passed], 2)
-        senders = graph.receivers[numbers[0]].senders
-        values[:, :senders, numbers] = change[:, :senders] @ coefficients
+        own = [_of_input(graph.receivers[i], graph, base, links) for i in numbers]
+        for senders, passed in passed_back(graph.receivers[numbers[0]].course, own, links):
+            coefficients = torch.stack([_wide(c).reshape(rows, -1) for c in passed], 2)
+            values[:, senders, numbers] = change[:, senders] @ coefficients
         question.on_progress(min(1.0, (numbers[-1] + 1) / len(graph.receivers)))
     return values
 
 
 def _together(graph: EdgeGraph) -> Iterator[list[int]]:
-    """Receivers that read the same senders."""
-    groups: dict[int, list[int]] = {}
+    """Receivers that read the stream at the same place."""
+    groups: dict[Place, list[int]] = {}
     for i, receiver in enumerate(graph.receivers):
-        groups.setdefault(receiver.senders, []).append(i)
+        groups.setdefault(receiver.stream, []).append(i)
     yield from groups.values()
 
 
-def _passed_back(receiver: Receiver, graph: EdgeGraph, run: Run, links: dict[Place, GradientEdge]) -> Tensor:
+def _of_input(receiver: Receiver, graph: EdgeGraph, run: Run, links: dict[Place, GradientEdge]) -> Tensor:
     """The stream's coefficient that comes back through this receiver alone, shaped like the stream."""
     if receiver.name == "logits":
         return run.coefficients[receiver.stream]

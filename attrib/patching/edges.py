@@ -2,13 +2,12 @@
 
 Senders are `embed` (the stream in front of the first block), each head `head.L.H` through the output projection, and
 each `mlp_out.L`. Receivers are the queries, keys and values of each head (`head.L.H.q`; keys and values by key-value
-head), each MLP's input `mlp_in.L`, and the stream behind the last block, `logits`. A receiver's input is the sum of
-all senders before it and of constants, which is so only where nothing but sums happens to the stream.
+head), each MLP's input `mlp_in.L`, and the stream behind the last block, `logits`. A receiver's input is made of all
+senders before it and of constants by sums, and by the norms that stand behind components or on the stream.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,23 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import UnsupportedModel
+from attrib.patching.course import Course, courses, reproduces
 from attrib.patching.sites import PatchSite, select
-from attrib.patching.structure import Layer, Place, Structure
+from attrib.patching.structure import Joining, Place, Structure
 from attrib.rules.shadow import shadow
 
 
 @dataclass(frozen=True)
 class Receiver:
-    """One input. stream: where it reads. site: its columns of a projection; None for an MLP and the logits.
+    """One input. stream: where it reads, and what the stream is made of there, from the first senders on.
 
-    senders: how many of the graph's senders come before it: the first ones.
+    site: its columns of a projection; None for an MLP and the logits.
     """
 
     name: str
     layer: int
     stream: Place
-    senders: int
+    course: Course
     site: PatchSite | None = None
+
+    @property
+    def senders(self) -> int:
+        """How many of the graph's senders come before it: the first ones."""
+        return max(stretch.senders[1] for stretch in self.course)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +67,12 @@ class EdgeGraph:
 
     @property
     def places(self) -> list[Place]:
-        """What has to be read in a run to know all senders, their streams, and whether they add up."""
-        found = [self.structure.layers[0].pre, *(receiver.stream for receiver in self.receivers)]
-        for layer in self.structure.layers:
-            assert layer.z is not None, "`edge_graph` has looked"
-            found += [layer.z, Place(layer.z.path, "output"), layer.attention, layer.pre, layer.post]
-            found += [] if layer.mlp is None else [layer.mlp]
+        """What has to be read in a run to know all senders, the streams, and whether these are made of them."""
+        found: list[Place] = []
+        for receiver in self.receivers:
+            found.append(receiver.stream)
+            found += [place for stretch in receiver.course for place in (*stretch.places, *stretch.norms)]
+        found += [layer.z for layer in self.structure.layers if layer.z is not None]
         return list(dict.fromkeys(found))
 
 
@@ -76,21 +81,14 @@ def edge_graph(structure: Structure) -> EdgeGraph:
     lacking = [why for why in structure.missing if not why.startswith("neuron")]
     if lacking or not structure.heads or any(layer.z is None for layer in structure.layers):
         raise UnsupportedModel(f"{structure.model} has no edges between heads and MLPs: {'; '.join(lacking)}")
-    senders, heads, mlps = ["embed"], [], []
-    receivers: list[Receiver] = []
-    projected = select(structure, [f"head.*.*.{kind}" for kind in "qkv"])
-    for number, layer in enumerate(structure.layers):
-        before = len(senders)
-        receivers += [Receiver(s.name, number, layer.pre, before, s) for s in projected if s.layer == number]
-        heads.append(before)
-        senders += [f"head.{number}.{head}" for head in range(structure.heads)]
-        mlps.append(None if layer.mlp is None else len(senders))
-        if layer.mlp is not None:
-            reads = before if layer.mid is None else len(senders)
-            receivers.append(Receiver(f"mlp_in.{number}", number, layer.mid or layer.pre, reads))
-            senders.append(f"mlp_out.{number}")
-    last = structure.layers[-1]
-    receivers.append(Receiver("logits", len(structure.layers), last.post, len(senders)))
+    unknown = next((layer.block for layer in structure.layers if layer.course is None), None)
+    if unknown is not None:
+        raise UnsupportedModel(
+            f"{structure.model} has no edges between heads and MLPs: in block {unknown!r} more happens to the residual "
+            "stream, or to a contribution on its way there, than sums, norms and factors"
+        )
+    senders, heads, mlps = _senders(structure)
+    receivers = _receivers(structure, heads, mlps)
     exists = torch.arange(len(senders))[:, None] < torch.tensor([r.senders for r in receivers])
     read_by = torch.zeros(len(receivers), len(senders), dtype=torch.bool)
     numbers = {name: number for number, name in enumerate(senders)}
@@ -98,6 +96,38 @@ def edge_graph(structure: Structure) -> EdgeGraph:
         for name in readers_of(receiver.name, structure.heads, structure.kv_heads):
             read_by[i, numbers[name]] = True
     return EdgeGraph(structure, tuple(senders), tuple(heads), tuple(mlps), tuple(receivers), exists, read_by)
+
+
+def _senders(structure: Structure) -> tuple[list[str], list[int], list[int | None]]:
+    """(their names, where each layer's heads begin, and its MLP)."""
+    senders, heads = ["embed"], []
+    mlps: list[int | None] = []
+    for number, layer in enumerate(structure.layers):
+        heads.append(len(senders))
+        senders += [f"head.{number}.{head}" for head in range(structure.heads)]
+        mlps.append(None if layer.mlp is None else len(senders))
+        senders += [] if layer.mlp is None else [f"mlp_out.{number}"]
+    return senders, heads, mlps
+
+
+def _receivers(structure: Structure, heads: list[int], mlps: list[int | None]) -> list[Receiver]:
+    spans: dict[Place, tuple[int, int]] = {}
+    for layer, start, mlp in zip(structure.layers, heads, mlps, strict=True):
+        spans |= {
+            step.place: (start, start + structure.heads) if step.what == "attention" or mlp is None else (mlp, mlp + 1)
+            for step in layer.course or ()
+            if isinstance(step, Joining)
+        }
+    known = courses(structure, spans)
+    projected = select(structure, [f"head.*.*.{kind}" for kind in "qkv"])
+    found: list[Receiver] = []
+    for number, layer in enumerate(structure.layers):
+        found += [Receiver(s.name, number, layer.pre, known[layer.pre], s) for s in projected if s.layer == number]
+        if layer.mlp is not None:
+            read = layer.mid or layer.pre
+            found.append(Receiver(f"mlp_in.{number}", number, read, known[read]))
+    last = structure.layers[-1].post
+    return [*found, Receiver("logits", len(structure.layers), last, known[last])]
 
 
 def readers_of(receiver: str, heads: int, kv_heads: int) -> list[str]:
@@ -143,35 +173,14 @@ def contributions(graph: EdgeGraph, matrices: list[Tensor], values: Mapping[Plac
     return torch.cat(parts, 1)
 
 
-def check_sums(graph: EdgeGraph, values: Mapping[Place, Tensor], rows: int) -> None:
-    """Raise UnsupportedModel where the stream is not the plain sum of what heads and MLPs put out."""
-    name = graph.structure.model
-    for number, layer in enumerate(graph.structure.layers):
-        assert layer.z is not None
-        projected = _stream(values[Place(layer.z.path, "output")], rows)
-        added = _stream(values[layer.attention], rows)
-        if not _close(projected, added):
+def check_course(graph: EdgeGraph, twin: nn.Module, values: Mapping[Place, Tensor]) -> None:
+    """Raise UnsupportedModel where what inputs read is not what senders add, along the course of the stream."""
+    for receiver in {receiver.stream: receiver for receiver in graph.receivers}.values():
+        if not reproduces(receiver.course, twin, values, receiver.stream):
             raise UnsupportedModel(
-                f"{name} has a norm or scale between attention's output projection and the stream (in block {number}), "
-                "so that a head adds nothing of its own to the stream; edges need a model with norms before attention "
-                "and MLP alone"
+                f"{graph.structure.model}: what {receiver.name} reads is not made of what heads and MLPs put out by "
+                "sums, norms and factors alone, so that edges between them do not account for it"
             )
-        if not _close(_sum(layer, values, rows), _stream(values[layer.post], rows)):
-            raise UnsupportedModel(
-                f"{name} has a norm or scale on the residual stream itself (in block {number}), so that it is not the "
-                "sum of what components put out; edges need a model with norms before attention and MLP alone"
-            )
-
-
-def _sum(layer: Layer, values: Mapping[Place, Tensor], rows: int) -> Tensor:
-    added = [layer.pre, layer.attention, *([] if layer.mlp is None else [layer.mlp])]
-    return torch.stack([_stream(values[place], rows) for place in added]).sum(0)
-
-
-def _close(first: Tensor, second: Tensor) -> bool:
-    """Up to rounding, which is far below what a norm changes."""
-    tolerance = math.sqrt(torch.finfo(first.dtype).eps) * float(second.abs().max())
-    return float((first - second).abs().max()) <= tolerance
 
 
 def _stream(tensor: Tensor, rows: int) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from attrib.errors import UnsupportedModel
 from attrib.failures import named_failures
 from attrib.patching.columns import with_projections
-from attrib.patching.stream import Branch, Stream, stream_of
-from attrib.patching.structure import Layer, Place, Structure
+from attrib.patching.stream import Branch, Stream, passed, stream_of
+from attrib.patching.structure import Joining, Layer, Passing, Place, Structure
 from attrib.patching.trace import Trace, Visit
 from attrib.rules.shadow import shadow
 
@@ -139,16 +139,38 @@ class _Reading:
             mid=mid,
             z=self._read_by(stream.attention, "head"),
             neurons=self._read_by(stream.mlp, "neuron"),
+            course=self._course(stream, visit.path),
         )
 
+    def _course(self, stream: Stream, block: str) -> tuple[Joining | Passing, ...] | None:
+        course: list[Joining | Passing] = []
+        for step in stream.course or ():
+            joining = self._joining(step, block) if isinstance(step, Branch) else step
+            if joining is None:
+                return None
+            course.append(joining)
+        return None if stream.course is None else tuple(course)
+
+    def _joining(self, branch: Branch, block: str) -> Joining | None:
+        """From the output projection on for attention, from what has its own site on for the MLP."""
+        if branch.attention:
+            start, place = branch.made, None if branch.matrix is None else Place(branch.matrix, "output")
+        else:
+            maker = self._made_by(branch, block)
+            start, place = (None, None) if maker is None else (maker.output, self._output(maker))
+        if start is None or place is None:
+            return None
+        by = passed(self.trace, start, branch.names[0])
+        return None if by is None else Joining("attention" if branch.attention else "mlp", place, by)
+
     def _maker(self, branch: Branch | None, block: str) -> Place | None:
+        maker = None if branch is None else self._made_by(branch, block)
+        return None if maker is None else self._output(maker)
+
+    def _made_by(self, branch: Branch, block: str) -> Visit | None:
         """The outermost module whose output is the contribution."""
-        if branch is None:
-            return None
         makers = [v for v in self.trace.visits if v.output in branch.names and v.path.startswith(f"{block}.")]
-        if not makers:
-            return None
-        return self._output(makers)
+        return _outermost(makers) if makers else None
 
     def _place(self, node: int, block: str) -> Place | None:
         """A module that makes the tensor, or else one that is given it."""
@@ -156,13 +178,12 @@ class _Reading:
         # what hands on its own input (an identity) makes nothing: others read that tensor past it
         made = [v for v in inside if v.output == node and node not in v.inputs]
         if made:
-            return self._output(made)
+            return self._output(_outermost(made))
         given = [v for v in inside if v.inputs[:1] == (node,)]
         return Place(given[0].path, "input", shared=True, changed=node in self.trace.changed) if given else None
 
-    def _output(self, makers: list[Visit]) -> Place:
-        outermost = min(makers, key=lambda v: v.path.count("."))
-        return Place(outermost.path, "output", changed=outermost.output in self.trace.changed)
+    def _output(self, maker: Visit) -> Place:
+        return Place(maker.path, "output", changed=maker.output in self.trace.changed)
 
     def _read_by(self, branch: Branch | None, kind: str) -> Place | None:
         if branch is None:
@@ -202,3 +223,7 @@ class _Reading:
         if not matrices:
             raise UnsupportedModel(f"{self.name} has no head behind its last block: no weight matrix makes its logits")
         return matrices[-1]
+
+
+def _outermost(visits: list[Visit]) -> Visit:
+    return min(visits, key=lambda visit: visit.path.count("."))

@@ -1,9 +1,9 @@
 """A model run on some of its edges: a receiver sees the current value of senders it is joined to, else the ablated one.
 
-What a receiver reads is the ablated run's stream plus what the kept senders differ from their ablated values. Every
-head's queries, keys and values read their own stream: a batch with a row for each goes through the block's norm and
-projections, and each takes its columns of its row; attention then runs on the composite. Several circuits of one
-prompt run as rows of one batch, block by block.
+What a receiver reads is the stream put together for it alone, from kept senders' current and all others' ablated
+values. Every head's queries, keys and values read their own stream: a batch with a row for each goes through the
+block's norm and projections, and each takes its columns of its row; attention then runs on the composite. Several
+circuits of one prompt run as rows of one batch, block by block.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from attrib.errors import UnsupportedModel
 from attrib.patching.access import Change, reading, writing
 from attrib.patching.blocks import Call, NotReplayable, recorded
-from attrib.patching.edges import EdgeGraph, Receiver, by_head, check_sums, contributions
+from attrib.patching.course import Stretch, stream
+from attrib.patching.edges import EdgeGraph, Receiver, by_head, check_course, contributions
 from attrib.patching.prompt import Prompt
 from attrib.patching.structure import Place
 from attrib.patching.tail import Tail
+from attrib.rules.shadow import shadow
 
 _NUMBERS_AT_ONCE = 2**25  # of what all senders of all circuits in one batch add to the stream
 _ROWS_AT_ONCE = 2**12  # token positions that go through projections together
@@ -31,16 +33,17 @@ _ROWS_AT_ONCE = 2**12  # token positions that go through projections together
 class Ablated:
     """A run, or the mean of several, to take ablated values from.
 
-    senders: (sender, tokens, width), what each adds to the stream. streams: (tokens, width) where receivers read.
+    senders: (sender, tokens, width), what each adds to the stream. joining: (tokens, width) of each place that senders
+    and their biases add up to.
     """
 
     senders: Tensor
-    streams: dict[Place, Tensor]
+    joining: dict[Place, Tensor]
 
     @staticmethod
     def mean(runs: Sequence[Ablated]) -> Ablated:
-        streams = {place: torch.stack([run.streams[place] for run in runs]).mean(0) for place in runs[0].streams}
-        return Ablated(torch.stack([run.senders for run in runs]).mean(0), streams)
+        joining = {place: torch.stack([run.joining[place] for run in runs]).mean(0) for place in runs[0].joining}
+        return Ablated(torch.stack([run.senders for run in runs]).mean(0), joining)
 
 
 def ablated_run(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Prompt) -> tuple[Ablated, Tensor]:
@@ -48,17 +51,19 @@ def ablated_run(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], promp
     with torch.no_grad(), reading(twin, graph.places) as found:
         score = prompt.scores(twin, prompt.x)
     values = found.values
-    check_sums(graph, values, 1)
-    streams = {r.stream: _one(values[r.stream]) for r in graph.receivers}
-    return Ablated(contributions(graph, matrices, values, 1)[0], streams), score
+    check_course(graph, twin, values)
+    joining = {place: _one(values[place]) for r in graph.receivers for stretch in r.course for place in stretch.places}
+    return Ablated(contributions(graph, matrices, values, 1)[0], joining), score
 
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """One prompt, ready to be run on any edges of its model."""
+    """One prompt, ready to be run on any edges of its model. passing: a twin whose norms the stream alone passes, while
+    `twin` is written to."""
 
     graph: EdgeGraph
     twin: nn.Module
+    passing: nn.Module
     matrices: list[Tensor]
     calls: tuple[Call, ...]
     tail: Tail
@@ -116,12 +121,16 @@ class Pruned:
 
     def _inputs(self, numbers: list[int], kept: Tensor, change: Tensor) -> Tensor:
         """(circuits, receivers, tokens, width): what these receivers, who have the same senders before them, read."""
-        receiver = self.graph.receivers[numbers[0]]
-        before = change[:, : receiver.senders]
-        weights = kept[:, : receiver.senders, numbers].transpose(1, 2)
-        summed = (weights @ before.flatten(2)).unflatten(2, before.shape[2:])
-        read: Tensor = self.ablated.streams[receiver.stream] + summed
-        return read
+
+        def added(stretch: Stretch) -> Tensor:
+            before = change[:, stretch.part]
+            weights = kept[:, stretch.part, numbers].transpose(1, 2)
+            ablated = torch.stack([self.ablated.joining[place] for place in stretch.places]).sum(0)
+            total: Tensor = (weights @ before.flatten(2)).unflatten(2, before.shape[2:]).flatten(0, 1)
+            return total + ablated
+
+        read = stream(self.graph.receivers[numbers[0]].course, self.passing, added)
+        return read.reshape(len(kept), len(numbers), *read.shape[1:])
 
     def _composites(self, layer: int, kept: Tensor, change: Tensor) -> dict[Place, Tensor]:
         """Projection → (circuits, tokens, columns), each receiver's columns made from the stream that it reads."""
@@ -178,7 +187,7 @@ def pruned(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Pr
         raise UnsupportedModel(
             f"{graph.structure.model} cannot be run on some of its edges, which is done block by block: {error}"
         ) from error
-    return Pruned(graph, twin, matrices, calls, tail, ablated)
+    return Pruned(graph, twin, shadow(prompt.model.module), matrices, calls, tail, ablated)
 
 
 def _share(on_progress: Callable[[float], None], done: int, total: int, fraction: float) -> None:

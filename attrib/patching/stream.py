@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from attrib.patching.structure import Passing
 from attrib.patching.trace import Trace, Visit
 
 
@@ -12,30 +15,36 @@ class Branch:
     """What is added to the stream at one sum. Numbers are nodes of the trace.
 
     names: the added tensor, and those it is another view or multiple of.
-    matrix, read: the module whose weights make it, and the tensor that this module reads; None where there is no
-    single one. attention: the nodes of attention inside, none for an MLP.
+    matrix, made, read: the module whose weights make it, the tensor it puts out and the one it reads; None where there
+    is no single one. attention: the nodes of attention inside, none for an MLP.
     """
 
     names: tuple[int, ...]
     matrix: str | None
+    made: int | None
     read: int | None
     attention: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One attention, at most one MLP, and the stream between them; None where they run in parallel."""
+    """One attention, at most one MLP, and the stream between them; None where they run in parallel.
+
+    course: what happens to the stream, in order; None where that is more than sums, norms and factors.
+    """
 
     attention: Branch
     mlp: Branch | None
     mid: int | None
     heads: int
+    course: tuple[Branch | Passing, ...] | None
 
 
 @dataclass(frozen=True)
 class _Sum:
-    """One addition to the stream: what the stream was before, and what was added."""
+    """One addition to the stream: the sum, what the stream was before, and what was added."""
 
+    node: int
     before: int
     added: tuple[int, ...]
 
@@ -59,7 +68,39 @@ def stream_of(trace: Trace, block: Visit) -> Stream | None:
     mid = sums[mlp[0]].before if mlp is not None and mlp[0] > place else None
     if mid is not None and mlp is not None and not _read_on_the_way(trace, mlp[1].names[0], mid, stops):
         mid = None  # the sum is made one after the other, but the MLP reads the block's input as attention does
-    return Stream(attention, None if mlp is None else mlp[1], mid, heads.pop())
+    course = _course(trace, block, sums, branches)
+    return Stream(attention, None if mlp is None else mlp[1], mid, heads.pop(), course)
+
+
+def _course(
+    trace: Trace, block: Visit, sums: list[_Sum], branches: list[list[Branch]]
+) -> tuple[Branch | Passing, ...] | None:
+    course: list[Branch | Passing] = []
+    behind = block.inputs[0]
+    for each, added in zip(sums, branches, strict=True):
+        passing = passed(trace, behind, each.before)
+        if passing is None:
+            return None
+        course += [*passing, *added]
+        behind = each.node
+    passing = passed(trace, behind, block.output)
+    return None if passing is None else (*course, *passing)
+
+
+def passed(trace: Trace, start: int, node: int) -> tuple[Passing, ...] | None:
+    """What a tensor passes from `start` to `node`; None where that is more than norms and factors, each once."""
+    found: list[Passing] = []
+    while node != start:
+        made = trace.nodes[node]
+        if made.kind == "scaled" and made.factor is not None:
+            found.append(made.factor)
+        elif made.kind == "pointwise" and len(made.inputs) == len(trace.visits_of(made.path)) == 1:
+            same = torch.equal(trace.tensors[node], trace.tensors[made.inputs[0]])  # dropout, say
+            found += [] if same else [made.path]
+        elif made.kind != "alias":
+            return None
+        node = made.inputs[0]
+    return tuple(reversed(found))
 
 
 def _sums_back(trace: Trace, node: int, start: int) -> list[_Sum] | None:
@@ -75,7 +116,7 @@ def _sums_back(trace: Trace, node: int, start: int) -> list[_Sum] | None:
         earlier = _sums_back(trace, operand, start)
         if earlier is not None:
             added = [part for j, other in enumerate(made.inputs) if j != i for part in _summands(trace, other)]
-            return [*earlier, _Sum(operand, tuple(added))]
+            return [*earlier, _Sum(node, operand, tuple(added))]
     return None
 
 
@@ -100,7 +141,7 @@ def _branch(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
     made = None if matrix is None else trace.nodes[matrix]
     attention = tuple(n for n in ancestors(trace, node, stops) if trace.nodes[n].kind == "attention")
     path, read = (None, None) if made is None else (made.path, made.inputs[0])
-    return Branch(_names(trace, node), path, read, attention)
+    return Branch(_names(trace, node), path, matrix, read, attention)
 
 
 def _read_on_the_way(trace: Trace, node: int, read: int, stops: frozenset[int]) -> bool:

@@ -31,6 +31,19 @@ class Projection:
     columns: tuple[Columns, ...]
 
 
+# what the stream or a contribution passes: a module that works position by position, by path, or a factor
+Passing = str | float
+
+
+@dataclass(frozen=True)
+class Joining:
+    """Where the stream takes up what attention or the MLP puts out: `place`, having passed `by` (Gemma's norms)."""
+
+    what: Literal["attention", "mlp"]
+    place: Place
+    by: tuple[Passing, ...]
+
+
 @dataclass(frozen=True)
 class Layer:
     """One block. What a model does not have, or not in a form that can be read, is None.
@@ -38,6 +51,8 @@ class Layer:
     pre, post: the residual stream before and after. mid: between attention and MLP; None where they run in parallel.
     attention, mlp: what each adds to the stream. z: the input of attention's output projection, heads side by side.
     queries, keys, values: their projections. neurons: the input of the MLP's last projection.
+    course: what happens to the stream from `pre` to `post`, in order; None where that is more than sums, norms and
+    factors.
     """
 
     block: str
@@ -51,6 +66,7 @@ class Layer:
     queries: Projection | None = None
     keys: Projection | None = None
     values: Projection | None = None
+    course: tuple[Joining | Passing, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Node:
     kind: Kind
     inputs: tuple[int, ...]
     path: str  # of the leaf module that made it, or of the module whose own code did
+    factor: float | None = None  # of "scaled": what its input was multiplied by, where that is a number
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,13 @@ class Trace(TorchFunctionMode):
             self.changed.update(inputs[:1])
         for tensor in made:
             if id(tensor) not in self._known or in_place:
-                self._note(func, tensor, given, inputs)
+                self._note(func, tensor, args, given, inputs)
         return output
 
-    def _note(self, func: Any, tensor: Tensor, given: list[Tensor], inputs: tuple[int, ...]) -> None:
+    def _note(self, func: Any, tensor: Tensor, args: Any, given: list[Tensor], inputs: tuple[int, ...]) -> None:
         path = self._inside[-1][0] if self._inside else ""
         kind: Kind = "other"
+        factor = None
         operation = KIND.get(func)
         if getattr(func, "__name__", "") in _SAME_NUMBERS and tensor.numel() == given[0].numel():
             kind, inputs = "alias", inputs[:1]
@@ -103,8 +105,8 @@ class Trace(TorchFunctionMode):
         elif operation in ("product", "quotient"):
             carrying = [i for i in inputs if self.nodes[i].kind != "source"]
             if len(carrying) == 1:
-                kind, inputs = "scaled", tuple(carrying)
-        node = self._add(tensor, Node(kind, inputs, path))
+                kind, inputs, factor = "scaled", tuple(carrying), _factor(operation, args)
+        node = self._add(tensor, Node(kind, inputs, path, factor))
         heads = _heads(operation, tensor, given)
         if heads:
             self.nodes[node] = Node("attention", inputs, path)
@@ -148,6 +150,14 @@ def _kind_of(module: nn.Module, x: Tensor | None, output: Tensor) -> Kind:
         plain = isinstance(weight, Tensor) and weight.dim() == 2
         return "matrix" if plain and x is not None and x.is_floating_point() else "module"
     return "pointwise" if x is not None and x.shape == output.shape else "module"
+
+
+def _factor(operation: str, args: tuple[Any, ...]) -> float | None:
+    """What `args` say a tensor is multiplied by; None where that is no number."""
+    number = next((float(arg) for arg in args[:2] if isinstance(arg, (int, float))), None)
+    if number is None or operation == "product":
+        return number
+    return 1 / number if isinstance(args[0], Tensor) and number else None
 
 
 def _heads(operation: str | None, tensor: Tensor, given: list[Tensor]) -> int:

@@ -25,11 +25,14 @@ SIZES = SPECIAL | {
     "max_position_embeddings": 32,
 }
 GPT2 = SPECIAL | {"n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": VOCABULARY, "n_positions": 32}
+GEMMA2 = {"num_key_value_heads": 2, "head_dim": 4, "query_pre_attn_scalar": 4, "attn_logit_softcapping": None}
+GEMMA2 |= {"final_logit_softcapping": None}
 CONFIGS: dict[str, Callable[..., Any]] = {
     "gpt2": lambda **more: tr.GPT2Config(**GPT2 | more),
     "llama": lambda **more: tr.LlamaConfig(**SIZES | {"num_key_value_heads": 2} | more),
     "neox": lambda **more: tr.GPTNeoXConfig(**SIZES | {"rotary_pct": 0.5} | more),
     "bert": lambda **more: tr.BertConfig(**SIZES | more),
+    "gemma2": lambda **more: tr.Gemma2Config(**SIZES | GEMMA2 | more),
 }
 HEADS, HEAD_WIDTH, GROUPED = 4, 4, 2  # llama's query heads 0 and 1 share key-value head 0
 
@@ -62,21 +65,28 @@ def wrapped(module: nn.Module) -> TextModel:
     return attrib.wrap(module, tokenizer=tokenizer())
 
 
-def linear(family: str) -> nn.Module:
-    """A model that is linear in every activation: no norms, no activation, attention that looks everywhere alike."""
-    key = "activation_function" if family == "gpt2" else "hidden_act"
-    module = network(family, **{key: "linear"})
+def linear(family: str, norm: Callable[[nn.Module], nn.Module] = lambda norm: nn.Identity()) -> nn.Module:
+    """A model that is linear in every activation: no activation, attention that looks everywhere alike, no norms.
+
+    norm: what stands in the place of each.
+    """
+    key = {"gpt2": "activation_function", "gemma2": "hidden_activation"}.get(family, "hidden_act")
+    module: Any = network(family, **{key: "linear"})
     for part in list(module.modules()):
         for name, child in list(part.named_children()):
-            if isinstance(child, nn.LayerNorm):
-                setattr(part, name, nn.Identity())
+            if type(child).__name__.endswith(("LayerNorm", "RMSNorm")):
+                setattr(part, name, norm(child))
     for layer in range(2):
+        if family == "gemma2":  # whose MLP is a product
+            module.model.layers[layer].mlp = module.model.layers[layer].mlp.up_proj
+            module.model.layers[layer].mlp.weight.data = module.model.layers[layer].mlp.weight.data[:16]
         for site in ("q", "k"):
-            for head in range(HEADS):
+            for head in range(GROUPED if family == "gemma2" and site == "k" else HEADS):
                 projection, _, columns = spots(module, family, layer)[f"head.{layer}.{head}.{site}"]
                 weight = projection.weight.data.T if isinstance(projection, nn.Linear) else projection.weight.data
                 weight[:, columns] = 0
-                projection.bias.data[columns] = 0
+                if projection.bias is not None:
+                    projection.bias.data[columns] = 0
     return module
 
 
@@ -93,6 +103,7 @@ def spots(module: Any, family: str, layer: int) -> dict[str, Spot]:
     block = {
         "gpt2": lambda: module.transformer.h,
         "llama": lambda: module.model.layers,
+        "gemma2": lambda: module.model.layers,
         "neox": lambda: module.gpt_neox.layers,
         "bert": lambda: module.bert.encoder.layer,
     }[family]()[layer]
@@ -103,9 +114,11 @@ def spots(module: Any, family: str, layer: int) -> dict[str, Spot]:
     if family == "gpt2":
         out, down, added, mlp = block.attn.c_proj, block.mlp.c_proj, block.attn, block.mlp
         projections = {"q": (block.attn.c_attn, 0, 4), "k": (block.attn.c_attn, 16, 4), "v": (block.attn.c_attn, 32, 4)}
-    elif family == "llama":
+    elif family in ("llama", "gemma2"):
         own = block.self_attn
-        out, down, added, mlp = own.o_proj, block.mlp.down_proj, own, block.mlp
+        out, down, added, mlp = own.o_proj, getattr(block.mlp, "down_proj", block.mlp), own, block.mlp
+        if family == "gemma2":
+            added, mlp = block.post_attention_layernorm, block.post_feedforward_layernorm
         projections = {"q": (own.q_proj, 0, 4), "k": (own.k_proj, 0, 4), "v": (own.v_proj, 0, 4)}
     elif family == "neox":
         own = block.attention
@@ -124,7 +137,7 @@ def spots(module: Any, family: str, layer: int) -> dict[str, Spot]:
     for head in range(HEADS):
         found[f"head.{layer}.{head}"] = (out, "input", slice(HEAD_WIDTH * head, HEAD_WIDTH * (head + 1)))
     for name, (projection, start, step) in projections.items():
-        for head in range(GROUPED if family == "llama" and name != "q" else HEADS):
+        for head in range(GROUPED if family in ("llama", "gemma2") and name != "q" else HEADS):
             columns = slice(start + step * head, start + step * head + HEAD_WIDTH)
             found[f"head.{layer}.{head}.{name}"] = (projection, "output", columns)
     return found
@@ -204,9 +217,9 @@ def with_relp_rules(module: nn.Module) -> nn.Module:
             part.forward = _layer_norm(part)
         elif kind.endswith("RMSNorm"):
             part.forward = _rms_norm(part)
-        elif kind in ("NewGELUActivation", "GELUActivation", "SiLUActivation", "SiLU", "GELU"):
+        elif kind in ("NewGELUActivation", "GELUActivation", "GELUTanh", "SiLUActivation", "SiLU", "GELU"):
             part.forward = _identity_rule(part.forward)
-        elif kind == "LlamaMLP":
+        elif kind in ("LlamaMLP", "Gemma2MLP"):
             part.forward = _gated(part)
     return ruled
 

@@ -9,9 +9,8 @@ import networkx as nx
 import pytest
 import text_families
 import torch
-from edge_oracles import FAMILIES, exact, run, whole
+from edge_oracles import FAMILIES, exact, metric_of, run, whole
 from patching_oracles import wrapped
-from torch import Tensor
 
 import attrib
 from attrib.patching.circuit import Cut
@@ -20,14 +19,10 @@ from attrib.patching.probing import structure_of
 from attrib.patching.selecting import count_of, selected
 
 CLEAN = torch.tensor([[5, 9, 17, 23, 8, 3, 30], [6, 9, 18, 23, 4, 3, 31], [6, 8, 18, 20, 4, 3, 31]])
-CORRUPTED = torch.tensor([[5, 9, 21, 23, 8, 3, 30], [6, 11, 18, 23, 24, 3, 31], [6, 8, 19, 20, 4, 5, 31]])
+CORRUPTED = torch.tensor([[5, 9, 21, 23, 8, 3, 30], [6, 11, 18, 23, 24, 3, 31], [6, 8, 19, 20, 14, 3, 31]])
 ANSWER = attrib.LogitDiff(12, 25)
 PAIR = attrib.pair(CLEAN, CORRUPTED)
 EDGES = attrib.RelP(edges=True)
-
-
-def metric(logits: Tensor) -> Tensor:
-    return logits[:, -1, 12] - logits[:, -1, 25]
 
 
 def by_hand(module, family: str, kept: set[tuple[str, str]], ablation: str) -> float:
@@ -37,7 +32,7 @@ def by_hand(module, family: str, kept: set[tuple[str, str]], ablation: str) -> f
         if ablation == "mean":
             ablated = {name: value.mean(0, keepdim=True) for name, value in ablated.items()}
         edge = lambda u, v, value: value if (u, v) in kept else ablated[u]  # noqa: E731
-        return float(metric(run(module, family, CLEAN, edge)[0]).mean())
+        return float(metric_of(family)(run(module, family, CLEAN, edge)[0]).mean())
 
 
 def possible(result: attrib.Attribution) -> set[tuple[str, str]]:
@@ -89,7 +84,7 @@ def test_all_edges_are_the_model_and_none_the_other_run(family):
     result = attrib.explain(subject, PAIR, attrib.AttributionPatching(edges=True), ANSWER)
     found = attrib.circuit(subject, PAIR, result, 1.0, sizes=(0,))
     with torch.no_grad():
-        clean, corrupted = (float(metric(module(ids).logits).mean()) for ids in (CLEAN, CORRUPTED))
+        clean, corrupted = (float(metric_of(family)(module(ids).logits).mean()) for ids in (CLEAN, CORRUPTED))
     assert (found.full, found.size.metric) == pytest.approx((clean, clean), abs=1e-9)
     assert (found.empty, found.curve[0].metric) == pytest.approx((corrupted, corrupted), abs=1e-9)
     assert (found.faithfulness, found.completeness) == pytest.approx((1.0, 0.0), abs=1e-7)
@@ -97,10 +92,12 @@ def test_all_edges_are_the_model_and_none_the_other_run(family):
     assert found.curve[0].edges == found.dropped == found.unreached == 0
 
 
-@pytest.mark.parametrize("family", [f for f in text_families.DECODERS if not f.startswith("gemma")])
-def test_every_family_with_norms_in_front_can_be_run_on_its_edges(family):
-    given = attrib.pair([[5, 9, 100, 23, 7]], [[5, 9, 30, 23, 7]])
-    subject = attrib.wrap(text_families.model(family, "next_token").double(), tokenizer=text_families.byte_level())
+@pytest.mark.parametrize("family", [*text_families.DECODERS, *text_families.ENCODERS])
+def test_every_family_can_be_run_on_its_edges(family):
+    rows, masked = [[5, 9, 100, 3, 7], [5, 9, 30, 3, 7]], family in text_families.ENCODERS  # 3 is byte_level's mask
+    given = attrib.pair(rows[:1], rows[1:])
+    module = text_families.model(family, "masked" if masked else "next_token").double()
+    subject = attrib.wrap(module, tokenizer=text_families.byte_level())
     result = attrib.explain(subject, given, EDGES, attrib.LogitDiff(12, 25))
     assert result.score.abs() > 1e-3 and not result.coverage.uncovered
     found = attrib.circuit(subject, given, result, 0.2, sizes=(0, 1.0))

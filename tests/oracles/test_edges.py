@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import text_families
 import torch
-from edge_oracles import FAMILIES, exact, ruled, run, whole
-from patching_oracles import HEADS, linear, network, spots, wrapped
+from edge_oracles import FAMILIES, exact, metric_of, ruled, run, whole
+from patching_oracles import GROUPED, HEADS, linear, network, spots, wrapped
 from torch import Tensor, nn
 
 import attrib
@@ -17,10 +16,6 @@ CLEAN = torch.tensor([[5, 9, 17, 23, 8, 3, 30], [6, 9, 18, 23, 4, 3, 31]])
 CORRUPTED = torch.tensor([[5, 9, 21, 23, 8, 3, 30], [6, 11, 18, 23, 24, 3, 31]])
 ANSWER = attrib.LogitDiff(12, 25)
 CLOSE = {"rtol": 1e-7, "atol": 1e-9}
-
-
-def metric(logits: Tensor) -> Tensor:
-    return logits[:, -1, 12] - logits[:, -1, 25]
 
 
 def explained(module: nn.Module, method: attrib.RelP | attrib.AttributionPatching, clean: Tensor = CLEAN):
@@ -39,7 +34,7 @@ def oracle(
         step = steps[sender, receiver] = torch.zeros(len(base), 1, 1, dtype=torch.float64, requires_grad=True)
         return value + step * (second[sender] - first[sender])
 
-    score = metric(run(graded, family, base, edge)[0]).sum()
+    score = metric_of(family)(run(graded, family, base, edge)[0]).sum()
     found = torch.autograd.grad(score, list(steps.values()))
     return {name: gradient.flatten() for name, gradient in zip(steps, found, strict=True)}
 
@@ -79,13 +74,25 @@ def test_with_relp_they_are_those_under_its_rules(family):
     assert not result.coverage.uncovered and result.coverage.ruled
 
 
+class Centring(nn.Module):
+    """What is left of a norm without its scale."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.weight = norm.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x - x.mean(-1, keepdim=True))
+
+
 def nearly_linear(family: str) -> nn.Module:
-    """`linear` with queries and keys too small to change any number, so that their columns can still be found."""
-    module, full = linear(family), network(family)
-    module.set_attn_implementation("sdpa")  # eager attention has weights in float32
+    """`linear` with queries and keys too small to change any number, so that their columns can still be found; with
+    norms that only centre."""
+    module, full = linear(family, Centring), network(family)
+    module.config._attn_implementation = "sdpa"  # eager attention has weights in float32
     for layer in range(2):
         for kind in "qk":
-            for head in range(HEADS):
+            for head in range(HEADS if kind == "q" or family != "gemma2" else GROUPED):
                 name = f"head.{layer}.{head}.{kind}"
                 (projection, _, columns), (whole_one, _, _) = (spots(m, family, layer)[name] for m in (module, full))
                 rows = (columns,) if isinstance(projection, nn.Linear) else (slice(None), columns)
@@ -93,10 +100,10 @@ def nearly_linear(family: str) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("family", ["gpt2", "neox"])
+@pytest.mark.parametrize("family", ["gpt2", "neox", "gemma2", "bert"])
 def test_on_a_linear_model_edges_are_exact_path_effects(family):
     """Into the logits, and into values and MLPs: replacing what one receiver sees of one sender, and nothing else."""
-    module = nearly_linear(family)
+    module, metric = nearly_linear(family), metric_of(family)
     with torch.no_grad():
         clean = run(module, family, CLEAN, whole)[1]
         base = metric(run(module, family, CORRUPTED, whole)[0])
@@ -117,26 +124,30 @@ def test_on_a_linear_model_edges_are_exact_path_effects(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_edges_into_an_input_add_up_to_its_effect(family):
-    """Σ over senders = the derivative towards the clean input, of that receiver alone."""
+    """Σ over senders = the derivative towards all of the clean run's senders at once, as that receiver alone sees them;
+    where no norm lies between, towards the input that it reads in the clean run."""
     module = exact(family)
     with torch.no_grad():
-        clean, corrupted = (run(module, family, ids, whole)[2] for ids in (CLEAN, CORRUPTED))
-    for method, rules in ((attrib.AttributionPatching(edges=True), module), (attrib.RelP(edges=True), None)):
+        (_, sent, clean), (_, own, corrupted) = (run(module, family, ids, whole) for ids in (CLEAN, CORRUPTED))
+    for method, rules in ((attrib.AttributionPatching(edges=True), module), (attrib.RelP(edges=True), ruled(module))):
         result = explained(module, method)
         steps: dict[str, Tensor] = {}
 
         def edge(sender: str, receiver: str, value: Tensor) -> Tensor:
-            if sender != "embed":
-                return value
-            step = steps[receiver] = torch.zeros(2, 1, 1, dtype=torch.float64, requires_grad=True)  # noqa: B023
-            return value + step * (clean[receiver] - corrupted[receiver])
+            if receiver not in steps:  # noqa: B023
+                steps[receiver] = torch.zeros(2, 1, 1, dtype=torch.float64, requires_grad=True)  # noqa: B023
+            if family in ("gemma2", "bert"):
+                return value + steps[receiver] * (sent[sender] - own[sender])  # noqa: B023
+            return value + steps[receiver] * (clean[receiver] - corrupted[receiver]) * (sender == "embed")  # noqa: B023
 
-        score = metric(run(rules or ruled(module), family, CORRUPTED, edge)[0]).sum()
+        score = metric_of(family)(run(rules, family, CORRUPTED, edge)[0]).sum()
         expected = torch.autograd.grad(score, [steps[name] for name in result.receivers])
         expected = torch.stack([gradient.flatten() for gradient in expected], 1)
+        assert expected.abs().max() > 0.1
         torch.testing.assert_close(result.values.nansum(1), expected, rtol=1e-9, atol=1e-9)
-    stream = explained(module, attrib.RelP(sites="resid_post.1")).values.sum((1, 2))
-    torch.testing.assert_close(result.values[:, :, -1].nansum(1), stream, rtol=1e-9, atol=1e-9)
+    if family not in ("gemma2", "bert"):
+        stream = explained(module, attrib.RelP(sites="resid_post.1")).values.sum((1, 2))
+        torch.testing.assert_close(result.values[:, :, -1].nansum(1), stream, rtol=1e-9, atol=1e-9)
 
 
 def test_relevance_is_conserved_from_input_to_input():
@@ -178,13 +189,25 @@ def test_pairs_of_several_lengths_and_one_at_a_time(monkeypatch):
     torch.testing.assert_close(pieces.values, explained(module, method).values, equal_nan=True, **CLOSE)
 
 
-def test_models_whose_stream_is_no_sum_are_refused():
-    subjects = [wrapped(network("bert"))]
-    for family in ("gemma2", "gemma3_text"):
-        subjects.append(attrib.wrap(text_families.model(family, "next_token"), tokenizer=text_families.byte_level()))
-    for subject in subjects:
-        with pytest.raises(attrib.UnsupportedModel, match="norm or scale"):
-            attrib.explain(subject, attrib.pair([[5, 3, 7]], [[5, 3, 8]]), attrib.RelP(edges=True))
+class Weighted(nn.Module):
+    """A block whose attention is added with a learned weight for each column (LayerScale)."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block, self.scale = block, nn.Parameter(torch.linspace(0.5, 1, 16, dtype=torch.float64))
+
+    def forward(self, hidden_states, past_key_values=None, attention_mask=None, *others, **given):
+        attended = self.block.attn(self.block.ln_1(hidden_states), attention_mask=attention_mask)[0]
+        hidden_states = hidden_states + attended * self.scale
+        return hidden_states + self.block.mlp(self.block.ln_2(hidden_states))
+
+
+def test_a_contribution_that_more_happens_to_is_refused():
+    module = network("gpt2")
+    module.transformer.h = nn.ModuleList(Weighted(block) for block in module.transformer.h)
+    assert explained(module, attrib.RelP(sites="head.*.*")).values.abs().max() > 0.01
+    with pytest.raises(attrib.UnsupportedModel, match=r"block 'transformer\.h\.0' more happens"):
+        explained(module, attrib.RelP(edges=True))
 
 
 def test_the_strongest_edges_and_what_is_kept_on_disk(tmp_path):

@@ -22,6 +22,7 @@ from attrib.patching.pair import encode_pair
 from attrib.patching.probing import structure_of
 from attrib.patching.prompt import Patch, Prompt, Recomputation
 from attrib.patching.sites import PatchSite, all_sites
+from attrib.patching.structure import Joining
 from attrib.rows import rows_of
 from attrib.rules.shadow import shadow
 
@@ -42,6 +43,13 @@ FAMILIES = {
     "mixtral": GROUPED | {"num_local_experts": 4},
     "qwen2_moe": EXPERTS | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
 }
+# norms or factors between a component and the stream, or on the stream; not those of FAMILIES
+BEHIND = {
+    "glm4": GROUPED | {"head_dim": 8},
+    "exaone4": GROUPED | {"head_dim": 8},
+    "granite": GROUPED | {"residual_multiplier": 0.22, "attention_multiplier": 0.35, "embedding_multiplier": 3.0},
+    "openai-gpt": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+}
 KV_HEADS = {"falcon": 1, "opt": 4, "mpt": 4, "bloom": 4, "deepseek_v3": 4}
 ABSENT = {family: {"neuron"} for family in ("gpt_oss", "mixtral", "qwen2_moe")}
 ABSENT |= {"falcon": {"resid_mid"}, "deepseek_v3": {"k", "neuron"}}
@@ -50,7 +58,7 @@ GIVEN, ANSWER = attrib.pair([CLEAN], [CORRUPTED]), attrib.LogitDiff(12, 25)
 
 
 def model(family: str):
-    settings = FAMILIES[family] | {"vocab_size": text_families.ROWS, "bos_token_id": 1, "eos_token_id": 2}
+    settings = (FAMILIES | BEHIND)[family] | {"vocab_size": text_families.ROWS, "bos_token_id": 1, "eos_token_id": 2}
     config = AutoConfig.for_model(family, **settings, pad_token_id=0)
     config._experts_implementation = "eager"  # the others have no float64
     module = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double().eval()
@@ -173,14 +181,24 @@ def towards(twin, prompt: Prompt, site: PatchSite, clean: Tensor) -> Tensor:
 
 def test_all_edges_are_the_model_or_it_is_refused(family):
     name, subject = family
-    if name in ("olmo2", "deepseek_v3"):
-        with pytest.raises(attrib.UnsupportedModel, match=r"norm or scale between|keys have no columns"):
+    if name == "deepseek_v3":
+        with pytest.raises(attrib.UnsupportedModel, match="keys have no columns"):
             attrib.explain(subject, GIVEN, attrib.RelP(edges=True), ANSWER)
         return
     result = attrib.explain(subject, GIVEN, attrib.RelP(edges=True), ANSWER)
     found = attrib.circuit(subject, GIVEN, result, 1.0, sizes=(0,))
     metrics = [float(result.parts[f"metric_{run}"][0]) for run in ("corrupted", "clean")]
     assert [found.empty, found.full] == pytest.approx(metrics, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", BEHIND)
+def test_norms_and_factors_behind_components_are_passed_by_edges(family):
+    subject = model(family)
+    result = attrib.explain(subject, GIVEN, attrib.RelP(edges=True), ANSWER)
+    assert any(not isinstance(s, Joining) or s.by for s in structure_of(subject).layers[0].course)
+    found = attrib.circuit(subject, GIVEN, result, 1.0, sizes=(0,))
+    metrics = [float(result.parts[f"metric_{run}"][0]) for run in ("corrupted", "clean")]
+    assert [found.empty, found.full] == pytest.approx(metrics, abs=1e-5) and abs(metrics[0] - metrics[1]) > 0.1
 
 
 def test_a_block_without_attention_is_refused():
