@@ -19,10 +19,11 @@ from attrib.methods.merging import merged
 from attrib.methods.passes import about
 from attrib.methods.propagation import Flow, settled_ledger
 from attrib.models.positions import PositionSources, RowsApart, position_sources
-from attrib.rules.engine import Rules
+from attrib.rules.attention import constant, needs_fused
 from attrib.rules.precision import wide
 from attrib.rules.shadow import shadow
 from attrib.rules.spelled import unite_activations
+from attrib.rules.table import Rules
 
 AGGREGATES = ("signed", "absolute")
 
@@ -41,10 +42,11 @@ def with_positions(question: Question, rules: Rules, aggregate: str = "signed") 
         return _one_by_one(question, rules, aggregate)
     if sources.shared and len(question.x) > 1:  # one table for all samples
         return _one_by_one(question, rules, aggregate)
-    return merged([_found(question, flow, sources, aggregate) for flow in flows])
+    cuts = rules.table.get("softmax") in (constant, needs_fused)
+    return merged([_found(question, flow, sources, aggregate, cuts) for flow in flows])
 
 
-def _found(question: Question, flow: Flow, sources: PositionSources, aggregate: str) -> Finding:
+def _found(question: Question, flow: Flow, sources: PositionSources, aggregate: str, cuts: bool) -> Finding:
     text = question.model.kind == "text"
     tokens = question.x.shape[1] if text else sources.leaves[0][1].shape[1]
     reached = sources.relevance(flow.sources, tokens)
@@ -63,7 +65,7 @@ def _found(question: Question, flow: Flow, sources: PositionSources, aggregate: 
         ledger=ledger,
         coverage=flow.coverage,
         parts={"content": content, "position": position, "position_by_layer": by_layer},
-        notes=_notes(bool(reached), sources.experimental, aggregate),
+        notes=_notes(bool(reached), sources, aggregate, cuts),
     )
 
 
@@ -126,11 +128,14 @@ def _patch_grid(tokens: int, height: int, width: int) -> tuple[int, int]:
     raise NotApplicable(f"no grid of square patches on {height} × {width} pixels has {tokens} tokens or fewer")
 
 
-def _notes(reached: bool, experimental: bool, aggregate: str) -> tuple[str, ...]:
+def _notes(reached: bool, sources: PositionSources, aggregate: str, cuts: bool) -> tuple[str, ...]:
+    """cuts: whether the rules take attention weights for constants."""
     notes = []
     if not reached:
-        notes.append("no relevance reaches the positions under these rules (CP-LRP cuts queries and keys)")
-    if experimental:
+        found = ", ".join(dict.fromkeys(where or "the model itself" for where, _ in sources.leaves[:3]))
+        why = "CP-LRP cuts queries and keys" if cuts else f"the score does not depend on those found in {found}"
+        notes.append(f"no relevance reaches the positions under these rules ({why})")
+    if sources.experimental:
         notes.append("the rule for ALiBi positions is experimental: a bias is credited to the key it belongs to")
     if aggregate == "absolute":
         notes.append("positions are added by their size, as the authors' code does: values do not sum to the score")

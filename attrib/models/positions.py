@@ -1,9 +1,10 @@
 """Where a transformer gets its positions from, as tensors that can receive relevance.
 
 Found by structure: an embedding or parameter whose name speaks of positions, and what is handed to a module
-as `position_embeddings` (rotary cos and sin) or `alibi`. Found by behaviour, whatever their names: buffers that are
-tables of sines and cosines, and a `position_bias` that falls or rises evenly from key to key (ALiBi). Each becomes a
-leaf of its own, a row per sample where it has a batch axis, and rotary ones a fresh leaf for every layer.
+as `position_embeddings` (rotary cos and sin, or complex numbers of both) or `alibi`. Found by behaviour, whatever their
+names: buffers that are tables of sines and cosines, and a `position_bias`, or what is added inside an `attention_mask`,
+that falls or rises evenly from key to key (ALiBi). Each becomes a leaf of its own, a row per sample where it has a
+batch axis, and rotary ones a fresh leaf for every layer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from attrib.errors import NotApplicable
@@ -21,6 +23,7 @@ from attrib.rules.precision import wide
 
 _NAMED = re.compile(r"(^|[._])(wpe|pos_emb\w*|position\w*_embed\w*|pos_embed\w*|embed_positions)$")
 _HANDED = ("position_embeddings", "alibi", "position_bias")
+_UNEVEN = 0.01  # of what a bias falls or rises: steps of bfloat16 are no more even
 
 
 class RowsApart(Exception):
@@ -31,39 +34,50 @@ class RowsApart(Exception):
 class PositionSources:
     """The leaves, in the order in which the forward met them: (where, tensor with a row per sample).
 
+    of_keys: the numbers of those whose tokens are on the last axis (heads may be as many).
     shared: some leaf has no batch axis: it tells samples apart only where there is one.
     """
 
     batch: int
     leaves: list[tuple[str, Tensor]] = field(default_factory=list)
-    experimental: bool = False
+    of_keys: set[int] = field(default_factory=set)
     shared: bool = False
 
-    def leaf(self, where: str, value: Tensor) -> Tensor:
+    @property
+    def experimental(self) -> bool:
+        """Whether ALiBi biases are among them."""
+        return bool(self.of_keys)
+
+    def leaf(self, where: str, value: Tensor, of_keys: bool = False) -> Tensor:
         """A copy of `value` that requires gradients, (batch, …) where its first axis allows, noted under `where`."""
+        if value.is_complex():
+            return torch.view_as_complex(self.leaf(where, torch.view_as_real(value), of_keys))
         rows = value.expand(self.batch, *value.shape[1:]) if value.shape[0] == 1 and value.dim() > 2 else value
         leaf = rows.detach().clone().requires_grad_()
+        if of_keys:
+            self.of_keys.add(len(self.leaves))
         self.leaves.append((where, leaf))
         return leaf
 
     def relevance(self, gradients: Sequence[Tensor | None], tokens: int) -> list[tuple[str, Tensor]]:
         """(where, (batch, tokens) relevance) of every leaf that relevance reached; gradients: one per leaf."""
         reached = []
-        for (where, leaf), gradient in zip(self.leaves, gradients, strict=True):
+        for i, ((where, leaf), gradient) in enumerate(zip(self.leaves, gradients, strict=True)):
             if gradient is not None:
-                reached.append((where, per_position(leaf.detach() * gradient, self.batch, tokens)))
+                found = per_position(leaf.detach() * gradient, self.batch, tokens, i in self.of_keys)
+                reached.append((where, found))
         return reached
 
 
-def per_position(relevance: Tensor, batch: int, tokens: int) -> Tensor:
+def per_position(relevance: Tensor, batch: int, tokens: int, of_keys: bool = False) -> Tensor:
     """(batch, tokens): relevance of a position tensor summed over all but its token axis.
 
-    That is the first axis of that length; of a table for more positions, the first that is longer, and the rows from
-    the first that relevance reached.
+    That is the first axis of that length, or the last axis of all (of_keys); of a table for more positions, the first
+    that is longer, and the rows from the first that relevance reached.
     """
     rows = relevance.shape[0] % batch == 0 and (batch > 1 or relevance.dim() > 2)
     shaped = relevance.reshape(batch, -1, *relevance.shape[1:]) if rows else relevance[None, None]
-    axes = range(1, shaped.dim())
+    axes = range(shaped.dim() - 1 if of_keys else 1, shaped.dim())
     exact = [i for i in axes if shaped.shape[i] == tokens]
     axis = exact[0] if exact else next(i for i in axes if shaped.shape[i] > tokens)
     summed = shaped.movedim(axis, 1).flatten(2).sum(2)
@@ -106,8 +120,8 @@ def _whole(batch: int) -> Any:
 
 def _looked_up(sources: PositionSources, path: str) -> Any:
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        rows = output if output.dim() == 3 else output[None]
-        return sources.leaf(path, rows)
+        leaf = sources.leaf(path, output if output.dim() == 3 else output[None])
+        return leaf[0] if output.dim() == 2 and sources.batch == 1 else leaf
 
     return hook
 
@@ -139,22 +153,45 @@ def is_sinusoidal(table: Tensor) -> bool:
 
 
 def is_alibi(bias: Tensor) -> bool:
-    """Whether it rises or falls from key to key by the same step, another in every head."""
-    steps = wide(bias.detach()).diff(dim=-1)
-    return bias.shape[-1] > 2 and bool(steps.any()) and bool((steps - steps[..., :1]).abs().amax() < 1e-3)
+    """Whether it rises or falls from key to key by the same step, in every head and for every query."""
+    if bias.shape[-1] < 3:
+        return False
+    bias = wide(bias.detach())
+    first, reach = bias[..., :1], bias[..., -1:] - bias[..., :1]
+    line = first + reach * torch.linspace(0, 1, bias.shape[-1], dtype=bias.dtype, device=bias.device)
+    return bool(reach.all()) and bool(((bias - line).abs() <= _UNEVEN * reach.abs()).all())
 
 
 def _handed(sources: PositionSources, path: str) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        found = {name: kwargs[name] for name in _HANDED if kwargs.get(name) is not None}
-        if not isinstance(bias := found.get("position_bias"), Tensor) or bias.requires_grad or not is_alibi(bias):
-            found.pop("position_bias", None)
-        for name, value in found.items():
-            sources.experimental |= name != "position_embeddings"
-            sources.shared |= name == "position_bias" and value.shape[0] not in (1, sources.batch)
-            parts = value if isinstance(value, tuple) else (value,)
-            fresh = tuple(sources.leaf(path, part) for part in parts if isinstance(part, Tensor))
-            kwargs = {**kwargs, name: fresh if isinstance(value, tuple) else fresh[0]}
+        found = {name: parts for name in _HANDED if (parts := _parts(kwargs.get(name)))}
+        if "position_bias" in found and not is_alibi(found["position_bias"][0]):
+            found.pop("position_bias")
+        for name, parts in found.items():
+            sources.shared |= name == "position_bias" and len(parts[0]) not in (1, sources.batch)
+            fresh = tuple(sources.leaf(path, part, name != "position_embeddings") for part in parts)
+            kwargs = {**kwargs, name: fresh if isinstance(kwargs[name], tuple) else fresh[0]}
+        if (mask := _with_bias(sources, path, kwargs.get("attention_mask"))) is not None:
+            return args, {**kwargs, "attention_mask": mask}
         return (args, kwargs) if found else None
 
     return hook
+
+
+def _parts(value: Any) -> tuple[Tensor, ...]:
+    """The tensors in it that carry no relevance yet: what an outer module was handed does."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return tuple(part for part in parts if isinstance(part, Tensor) and not part.requires_grad)
+
+
+def _with_bias(sources: PositionSources, path: str, mask: Any) -> Tensor | None:
+    """The mask with what heads add to their keys in it as a leaf, (batch, heads, 1, keys); None where there is none."""
+    if not isinstance(mask, Tensor) or not mask.is_floating_point() or mask.requires_grad or mask.dim() != 4:
+        return None
+    if mask.shape[1] == 1:  # what may be seen is the same for all heads, what is added by distance is not
+        return None
+    sources.shared |= len(mask) > 1  # padding would hide the last keys
+    bias, seen = mask[:, :, -1:], mask > torch.finfo(mask.dtype).min / 2
+    if not is_alibi(bias) or not bool(torch.where(seen, mask == bias, True).all()):
+        return None
+    return torch.where(seen, sources.leaf(path, bias, of_keys=True), mask)

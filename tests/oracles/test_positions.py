@@ -123,43 +123,6 @@ def test_no_rotation_no_relevance_of_the_sine():
         assert (sin[:, 0] == 0).all() and sin[:, 1:].abs().max() > 0 and cos[:, 0].abs().max() > 0
 
 
-class Biased(nn.Module):
-    """Attention with an ALiBi bias, fused or spelled out."""
-
-    def __init__(self, fused: bool) -> None:
-        super().__init__()
-        self.block, self.fused = BiasedAttention(fused), fused
-
-    def forward(self, inputs_embeds: Tensor) -> Tensor:
-        n = inputs_embeds.shape[1]
-        return self.block(inputs_embeds, alibi=-0.3 * torch.arange(n - 1, -1, -1).double().expand(1, 1, 1, n))
-
-
-class BiasedAttention(nn.Module):
-    def __init__(self, fused: bool) -> None:
-        super().__init__()
-        self.q, self.k, self.v = (nn.Linear(WIDTH, 8, bias=False) for _ in range(3))
-        self.fused = fused
-
-    def forward(self, x: Tensor, alibi: Tensor) -> Tensor:
-        q, k, v = (f(x)[:, None] for f in (self.q, self.k, self.v))
-        if self.fused:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=alibi.expand(-1, 1, x.shape[1], -1))[:, 0, -1]
-        return (torch.softmax(q @ k.mT * 8**-0.5 + alibi, -1) @ v)[:, 0, -1]
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_bias_inside_fused_attention_gets_what_it_gets_outside(preset):
-    fused, spelled = (
-        explain(seeded(Biased(f)), embeddings(), TARGETS, preset=preset, positions=True) for f in (True, False)
-    )
-    assert close(fused.values, spelled.values, 1e-10)
-    for name in ("content", "position"):
-        assert torch.allclose(fused.parts[name], spelled.parts[name], rtol=1e-10, atol=1e-14)
-    assert bool(fused.parts["position"].any()) == (preset == "attn_lrp")
-    assert fused.ledger["unaccounted"].abs().max() < 1e-12
-
-
 def picture(height: int = 16, width: int = 16) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     return torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
@@ -278,20 +241,13 @@ def test_where_a_value_path_cannot_be_halved():
         explain(build("bert", "eager"), embeddings(), TARGETS, preset="cp_lrp", value_path="halved")
 
 
-def mpt() -> nn.Module:
-    from transformers import AutoModelForCausalLM, MptConfig
-
-    config = MptConfig(d_model=WIDTH, n_heads=4, n_layers=LAYERS, max_seq_len=16, vocab_size=20, use_cache=False)
-    return seeded(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
-
-
 def sines(length: int, width: int) -> Tensor:
     angles = torch.arange(length)[:, None] / 10_000 ** (torch.arange(0, width, 2) / width)
     return torch.stack((angles.sin(), angles.cos()), 2).flatten(1).double()
 
 
 class HandWritten(nn.Module):
-    """A table of sines in a buffer of any name and shape, added to embeddings; then one attention."""
+    """A table of sines in a buffer of any name and shape, added to embeddings; then attention, read at the end."""
 
     def __init__(self, shape: str, start: int = 0) -> None:
         super().__init__()
@@ -299,7 +255,8 @@ class HandWritten(nn.Module):
         self.register_buffer(
             "whatever", {"rows": table, "batch first": table[None], "batch second": table[:, None]}[shape]
         )
-        self.inner, self.shape, self.start = BiasedAttention(True), shape, start
+        self.q, self.k, self.v = (nn.Linear(WIDTH, 8, bias=False) for _ in range(3))
+        self.shape, self.start = shape, start
 
     def forward(self, inputs_embeds: Tensor) -> Tensor:
         n = inputs_embeds.shape[1]
@@ -308,7 +265,8 @@ class HandWritten(nn.Module):
             x = (inputs_embeds.transpose(0, 1) + self.whatever[rows]).transpose(0, 1)
         else:
             x = inputs_embeds + (self.whatever[:, rows] if self.shape == "batch first" else self.whatever[rows])
-        return self.inner(x, alibi=torch.zeros(1, 1, 1, n, dtype=torch.float64))
+        q, k, v = (f(x)[:, None] for f in (self.q, self.k, self.v))
+        return F.scaled_dot_product_attention(q, k, v)[:, 0, -1]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -323,15 +281,3 @@ def test_sines_written_by_hand(shape, start, preset):
     total = found.parts["content"].sum(1) + found.parts["position"].sum(1)
     total = total + sum(v for k, v in found.ledger.items() if k not in ("input", "position", "unaccounted"))
     torch.testing.assert_close(total, found.score, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_mpts_bias_is_a_position(preset):
-    module, x = mpt(), embeddings()
-    found = explain(module, x, TARGETS, preset=preset, positions=True)
-    alone = [explain(module, x[i : i + 1], [t], preset=preset, positions=True) for i, t in enumerate(TARGETS)]
-    reached = preset == "attn_lrp"
-    assert found.ledger["unaccounted"].abs().max() < 1e-5 * max(v.abs().max() for v in found.ledger.values())
-    assert found.parts["position_by_layer"].shape == (2, LAYERS if reached else 1, TOKENS)
-    assert bool(found.parts["position"].any()) == reached and any("experimental" in note for note in found.notes)
-    torch.testing.assert_close(found.parts["position"], torch.cat([a.parts["position"] for a in alone]))
