@@ -143,7 +143,7 @@ def test_cancel_stops_a_long_run_and_the_page_goes_on(page: Page, server: Any) -
     [
         ("words.png", b"this is no image", "'words.png' is not an image"),
         ("empty.png", b"", "empty"),
-        ("bomb.png", None, "would decode to more than 64,000,000 pixels"),
+        ("bomb.png", None, "far more than the limit of 64,000,000 pixels"),
     ],
 )
 def test_a_bad_upload_is_one_readable_sentence(
@@ -193,6 +193,15 @@ def test_a_link_restores_the_settings(page: Page, server: Any) -> None:
     link = page.locator("#at-link textarea, #at-link input").first
     expect(link).to_have_value(re.compile("photo=lion.*lrp.preset=epsilon_plus"))
     assert "target=282" in page.url
+
+
+def test_who_is_quicker_than_a_link_keeps_the_photo(page: Page, server: Any, cheetah: Path) -> None:
+    page.goto(server.url + "?model=efficientnet-lite0&methods=saliency")
+    upload(page, cheetah)
+    expect(page.locator("#at-model input")).to_have_value("efficientnet-lite0", timeout=LONG)
+    expect(page.locator("#at-predictions button").first).to_contain_text("cheetah", timeout=LONG)
+    explain(page)
+    expect(page.locator("#at-gallery .at-card")).to_have_count(1)
 
 
 def test_a_link_that_asks_for_nonsense_says_so(page: Page, server: Any) -> None:
