@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
     from attrib.metrics.evidence import Evidence
     from attrib.patching.effects import MeanEffects
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -100,6 +96,16 @@ class Attribution:
     def __len__(self) -> int:
         return int(self.values.shape[0])
 
+    def __getitem__(self, rows: int | slice) -> Attribution:
+        """The result of one sample, or of several, as a batch of its own; iterating gives them one by one."""
+        if not isinstance(rows, slice):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"sample {rows} of a result with {len(self)}")
+            rows = slice(rows % len(self), rows % len(self) + 1)
+        own = {name: _rows(getattr(self, name), rows) for name in _PER_SAMPLE}
+        hashes = self.provenance.input_hashes[rows]
+        return replace(self, **own, provenance=replace(self.provenance, input_hashes=hashes))
+
     @property
     def method(self) -> str:
         return self.provenance.method
@@ -117,6 +123,15 @@ class Attribution:
         from attrib.metrics.evidence import evidence_of  # deferred: it stands on top of this module
 
         return evidence_of(self)
+
+    def numpy(self) -> np.ndarray:
+        """`values` as they are, shaped as they are; half precision as float32, which numpy has."""
+        values = self.values.detach().cpu()
+        array: np.ndarray = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        return array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype)
 
     def heatmap(self, size: tuple[int, int] | int | None = None) -> np.ndarray:
         """(batch, height, width) float32: channels reduced, resized bilinearly to `size`.
@@ -174,87 +189,16 @@ class Attribution:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write values.safetensors and attribution.json into `folder`; each file appears whole or not at all."""
-        from safetensors.torch import save as to_bytes
+        from attrib.saved import save  # deferred: it knows this module
 
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        _write(path / "values.safetensors", to_bytes(self._tensors()))
-        _write(path / "attribution.json", json.dumps(self._document(), indent=1, ensure_ascii=True).encode())
-        return path
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {"values": self.values, "score": self.score}
-        if self.delta is not None:
-            tensors["delta"] = self.delta
-        if self.pictures is not None:
-            tensors["pictures"] = torch.from_numpy(np.ascontiguousarray(self.pictures))
-        tensors |= {f"ledger.{k}": v for k, v in (self.ledger or {}).items()}
-        tensors |= {f"parts.{k}": v for k, v in (self.parts or {}).items()}
-        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-    def _document(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT_VERSION,
-            "kind": self.kind,
-            "target": self.target,
-            "notes": list(self.notes),
-            "token_texts": self.token_texts,
-            "words": self.words,
-            "sites": self.sites,
-            "receivers": self.receivers,
-            "corrupted_texts": self.corrupted_texts,
-            "reduction": self.reduction,
-            "signed": self.signed,
-            "coverage": None if self.coverage is None else asdict(self.coverage),
-            "provenance": asdict(self.provenance),
-        }
+        return save(self, Path(folder))
 
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> Attribution:
         """Read what `save` wrote. Raises InputError when the folder is not such a result."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from attrib.saved import load
 
-        path = Path(folder)
-        try:
-            document = json.loads((path / "attribution.json").read_text())
-            tensors = load_file(path / "values.safetensors")
-            return _from_parts(document, tensors)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"{path} holds no saved attribution: {error}") from error
-
-
-def _from_parts(document: dict[str, Any], tensors: dict[str, Tensor]) -> Attribution:
-    if document["format"] != FORMAT_VERSION:
-        raise InputError(f"saved with format {document['format']}, this version reads format {FORMAT_VERSION}")
-    provenance = dict(document["provenance"])
-    provenance["input_hashes"] = tuple(provenance["input_hashes"])
-    pictures = tensors.get("pictures")
-    names = {f: None if document.get(f) is None else tuple(document[f]) for f in ("sites", "receivers")}
-    return Attribution(
-        kind=document["kind"],
-        values=tensors["values"],
-        target=document["target"],
-        score=tensors["score"],
-        delta=tensors.get("delta"),
-        provenance=Provenance(**provenance),
-        coverage=None if document["coverage"] is None else Coverage(**document["coverage"]),
-        ledger=_prefixed(tensors, "ledger."),
-        parts=_prefixed(tensors, "parts."),
-        notes=tuple(document["notes"]),
-        pictures=None if pictures is None else pictures.numpy(),
-        token_texts=_tuples(document["token_texts"]),
-        words=_tuples(document["words"]),
-        sites=names["sites"],
-        receivers=names["receivers"],
-        corrupted_texts=_tuples(document.get("corrupted_texts")),
-        reduction=document["reduction"],
-        signed=document["signed"],
-    )
-
-
-def _tuples(rows: Any) -> tuple[tuple[Any, ...], ...] | None:
-    return None if rows is None else tuple(tuple(row) for row in rows)
+        return load(Path(folder))
 
 
 def _effects() -> Any:
@@ -263,14 +207,15 @@ def _effects() -> Any:
     return effects
 
 
-def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor] | None:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)} or None
+_PER_SAMPLE = (
+    "values", "target", "score", "delta", "ledger", "parts", "pictures", "token_texts", "words", "corrupted_texts",
+)  # fmt: skip
 
 
-def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        part.write(content)
-    os.replace(part.name, path)
+def _rows(value: Any, rows: slice) -> Any:
+    if isinstance(value, dict):
+        return {name: amounts[rows] for name, amounts in value.items()}
+    return None if value is None else value[rows]
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

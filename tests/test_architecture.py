@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "errors": set(),
     "rules": set(),
     "attribution": set(),
+    "saved": {"attribution"},
     "targets": set(),
     "readouts": set(),
     "failures": {"rules"},

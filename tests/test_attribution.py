@@ -155,6 +155,30 @@ def test_an_unknown_method():
         attrib.explain(tiny(), torch.zeros(1, 3, 4, 4), "salience")
 
 
+def test_rows_of_a_result():
+    model, x = tiny(), torch.rand(3, 3, 4, 4)
+    result = attrib.explain(model, x, "lrp", [0, 1, 2])
+    for i, one in enumerate(result):
+        alone = attrib.explain(model, x[i : i + 1], "lrp", i)
+        torch.testing.assert_close(one.values, alone.values)
+        assert (one.target, one.provenance.input_hashes) == (alone.target, alone.provenance.input_hashes)
+        assert one.ledger.keys() == alone.ledger.keys() and len(one) == 1
+    assert torch.equal(result[-1].values, result[2:].values) and len(result[:2]) == 2
+    with pytest.raises(IndexError, match="sample 3 of a result with 3"):
+        result[3]
+
+
+def test_as_an_array():
+    result = attrib.explain(tiny(), torch.rand(2, 3, 4, 4), "saliency", 0)
+    np.testing.assert_array_equal(np.asarray(result), result.values.numpy())
+    assert np.asarray(result, dtype=np.float64).dtype == np.float64
+    assert dataclasses.replace(result, values=result.values.bfloat16()).numpy().dtype == np.float32
+
+
+def test_a_model_is_told_in_a_line():
+    assert repr(tiny()) == "VisionModel('Sequential', Sequential, float32 on cpu)"
+
+
 def test_too_small_an_input_names_the_module_that_failed():
     with pytest.raises(attrib.UnsupportedModel, match="Sequential failed in its module '0'"):
         attrib.explain(tiny(), torch.zeros(1, 3, 2, 2), "saliency")

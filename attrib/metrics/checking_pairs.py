@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 from attrib.attribution import Attribution
@@ -34,7 +33,7 @@ def _checked(model: Any, inputs: Pair, result: Attribution, target: Any, seed: i
     one = Pair(inputs.clean[i : i + 1], inputs.corrupted[i : i + 1])
     own = target[i] if isinstance(target, (list, tuple)) else target
     try:
-        return _light(sampled_correlation(model, one, _row(result, i), own, sites=SITES, seed=seed))
+        return _light(sampled_correlation(model, one, result[i], own, sites=SITES, seed=seed))
     except InputError as error:
         if "found no effect" not in str(error):
             raise
@@ -50,15 +49,3 @@ def _light(found: SampledCorrelation) -> Light:
         f"{r.value:.2f}, {r.low:.2f} to {r.high:.2f} by bootstrap; unrelated numbers have 0, and up to there it fails."
     )
     return Light(AGREES, "passes" if r.low > 0 else "fails", words, r.value, 0.0)
-
-
-def _row(result: Attribution, i: int) -> Attribution:
-    """The result of pair i alone."""
-    texts = (each and each[i : i + 1] for each in (result.token_texts, result.corrupted_texts))
-    token_texts, corrupted_texts = texts
-    hashes = result.provenance.input_hashes[i : i + 1]
-    return replace(
-        result, values=result.values[i : i + 1], target=result.target[i : i + 1], score=result.score[i : i + 1],
-        token_texts=token_texts, corrupted_texts=corrupted_texts,
-        provenance=replace(result.provenance, input_hashes=hashes),
-    )  # fmt: skip

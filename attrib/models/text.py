@@ -44,7 +44,7 @@ class EncodedText(Encoded):
     token_ids: tuple[tuple[int, ...], ...] = ()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TextModel(Wrapped):
     """A transformers model and its tokenizer. The module is never changed.
 

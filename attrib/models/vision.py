@@ -39,7 +39,7 @@ class Encoded:
     words: tuple[tuple[int | None, ...], ...] | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class VisionModel(Wrapped):
     """An nn.Module from images to logits (batch, classes), and what surrounds it. The module is never changed.
 

@@ -45,6 +45,11 @@ class Wrapped(ABC):
     def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Any:
         """What `twin`, a shadow of the module, returns for rows of what `encode` made."""
 
+    def __repr__(self) -> str:
+        classes = "" if self.labels is None else f", {len(self.labels)} classes"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__}({self.name!r}, {type(self.module).__name__}{classes}, {dtype} on {self.device})"
+
     @property
     def device(self) -> torch.device:
         """Where the first parameter or buffer lives."""
