@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -203,7 +204,9 @@ _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
 def _bind_each(targets: list[Any], batch: int, index_of: Callable[[Name], int]) -> BoundTarget:
     if len(targets) != batch:
         raise TargetError(f"{len(targets)} targets for {batch} inputs; give one target, or one per input")
-    targets = [Logit(t) if isinstance(t, (int, str)) and not isinstance(t, bool) else t for t in targets]
+    targets = [Logit(t) if _is_name(t) else t for t in targets]
+    if None in targets:
+        raise TargetError("a list of targets has None in it; give each input its target, or None for all")
     types = {type(t) for t in targets}
     if len(types) != 1 or next(iter(types)) not in _KINDS:
         shown = ", ".join(sorted(t.__name__ for t in types))
@@ -213,6 +216,10 @@ def _bind_each(targets: list[Any], batch: int, index_of: Callable[[Name], int]) 
     kind, fields = _KINDS[next(iter(types))]
     columns = [torch.tensor([index_of(getattr(t, name)) for t in targets]) for name in fields]
     return BoundTarget(kind, columns[0], columns[1] if len(columns) > 1 else None)
+
+
+def _is_name(target: Any) -> bool:
+    return isinstance(target, (Integral, str)) and not isinstance(target, bool)  # numpy's integers too
 
 
 def _class_scores(outputs: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -140,3 +141,19 @@ def test_a_label_in_a_wrapped_model():
         attrib.explain(model, x, "saliency", 3)
     with pytest.raises(attrib.TargetError, match="out of range"):
         attrib.explain(model, x, "saliency", -1)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [(-1, "-1 is out of range: classes"), (10**30, "is out of range: classes"), ([None, 1], "has None in it")],
+)
+def test_what_no_model_has(target, words):
+    model = attrib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)))
+    with pytest.raises(attrib.TargetError, match=words):
+        attrib.explain(model, torch.ones(2, 3, 2, 2), "saliency", target)
+
+
+def test_an_index_of_numpy_is_an_index():
+    model = attrib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)))
+    result = attrib.explain(model, torch.ones(2, 3, 2, 2), "saliency", [np.int64(3), 1])
+    assert [target["index"] for target in result.target] == [3, 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrib.errors import UnknownName
+from attrib.errors import InputError, UnknownName
 from attrib.methods.activation_patching import ActivationPatching
 from attrib.methods.attribution_patching import AttributionPatching, RelP
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
@@ -16,6 +16,7 @@ from attrib.methods.kernel import KernelSHAP
 from attrib.methods.lrp import LRP
 from attrib.methods.noise import SmoothGrad, VarGrad
 from attrib.methods.normgrad import NormGrad
+from attrib.methods.numbers import check_numbers
 from attrib.methods.occlusion import Occlusion
 from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
 from attrib.methods.shap import GradientSHAP
@@ -47,9 +48,21 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_named(method: Method | str) -> Method:
-    """The method itself, or the one of that name with its default settings."""
+    """The method itself, or the one of that name with its default settings.
+
+    Raises UnknownName, InputError for what is no method, or for a setting that is not the number it has to be.
+    """
     if isinstance(method, Method):
+        check_numbers(method)
         return method
+    if not isinstance(method, str):
+        raise _no_method(method)
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
     return METHODS[method]()
+
+
+def _no_method(given: object) -> InputError:
+    if isinstance(given, type) and issubclass(given, Method):
+        return InputError(f"{given.__name__} is a class; give a method, {given.__name__}(), or its name")
+    return InputError(f"a method is needed, or its name, not {type(given).__name__}")

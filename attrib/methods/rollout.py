@@ -134,7 +134,10 @@ def _helpful(weights: list[Tensor], score: Tensor) -> list[Tensor]:
 def _check(question: Question, watch: OpenedAttention) -> None:
     lengths = {a.shape[-1] for a in watch.weights}
     if not watch.weights and not watch.elsewhere:
-        raise NotApplicable(f"{question.model.name} has no attention between tokens, so there is nothing to roll out")
+        raise NotApplicable(
+            f"{question.model.name} has no attention between tokens, so there is nothing to roll out; these need none: "
+            "lrp, integrated_gradients, grad_cam, occlusion, and every method but the two rollouts"
+        )
     windows = any(shape[0] != watch.batch for shape in watch.elsewhere)
     if windows or len(lengths) != 1 or (question.is_text and lengths != {question.x.shape[1]}):
         raise NotApplicable(

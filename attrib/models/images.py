@@ -104,7 +104,7 @@ def _decoder_errors(name: str) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's sentence names a limit of its own
-        raise InputError(f"{name} has far more than the limit of {MAX_PIXELS:,} pixels; make it smaller first") from error
+        raise InputError(f"{name} has far more pixels than the limit of {MAX_PIXELS:,}; make it smaller") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image that can be read; readable: {', '.join(FORMATS)}") from error
     except Exception as error:  # a decoder fed with hostile bytes may raise anything

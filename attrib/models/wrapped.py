@@ -19,6 +19,7 @@ from attrib.rules.shadow import refuse_opaque, shadow
 from attrib.targets import logits_of
 
 _PREDICTED_AT_ONCE = 8
+_MOST = torch.iinfo(torch.long).max  # where nobody knows how many classes there are
 
 
 class Prediction(NamedTuple):
@@ -79,9 +80,9 @@ class Wrapped(ABC):
             ) from None
         if isinstance(name, bool):
             raise TargetError(f"cannot look up a class by {name}; give an int or a label")
-        if index < 0 or (self.labels is not None and index >= len(self.labels)):
+        if not 0 <= index < (_MOST if self.labels is None else len(self.labels)):
             known = (
-                ""
+                ": classes are counted from 0 to one below their number"
                 if self.labels is None
                 else f": {self.name} has {len(self.labels)} classes, 0 to {len(self.labels) - 1}"
             )
