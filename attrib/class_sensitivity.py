@@ -64,13 +64,14 @@ def class_sensitivity(model: VisionModel, inputs: Any, method: Method | str, **o
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation of all entries, ties sharing their mean rank; NaN where one of them is constant."""
-    ranks = np.stack([_ranks(a.ravel()), _ranks(b.ravel())])
-    if (np.ptp(ranks, axis=1) == 0).any():
-        return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(unit_ranks(a) @ unit_ranks(b))
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+def unit_ranks(values: np.ndarray) -> np.ndarray:
+    """(n,): the ranks of all entries, centred and of length 1, so that a product is a rank correlation; or NaN."""
+    _, place, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[place]
+    ranks = (ends - (counts - 1) / 2)[place] - (len(place) + 1) / 2
+    length = np.linalg.norm(ranks)
+    found: np.ndarray = ranks / length if length else np.full(len(place), np.nan)
+    return found

@@ -6,12 +6,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrib.class_sensitivity import spearman
+from attrib.class_sensitivity import unit_ranks
 
 
 def rank_correlations(a: Tensor, b: Tensor, allowed: Tensor) -> Tensor:
     """(batch,): Spearman's correlation over the sites that count; NaN where a map is constant or not finite."""
-    return torch.tensor([_spearman(*_inside(a, b, allowed, i)) for i in range(len(a))], dtype=torch.float64)
+    return alike(ranked(a, allowed), ranked(b, allowed))
+
+
+def ranked(maps: Tensor, allowed: Tensor) -> list[np.ndarray]:
+    """Of every input `unit_ranks` of the sites that count; NaN where the map is constant or not finite."""
+    inside = [values[sites].numpy() for values, sites in zip(maps, allowed, strict=True)]
+    return [unit_ranks(v) if np.isfinite(v).all() else np.full(len(v), np.nan) for v in inside]
+
+
+def alike(a: list[np.ndarray], b: list[np.ndarray]) -> Tensor:
+    """(batch,): Spearman's correlation of what `ranked` made."""
+    each = [float(one @ other) if len(one) > 1 else np.nan for one, other in zip(a, b, strict=True)]
+    return torch.tensor(each, dtype=torch.float64)
 
 
 def correlations(a: Tensor, b: Tensor) -> Tensor:
@@ -26,18 +38,13 @@ def top_overlaps(a: Tensor, b: Tensor, allowed: Tensor, share: float = 0.1) -> T
     """(batch,): |top(a) ∩ top(b)| / |top|, with the top `share` of the sites; ties go to the first."""
     found = []
     for i in range(len(a)):
-        first, second = _inside(a, b, allowed, i)
-        k = max(1, round(share * len(first)))
-        tops = [set(np.argsort(-values, kind="stable")[:k].tolist()) for values in (first, second)]
-        found.append(len(tops[0] & tops[1]) / k)
+        first, second = (maps[i][allowed[i]].numpy() for maps in (a, b))
+        found.append(shared_tops(first, second, share))
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _inside(a: Tensor, b: Tensor, allowed: Tensor, i: int) -> tuple[np.ndarray, np.ndarray]:
-    return a[i][allowed[i]].numpy(), b[i][allowed[i]].numpy()
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("nan")
-    return spearman(a, b)
+def shared_tops(a: np.ndarray, b: np.ndarray, share: float = 0.1) -> float:
+    """|top(a) ∩ top(b)| / |top| of two lists of numbers."""
+    k = max(1, round(share * len(a)))
+    tops = [set(np.argsort(-values, kind="stable")[:k].tolist()) for values in (a, b)]
+    return len(tops[0] & tops[1]) / k

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution
+from attrib.methods.base import Method
 from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Measured:
 
     values: (batch,) float64; NaN where there is no number, and `words` then says why.
     curve: (batch, points) where the number sums up a curve; at: (points,) its x-axis, named by `axis`.
+    other: (batch, *sites) maps that the subject's were compared with, the last of them.
     """
 
     values: Tensor
@@ -64,6 +66,7 @@ class Measured:
     curve: Tensor | None = None
     at: tuple[float, ...] = ()
     axis: str = ""
+    other: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ class Subject:
 
     maps: (batch, height, width) or (batch, tokens), float64 on the CPU.
     again: makes the maps anew for another model, other inputs (shaped as the trial's) or another target.
-    attribution: the method's result; None of references.
+    attribution, method: the method and its result; None of references.
     """
 
     name: str
     maps: Tensor
     again: Again
     attribution: Attribution | None = None
+    method: Method | None = None
 
 
 class Metric:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,25 +122,23 @@ def _gain(measured: list[Measured], row: int) -> float:
 
 
 def _weights(trial: Trial, subject: Subject) -> list[Light]:
-    kept: list[Tensor] = []
-    measured = scored(ParameterRandomisation(stages=STAGES, draws=WEIGHT_DRAWS), trial, _remembering(subject, kept))
+    measured = scored(ParameterRandomisation(stages=STAGES, draws=WEIGHT_DRAWS), trial, subject)
     words = (
         "Made with random weights instead, the map has, signs aside, a rank correlation of {value:.2f} with this one. "
         "Unrelated maps have 0, maps that know no weights have 1; above "
         f"{MOST_ALIKE_RANDOM_WEIGHTS}, halfway, it fails."
     )
-    maps = {"with random weights": kept[-1]} if kept else {}
+    maps = {} if measured.other is None else {"with random weights": measured.other}
     return [_alike(WEIGHTS, measured, row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps) for row in range(len(trial))]
 
 
 def _class(trial: Trial, subject: Subject) -> list[Light]:
-    kept: list[Tensor] = []
-    measured = scored(RandomLogit(), trial, _remembering(subject, kept))
+    measured = scored(RandomLogit(), trial, subject)
     words = (
         "The map of another class, drawn at random, has a rank correlation of {value:.2f} with this one; "
         f"above {MOST_ALIKE_OTHER_CLASS} it fails."
     )
-    maps = {"of another class": kept[-1]} if kept else {}
+    maps = {} if measured.other is None else {"of another class": measured.other}
     return [_alike(CLASS, measured, row, words, MOST_ALIKE_OTHER_CLASS, maps) for row in range(len(trial))]
 
 
@@ -160,14 +157,6 @@ def _alike(name: str, measured: Measured, row: int, words: str, most: float, map
 def _without_number(said: str) -> Verdict:
     """A map that is no map fails; a question that has no meaning for it does not apply."""
     return "fails" if said in (BROKEN, CONSTANT) else "does not apply"
-
-
-def _remembering(subject: Subject, kept: list[Tensor]) -> Subject:
-    def again(model: Model, x: Tensor, target: BoundTarget) -> Tensor:
-        kept.append(subject.again(model, x, target))
-        return kept[-1]
-
-    return replace(subject, again=again)
 
 
 _JUDGES: dict[str, Callable[[Trial, Subject], list[Light]]] = {BETTER: _beats, WEIGHTS: _weights, CLASS: _class}

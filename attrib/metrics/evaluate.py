@@ -229,7 +229,9 @@ def subject_of(trial: Trial, method: Method, result: Attribution) -> Subject:
         maps = torch.from_numpy(result.heatmap((trial.allowed.shape[1], trial.allowed.shape[2]))).double()
     if maps.shape != trial.allowed.shape:
         raise InputError(f"maps of shape {tuple(maps.shape)} do not lie on inputs of {tuple(trial.allowed.shape)}")
-    return Subject(method.name, maps, lambda model, x, target: trial.explained(method, model, x, target), result)
+    return Subject(
+        method.name, maps, lambda model, x, target: trial.explained(method, model, x, target), result, method
+    )
 
 
 def _distinct(subjects: list[Subject]) -> list[Subject]:

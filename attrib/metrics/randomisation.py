@@ -10,9 +10,10 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.methods.base import setting
-from attrib.metrics.agreement import rank_correlations
+from attrib.metrics.agreement import alike, rank_correlations, ranked
 from attrib.metrics.base import Better, Measured, Metric, MetricCard, Passes, Subject, nothing
-from attrib.metrics.reseeding import cascade, layers_of, one_by_one, seed_of
+from attrib.metrics.reseeding import Draw, cascading, layers_of, one_by_one, seed_of
+from attrib.metrics.stacking import maps_of
 from attrib.metrics.trial import Model, Trial
 from attrib.targets import BoundTarget
 
@@ -53,18 +54,19 @@ class ParameterRandomisation(Metric):
             raise InputError(f"{self}: cascading or independent, one stage and one draw the least")
         if not layers_of(trial.model.module):
             return nothing(len(trial), "the model has no weights that could be random")
-        drawn = cascade if self.order == "cascading" else one_by_one
-        found: dict[float, list[Tensor]] = {}
-        for draw in range(self.draws):
-            for share, twin in drawn(trial.model.module, self.stages, seed_of(trial.seed, -draw - 1)):
-                maps = subject.again(trial.with_module(twin), trial.encoded.x, trial.target)
-                alike = rank_correlations(subject.maps.abs(), maps.abs(), trial.allowed)
-                found.setdefault(share, []).append(alike)
-                trial.on_progress((draw + share) / self.draws)
-        at, curves = list(found), torch.stack([torch.stack(each).nanmean(0) for each in found.values()], 1)
+        planned = cascading if self.order == "cascading" else one_by_one
+        stages = planned(len(layers_of(trial.model.module)), self.stages)
+        found: list[list[Tensor]] = [[] for _ in stages]
+        own = ranked(subject.maps.abs(), trial.allowed)
+        for number in range(self.draws):
+            draw = Draw(trial.model.module, seed_of(trial.seed, -number - 1))
+            for into, stage, maps in zip(found, stages, maps_of(trial, subject, draw, stages), strict=True):
+                into.append(alike(own, ranked(maps.abs(), trial.allowed)))
+                trial.on_progress((number + stage.share) / self.draws)
+        at, curves = [stage.share for stage in stages], torch.stack([torch.stack(e).nanmean(0) for e in found], 1)
         values = curves.nanmean(1)
         words = tuple("" if v == v else "the maps with random weights are constant" for v in values.tolist())
-        return Measured(values, words, curves, tuple(at), "share of the layers that are random")
+        return Measured(values, words, curves, tuple(at), "share of the layers that are random", other=maps)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class RandomLogit(Metric):
         steps = [int(trial.random(8, int(h[:12], 16)).integers(1, classes)) for h in trial.encoded.hashes]
         other = (own + torch.tensor(steps)) % classes
         maps = subject.again(trial.model, trial.encoded.x, BoundTarget(trial.target.kind, other))
-        return Measured(rank_correlations(subject.maps, maps, trial.allowed))
+        return Measured(rank_correlations(subject.maps, maps, trial.allowed), other=maps)
 
 
 @dataclass(frozen=True)

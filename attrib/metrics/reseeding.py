@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,27 +30,54 @@ def seed_of(seed: int, layer: int) -> int:
     return int(np.random.SeedSequence((seed, layer % 2**32)).generate_state(1)[0])
 
 
-def cascade(module: nn.Module, stages: int, seed: int) -> Iterator[tuple[float, nn.Module]]:
-    """(share of the layers that are random, the twin), with one more group of layers random at every stage."""
-    paths = layers_of(module)
-    stops = sorted({round(len(paths) * (stage + 1) / stages) for stage in range(stages)} - {0})
-    twin, done = shadow(module), 0
-    for stop in stops:
-        for layer in range(done, stop):
-            reset(twin.get_submodule(paths[layer]), seed_of(seed, layer))
-        done = stop
-        yield stop / len(paths), twin
+@dataclass(frozen=True)
+class Stage:
+    """layers: which are random, places in `layers_of`. share: of all layers, those that are random up to this stage."""
+
+    share: float
+    layers: range
 
 
-def one_by_one(module: nn.Module, stages: int, seed: int) -> Iterator[tuple[float, nn.Module]]:
-    """The same with one group of layers random at a time and all others as they were trained."""
-    paths = layers_of(module)
-    stops = sorted({round(len(paths) * (stage + 1) / stages) for stage in range(stages)} - {0})
-    for start, stop in zip([0, *stops[:-1]], stops, strict=True):
-        twin = shadow(module)
-        for layer in range(start, stop):
-            reset(twin.get_submodule(paths[layer]), seed_of(seed, layer))
-        yield stop / len(paths), twin
+def cascading(layers: int, stages: int) -> list[Stage]:
+    """One more group of layers random at every stage, from the output on, in the end all."""
+    return [Stage(stop / layers, range(stop)) for stop in _stops(layers, stages)]
+
+
+def one_by_one(layers: int, stages: int) -> list[Stage]:
+    """One group of layers random at a time and all others as they were trained."""
+    stops = _stops(layers, stages)
+    return [Stage(stop / layers, range(start, stop)) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+
+
+def _stops(layers: int, stages: int) -> list[int]:
+    return sorted({round(layers * (stage + 1) / stages) for stage in range(stages)} - {0})
+
+
+class Draw:
+    """The layers of a module drawn anew, each once and with a seed of its own."""
+
+    def __init__(self, module: nn.Module, seed: int) -> None:
+        self.module = module
+        self.paths = layers_of(module)
+        self._seed = seed
+        self._layers: dict[int, nn.Module] = {}
+
+    def layer(self, place: int) -> nn.Module:
+        """The layer at that place of `layers_of` with its random weights, a twin of its own."""
+        if place not in self._layers:
+            drawn = shadow(self.module.get_submodule(self.paths[place]))
+            reset(drawn, seed_of(self._seed, place))
+            self._layers[place] = drawn
+        return self._layers[place]
+
+    def twin(self, layers: range) -> nn.Module:
+        """A twin of the module in which these layers are random."""
+        twin = shadow(self.module)
+        for place in layers:
+            own, drawn = twin.get_submodule(self.paths[place]), self.layer(place)
+            own._parameters.update(drawn._parameters)
+            own._buffers.update(drawn._buffers)
+        return twin
 
 
 def reset(module: nn.Module, seed: int) -> None:

@@ -32,11 +32,11 @@ _TEXT_BLANKS = ("unk", "mask", "pad", "zero")
 
 
 @dataclass(frozen=True)
-class _Forwards:
-    """How much memory a row without a graph needs, as ChunkPlan asks."""
+class Demand:
+    """How much memory a row needs, as a multiple of a forward with its graph, as ChunkPlan asks."""
 
+    memory_factor: float
     single_pass: bool = False
-    memory_factor: float = 0.7
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Trial:
         max_memory: int | None = None, masks: Tensor | None = None,
     ) -> Trial:  # fmt: skip
         """The target is settled first: the model's top class of the inputs as they are, whatever comes later."""
-        plan = ChunkPlan.of(model, _Forwards(), encoded, max_memory)
+        plan = ChunkPlan.of(model, Demand(0.7), encoded, max_memory)
         ids = getattr(encoded, "token_ids", ()) or None
         question = Question(
             model, shadow(model.module), encoded.x, target, plan.rows, False, encoded.extra, encoded.words, ids
@@ -76,7 +76,8 @@ class Trial:
         with named_failures(model.name, question.twin, question.x):
             if target.kind == "predicted":
                 question.settle()
-            question = laid_out(question, passes, _MOST_ROWS)
+            if passes:
+                question = laid_out(question, passes, _MOST_ROWS)
         sites = encoded.x.shape[:2] if model.kind == "text" else encoded.x[:, 0].shape
         allowed = torch.ones(sites, dtype=torch.bool)
         if model.kind == "text":

@@ -9,10 +9,14 @@ import torch
 from torch import nn
 
 import attrib
+from attrib.metrics.evaluate import subject_of
 from attrib.metrics.evidence import MOST_ALIKE_RANDOM_WEIGHTS
 from attrib.metrics.randomisation import ClassSensitivity, ParameterRandomisation, RandomLogit
-from attrib.metrics.reseeding import cascade, layers_of, one_by_one, reset, seed_of
+from attrib.metrics.reseeding import Draw, cascading, layers_of, one_by_one, reset, seed_of
+from attrib.metrics.stacking import maps_of
+from attrib.metrics.trial import Trial
 from attrib.rules.shadow import shadow
+from attrib.targets import bind
 
 
 @pytest.mark.parametrize(
@@ -42,8 +46,9 @@ def test_layers_of_one_shape_get_different_weights_and_what_has_no_recipe_is_shu
 
     module = Two()
     assert layers_of(module) == ["second", "first", ""]
-    *_, (share, twin) = cascade(module, 3, 0)
-    assert share == 1.0
+    last = cascading(3, 3)[-1]
+    twin = Draw(module, 0).twin(last.layers)
+    assert last.share == 1.0
     assert not torch.equal(twin.first.weight, twin.second.weight)
     assert not torch.equal(twin.own, module.own) and sorted(twin.own.tolist()) == list(range(20))
 
@@ -55,9 +60,10 @@ def test_a_cascade_keeps_what_was_random_and_one_by_one_does_not():
     def changed(twin: nn.Module) -> list[bool]:
         return [not torch.equal(twin.get_submodule(p).weight, module.get_submodule(p).weight) for p in paths]
 
-    cascaded = [changed(twin) for _, twin in cascade(module, 5, 0)]
+    draw = Draw(module, 0)
+    cascaded = [changed(draw.twin(stage.layers)) for stage in cascading(len(paths), 5)]
     assert [sum(row) for row in cascaded] == sorted(sum(row) for row in cascaded) and all(cascaded[-1])
-    alone = [changed(twin) for _, twin in one_by_one(module, 5, 0)]
+    alone = [changed(draw.twin(stage.layers)) for stage in one_by_one(len(paths), 5)]
     assert [sum(column) for column in zip(*alone, strict=True)] == [1] * len(paths)
     assert len({seed_of(0, layer) for layer in range(50)}) == 50
 
@@ -98,3 +104,53 @@ def test_independent_layers_are_averaged():
     for row in found.rows:
         assert row.value == pytest.approx(np.nanmean(row.curve))
         assert len(row.curve) == 4
+
+
+@pytest.mark.parametrize("name", ["saliency", "input_x_gradient", "guided_backprop", "deconvnet"])
+@pytest.mark.parametrize("order", ["cascading", "independent"])
+def test_networks_stacked_give_the_maps_of_each(name, order):
+    model, x = contract_nets.model(), contract_nets.pictures(3)
+    metric, passes = ParameterRandomisation(order, stages=5, draws=2), []
+    handle = model.module.head.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        together = attrib.evaluate(model, x, name, metric, [0, 1, 2], n_random=0, max_memory=2**30)
+        few = len(passes)
+        alone = attrib.evaluate(model, x, name, metric, [0, 1, 2], n_random=0, max_memory=1)
+    finally:
+        handle.remove()
+    assert few < len(passes) - few
+    for one, other in zip(together.rows, alone.rows, strict=True):
+        assert one.curve == pytest.approx(other.curve, abs=1e-9)
+        assert len(one.curve) == 5 and len(set(one.curve)) > 1
+
+
+def test_what_does_not_stack_is_explained_network_by_network():
+    """Weights that are read past their layer, layers that do not keep rows first, parameters outside of layers."""
+
+    class Transposed(nn.Sequential):
+        def forward(self, x):
+            return self[1](self[0](x.flatten(2).transpose(0, 1)).transpose(0, 1).mean(1))
+
+    class Own(nn.Sequential):
+        def __init__(self, *layers: nn.Module) -> None:
+            super().__init__(*layers)
+            self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 3))
+
+        def forward(self, x):
+            return super().forward(x * self.scale[:, None, None])
+
+    torch.manual_seed(0)
+    nets = [
+        Transposed(nn.Linear(64, 8), nn.Linear(8, 4)),
+        Own(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)),
+        contract_nets.Functional(),
+    ]
+    for net in nets:
+        model, x = attrib.wrap(net.double()), torch.rand(2, 3, 8, 8, dtype=torch.float64)
+        trial = Trial.of(model, model.encode(x), bind([0, 1], 2, model.index_of), 0)
+        draw, stages = Draw(net, 3), cascading(2, 2)
+        subject = subject_of(trial, attrib.Saliency(), attrib.explain(model, x, "saliency", [0, 1]))
+        for stage, maps in zip(stages, maps_of(trial, subject, draw, stages), strict=True):
+            other = attrib.wrap(draw.twin(stage.layers))
+            expected = attrib.explain(other, x, "saliency", [0, 1]).values.amax(1)
+            torch.testing.assert_close(maps, expected)
