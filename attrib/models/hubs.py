@@ -15,6 +15,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from attrib.errors import ModelUnavailable, UnknownName, UnsupportedModel
@@ -75,7 +76,7 @@ def timm_model(name: str) -> VisionModel:
         return _from_file(f"timm:{name}", Path(file), build, preprocessing)
     try:
         module = timm.create_model(architecture, pretrained=True)
-    except (OSError, RuntimeError, UnpicklingError) as error:
+    except (OSError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise unavailable(f"timm:{name}", error) from error
     labels = _imagenet_if(module.num_classes)
     return ready(module, module.state_dict(), f"timm:{name}", preprocessing, labels)
@@ -117,7 +118,7 @@ def _from_file(name: str, path: Path, build: Callable[[int], nn.Module], preproc
 
 
 def _read(path: Path) -> _WeightFile:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
@@ -149,4 +150,8 @@ def unavailable(name: str, error: BaseException) -> ModelUnavailable:
     """What to say when a hub did not answer."""
     what = "a folder as hf:FOLDER" if name.startswith("hf:") else f"a file as {name}@FILE.safetensors"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, SafetensorError):
+        reason = f"its safetensors file is damaged ({reason})"
+    if isinstance(error, UnpicklingError):
+        reason = "its file holds more than tensors and was refused, because reading it could run code"
     return ModelUnavailable(f"the weights of {name} could not be fetched: {reason}; " + _OFFLINE.format(what=what))

@@ -12,10 +12,12 @@ from PIL import Image
 from attrib.errors import ModelUnavailable, UnsupportedModel
 from attrib.models.hubs import unavailable
 from attrib.models.hugging_face_text import head_of, load_text
+from attrib.models.hugging_face_weights import reading, with_weights
 from attrib.models.preprocessing import INTERPOLATIONS, Preprocessing, Size
 from attrib.models.text import TextModel
 from attrib.models.vision import VisionModel, wrap
 
+_LONGEST_NAME = 4095  # of a path; longer ones raise where one only asks whether they are there
 # resizing on tensors (transformers) and on pixels (here) may round differently: at most two grey levels of 255
 _LARGEST_DIFFERENCE = 2.5 / 255
 
@@ -23,7 +25,7 @@ _LARGEST_DIFFERENCE = 2.5 / 255
 def hugging_face_model(name: str) -> VisionModel | TextModel:
     """A folder with config.json and safetensors weights, or an id on the hub. Only safetensors, never custom code."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if len(name) <= _LONGEST_NAME and folder.is_dir():
         return _load(str(folder), local=True, full_name=f"hf:{name}")
     if name.startswith((".", "/", "~", os.sep)):
         raise ModelUnavailable(
@@ -53,18 +55,11 @@ def _load(source: str, *, local: bool, full_name: str) -> VisionModel | TextMode
 def _load_image(source: str, *, local: bool, full_name: str) -> VisionModel:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
-    try:
-        processor = AutoImageProcessor.from_pretrained(source, **options)
-        module = AutoModelForImageClassification.from_pretrained(source, use_safetensors=True, **options)
-    except OSError as error:
-        raise unavailable(full_name, error) from error
-    except (ValueError, KeyError, ImportError) as error:
-        raise UnsupportedModel(
-            f"{full_name} is not an image classifier, text classifier or language model that can be loaded: {error}"
-        ) from error
-    module.eval().requires_grad_(False)
-    labels = tuple(str(module.config.id2label.get(i, i)) for i in range(module.config.num_labels))
+    with reading(full_name, "an image classifier, text classifier or language model"):
+        processor = AutoImageProcessor.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        module = with_weights(AutoModelForImageClassification, source, full_name, local_files_only=local)
+    config: Any = module.config
+    labels = tuple(str(config.id2label.get(i, i)) for i in range(config.num_labels))
     return wrap(module, name=full_name, preprocessing=preprocessing_of(processor), labels=labels)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
-from attrib.errors import UnsupportedModel
-from attrib.models.hubs import unavailable
+from attrib.models.hugging_face_weights import reading, with_weights
 from attrib.models.text import TextModel, wrap_text
 
 # what the name of an architecture ends with → the class that loads it
@@ -33,31 +30,8 @@ def load_text(source: str, head: str, *, local: bool, full_name: str) -> TextMod
     import torch
     import transformers
 
-    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
-    try:
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            loader = getattr(transformers, head)
-            module = loader.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **options)
-    except OSError as error:
-        raise unavailable(full_name, error) from error
-    except (ValueError, KeyError, ImportError, TypeError) as error:
-        raise UnsupportedModel(f"{full_name} is not a text model that can be loaded: {error}") from error
-    module.eval().requires_grad_(False)
+    with reading(full_name, "a text model"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        loader = getattr(transformers, head)
+        module = with_weights(loader, source, full_name, local_files_only=local, dtype=torch.float32)
     return wrap_text(module, tokenizer, name=full_name)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the progress bars and advice of transformers, which mean nothing to who asked for an explanation."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -12,7 +12,7 @@ from typing import Any
 from attrib.errors import MissingExtra, ModelUnavailable
 from attrib.models.downloading import HubFiles, Package
 from attrib.models.embedded import checked
-from attrib.models.hugging_face_text import quiet
+from attrib.models.hugging_face_weights import quiet
 from attrib.models.pull import Progress, SecondSource, note_of, pulled, taken_out
 from attrib.models.text import TextModel, wrap_text
 
