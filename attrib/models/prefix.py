@@ -34,10 +34,8 @@ class Prefix:
 
     def logits(self, x: Tensor) -> Tensor:
         """(rows, vocabulary) behind the last token of rows that go on from here with x, (rows, tokens, width)."""
-        kept = copy.deepcopy(self.kept)  # running on writes into it
-        if kept is not None:
-            kept.batch_repeat_interleave(len(x))
-        return logits_of(self._run(x, kept))[:, -1]
+        lent = None if self.kept is None else _lent(self.kept, len(x))
+        return logits_of(self._run(x, lent, use_cache=lent is not None))[:, -1]
 
     def grown(self, x: Tensor) -> Tensor:
         """(1, vocabulary) behind the last token of x, (1, tokens, width), which is kept from now on."""
@@ -45,10 +43,46 @@ class Prefix:
         self.kept, self.length = output.past_key_values, self.length + x.shape[1]
         return logits_of(output)[:, -1]
 
-    def _run(self, x: Tensor, kept: Any) -> Any:
+    def _run(self, x: Tensor, kept: Any, use_cache: bool = True) -> Any:
         options = {"logits_to_keep": 1} if "logits_to_keep" in self.model.takes else {}
         with torch.no_grad():
-            return self.twin(inputs_embeds=x, past_key_values=kept, use_cache=True, **options)
+            return self.twin(inputs_embeds=x, past_key_values=kept, use_cache=use_cache, **options)
+
+
+def _lent(kept: Any, rows: int) -> Any:
+    """What is kept of one text as if it were of `rows`; running on leaves it as it is, and adds nothing to it.
+
+    Copies for all rows exist in one layer at a time, where it is of keys and values alone.
+    """
+    from transformers.cache_utils import DynamicLayer
+
+    layers = getattr(kept, "layers", ())
+    plain = all(isinstance(layer, DynamicLayer) and _tensors(layer) == {"keys", "values"} for layer in layers)
+    if not layers or not plain:
+        lent = copy.deepcopy(kept)
+        lent.batch_repeat_interleave(rows)
+        return lent
+    lent = copy.copy(kept)
+    lent.layers = [_lent_layer(layer, rows) for layer in layers]
+    return lent
+
+
+def _lent_layer(kept: Any, rows: int) -> Any:
+    layer = copy.copy(kept)
+    layer.keys, layer.values = (t.expand(rows, *t.shape[1:]) for t in (kept.keys, kept.values))
+    before, update = dict(vars(layer)), layer.update
+
+    def forgetting(*args: Any, **kwargs: Any) -> Any:
+        found = update(*args, **kwargs)
+        vars(layer).update(before)
+        return found
+
+    layer.update = forgetting
+    return layer
+
+
+def _tensors(layer: Any) -> set[str]:
+    return {name for name, value in vars(layer).items() if isinstance(value, Tensor)}
 
 
 def keeps_prefixes(model: TextModel, twin: nn.Module, x: Tensor) -> bool:

@@ -88,3 +88,15 @@ def test_generating_token_by_token_is_generating_from_the_beginning(family: str)
         assert row["index"] == int(logits.argmax())
         ids.append(row["index"])
     assert len(found.target) == 5 or int(subject.module(input_ids=torch.tensor([ids])).logits[0, -1].argmax()) == 2
+
+
+def test_running_on_changes_nothing_that_is_kept_and_keeps_no_rows() -> None:
+    subject = model("gemma3_text")  # whole and windowed attention
+    twin, x = shadow(subject.module), subject.encode(TEXTS[0]).x
+    prefix = Prefix(subject, twin)
+    prefix.extend(x, 5)
+    before = [(layer.keys, layer.values) for layer in prefix.kept.layers]
+    first, again = (prefix.logits(x[:, 5:].repeat(3, 1, 1)) for _ in range(2))
+    assert torch.equal(first, again) and len(before) == 2
+    for layer, (keys, values) in zip(prefix.kept.layers, before, strict=True):
+        assert layer.keys is keys and layer.values is values and keys.shape[0] == 1 and keys.shape[2] == 5
