@@ -24,8 +24,8 @@ from attrib.patching.access import writing
 from attrib.patching.sites import PatchSite
 from attrib.patching.structure import Place
 from attrib.patching.summing import summed
-from attrib.rules.engine import Rules
 from attrib.rules.relp import ATTENTION, MODES, relp_rules
+from attrib.rules.table import Rules
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from attrib.attribution import Coverage
 from attrib.methods.base import Card, Finding, Method, Question
-from attrib.rules.engine import Rules
 from attrib.rules.presets import DECONV, GUIDED
+from attrib.rules.table import Rules
 
 _MISLEADS = (
     "It recovers edges of the input whatever class is asked for, also on a network with random weights "

@@ -13,8 +13,9 @@ from attrib.attribution import Coverage
 from attrib.errors import UnsupportedModel
 from attrib.models.layout import takes_channels_last
 from attrib.rules.affine import packed
-from attrib.rules.engine import Engine, Rules, engine_in_force
+from attrib.rules.engine import Engine, engine_in_force
 from attrib.rules.shadow import shadow
+from attrib.rules.table import Rules
 from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Question:
         x = self.packed(self.x)
         with engine:
             score, gradient = self.gradient(x)
-        return score, gradient, Coverage(**engine.counts)
+        return score, gradient, Coverage(**engine.record.counts)
 
 
 class Method:

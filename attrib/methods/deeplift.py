@@ -65,9 +65,9 @@ def _lifted(question: Question, x: Tensor, baseline: Tensor) -> Finding:
     values = (x - baseline) * multipliers
     delta = values.flatten(1).sum(1) - (score - at_baseline)
     notes = equal_notes(question.x, baseline.expand_as(x))
-    if "scaled_dot_product_attention" in engine.counts["ruled"]:
+    if "scaled_dot_product_attention" in engine.record.counts["ruled"]:
         notes = (*notes, "fused attention was opened: its softmax and its products have rules of their own")
-    return Finding(values, score, delta=delta, coverage=Coverage(**engine.counts), notes=notes)
+    return Finding(values, score, delta=delta, coverage=Coverage(**engine.record.counts), notes=notes)
 
 
 def _spread(outputs: Any, batch: int) -> Any:

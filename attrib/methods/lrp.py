@@ -13,10 +13,10 @@ from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.composite import explain_with_composite
 from attrib.methods.propagation import propagate
 from attrib.methods.with_positions import AGGREGATES, with_positions
-from attrib.rules.engine import Rules
 from attrib.rules.layer import Bias
 from attrib.rules.presets import HALVED_VALUES, PRESETS, preset_named
 from attrib.rules.stabiliser import Stabiliser
+from attrib.rules.table import Rules
 
 _AUTO = {"image": "epsilon_plus_flat", "text": "attn_lrp"}
 # of texts: without those whose first rule is for pixels, or which look at the sign of weights alone

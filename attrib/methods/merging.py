@@ -29,9 +29,12 @@ def merged(findings: list[Finding]) -> Finding:
 
 
 def _joined_tables(tables: list[dict[str, Tensor] | None]) -> dict[str, Tensor] | None:
+    """Every name of any table; where a chunk has no such entry, nothing was booked there."""
     full = [table for table in tables if table is not None]
-    names = dict.fromkeys(name for table in full for name in table)
-    return {name: torch.cat([table[name] for table in full]) for name in names} or None
+    known = {name: table[name] for table in full for name in table}
+    blank = [torch.zeros_like(next(iter(table.values()))) for table in full]
+    parts = {n: [t.get(n, none) for t, none in zip(full, blank, strict=True)] for n in known}
+    return {name: torch.cat(tables) for name, tables in parts.items()} or None
 
 
 def _added(coverages: list[Coverage]) -> Coverage | None:

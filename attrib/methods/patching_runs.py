@@ -16,8 +16,9 @@ from attrib.methods.base import Question
 from attrib.patching.access import reading
 from attrib.patching.probing import structure_of
 from attrib.patching.structure import Place
-from attrib.rules.engine import Engine, Rules
+from attrib.rules.engine import Engine
 from attrib.rules.spelled import unite_activations
+from attrib.rules.table import Rules
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def linked_run(
             engine = Engine(rules, question.twin, x.shape, question.model.weight_cache, question.strict)
             with engine:
                 score = question.scores(leaf.clone())
-            coverage = Coverage(**engine.counts)
+            coverage = Coverage(**engine.record.counts)
         values = _with_embeddings(question, places, readings.values, x)
         edges = {**readings.edges, **{p: get_gradient_edge(leaf) for p in places if p not in readings.values}}
         wanted = [place for place in places if place in edges]

@@ -11,9 +11,10 @@ from torch import Tensor
 from attrib.attribution import Coverage
 from attrib.methods.base import Finding, Question, gradients
 from attrib.methods.merging import merged
-from attrib.rules.engine import Engine, Rules
+from attrib.rules.engine import Engine
 from attrib.rules.precision import wide
 from attrib.rules.spelled import unite_activations
+from attrib.rules.table import Rules
 
 
 def propagate(question: Question, rules: Rules) -> Finding:
@@ -69,7 +70,7 @@ class Flow:
             for gradient, *rest in gradients(score, [leaf, *engine.deposits, *further], unused=True):
                 own = score.detach() if len(score) == len(leaf) else score.detach()[len(flows), None]
                 absorbed, engine.ledger.amounts = engine.ledger.amounts, {}
-                coverage = Coverage({}, {}, {}) if flows else Coverage(**engine.counts)
+                coverage = Coverage({}, {}, {}) if flows else Coverage(**engine.record.counts)
                 flows.append(Flow(own, leaf.detach(), gradient, rest[:n], rest[n:], absorbed, coverage))
         return flows
 

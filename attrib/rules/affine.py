@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.engine import Call
+from attrib.rules.call import Call
 from attrib.rules.pointwise import fits, is_packed, pointwise
 from attrib.rules.weights import WeightCache
 

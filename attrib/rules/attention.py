@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrib.errors import NotApplicable
-from attrib.rules.elementwise import booking
-from attrib.rules.engine import Call, Ledger
+from attrib.rules.call import Call
+from attrib.rules.ledger import Ledger, booking
 
 SOFTMAX = "softmax remainder"
 HALVED = "halved value path"
@@ -135,7 +135,8 @@ class _MultiHead:
 
     def _projections(self) -> Sequence[Tensor]:
         if not self.given["use_separate_proj_weight"]:
-            return self.given["in_proj_weight"].chunk(3)
+            together: Tensor = self.given["in_proj_weight"]
+            return together.chunk(3)
         return [self.given[f"{name}_proj_weight"] for name in "qkv"]
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -178,7 +179,7 @@ def _scaled(x: Tensor, share: float) -> Tensor:
 def _book_difference(ledger: Ledger, name: str, inputs: list[Tensor], output: Tensor) -> None:
     """Σ R(output) − Σ R(inputs), under `name`. Hooks run in order, so an input's scaling is already in its c."""
     value = output.detach()
-    output.register_hook(lambda c: ledger.absorb(name, _per_row(c * value)))
+    output.register_hook(lambda c: ledger.absorb(name, c * value))
     for x in inputs:
         if x.requires_grad:
             x.register_hook(_taking(ledger, name, x.detach()))
@@ -187,10 +188,6 @@ def _book_difference(ledger: Ledger, name: str, inputs: list[Tensor], output: Te
 def _taking(ledger: Ledger, name: str, x: Tensor) -> Any:
     def take(c: Tensor) -> None:
         # a masked score is −∞ with coefficient 0
-        ledger.absorb(name, -_per_row((c * x).nan_to_num(0.0, 0.0, 0.0)))
+        ledger.absorb(name, -(c * x).nan_to_num(0.0, 0.0, 0.0))
 
     return take
-
-
-def _per_row(values: Tensor) -> Tensor:
-    return values.flatten(1).sum(1)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.engine import Call, ruled
+from attrib.rules.call import Call
 from attrib.rules.homogeneous import is_marked, marked
 from attrib.rules.rescale import rescale
+from attrib.rules.ruled import ruled
 from attrib.rules.trace import carries, recorded, tensors_in
 
 Share = Callable[[Tensor, Tensor], Tensor]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrib.rules.engine import Call
+from attrib.rules.call import Call
 
 
 def contraction(call: Call) -> Any:
@@ -53,6 +53,12 @@ def _sum_of_product(call: Call) -> Tensor:
     return total
 
 
+def _sum_of_quotient(call: Call) -> Tensor:
+    numerator, denominator = call.argument(1, "tensor1"), call.argument(2, "tensor2")
+    total: Tensor = call.x + numerator / denominator * call.kwargs.get("value", 1)
+    return total
+
+
 def _between(call: Call) -> Tensor:
     end, weight = call.argument(1, "end"), call.argument(2, "weight")
     mixed: Tensor = call.x + (end - call.x) * weight
@@ -74,6 +80,8 @@ _OPENED: dict[Any, Callable[[Call], Any]] = {
     F.instance_norm: _instance_norm,
     torch.addcmul: _sum_of_product,
     Tensor.addcmul: _sum_of_product,
+    torch.addcdiv: _sum_of_quotient,
+    Tensor.addcdiv: _sum_of_quotient,
     torch.lerp: _between,
     Tensor.lerp: _between,
     torch.var_mean: _moments(torch.var),

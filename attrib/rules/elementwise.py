@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.engine import Call, Ledger, carries_relevance, ruled
+from attrib.rules.call import Call, carries_relevance
 from attrib.rules.homogeneous import is_marked, marked
+from attrib.rules.ledger import Ledger, booking, relevance_of
 from attrib.rules.precision import widest
+from attrib.rules.ruled import ruled
 
 
 def as_gradient(call: Call) -> Any:
@@ -40,7 +42,7 @@ def identity(call: Call) -> Any:
 
         def pull(c: Tensor, ratio: Tensor) -> Tensor:
             if offset != 0:
-                ledger.absorb("activation offset", offset * c.flatten(1).sum(1))
+                ledger.absorb("activation offset", offset * c)
             return (c * ratio).to(c.dtype)
 
         return y, (ratio,), pull
@@ -125,7 +127,7 @@ class SumWithConstant:
         for value, sign in ((first, signs[0]), (second, signs[1])):
             constant = not (isinstance(value, Tensor) and value.requires_grad)
             if constant and not (isinstance(value, (int, float)) and value == 0):
-                amount = _finite(value.detach()) * sign if isinstance(value, Tensor) else value * sign
+                amount = finite(value.detach()) * sign if isinstance(value, Tensor) else value * sign
                 output.register_hook(booking(call.engine.ledger, "bias", amount))
         return output
 
@@ -147,23 +149,14 @@ def concatenation(call: Call) -> Any:
 
 def _booking_slice(ledger: Ledger, part: Tensor, axis: int, start: int) -> Any:
     def book(c: Tensor) -> None:
-        ledger.absorb("constant tokens", (c.narrow(axis, start, part.shape[axis]) * part).flatten(1).sum(1))
+        ledger.absorb("constant tokens", relevance_of(part, c.narrow(axis, start, part.shape[axis])))
 
     return book
 
 
-def _finite(constant: Tensor) -> Tensor:
+def finite(constant: Tensor) -> Tensor:
     """A mask's −∞ carries nothing: what it is added to gets coefficient 0."""
     return constant.nan_to_num(0.0, 0.0, 0.0) if constant.is_floating_point() else constant
-
-
-def booking(ledger: Ledger, name: str, constant: Any) -> Any:
-    """A hook on a sum's output that books what its constant summand carries."""
-
-    def book(c: Tensor) -> None:
-        ledger.absorb(name, (c * constant).flatten(1).sum(1))
-
-    return book
 
 
 def rms_norm(call: Call) -> Any:
@@ -226,7 +219,7 @@ def layer_norm(call: Call) -> Any:
 
         def pull(c: Tensor, scale: Tensor) -> Tensor:
             if bias is not None:
-                ledger.absorb("bias", (c * bias).flatten(1).sum(1))
+                ledger.absorb("bias", c * bias)
             inner = c if weight is None else c * weight
             centred = inner - inner.mean(axes, keepdim=True)
             return (centred * scale).to(c.dtype)
@@ -248,7 +241,7 @@ def group_norm(call: Call) -> Any:
 
         def pull(c: Tensor, scale: Tensor) -> Tensor:
             if bias is not None:
-                ledger.absorb("bias", (c * bias.view(per_channel)).flatten(1).sum(1))
+                ledger.absorb("bias", c * bias.view(per_channel))
             inner = (c if weight is None else c * weight.view(per_channel)).reshape(c.shape[0], groups, -1)
             return ((inner - inner.mean(2, keepdim=True)) * scale).reshape(c.shape)
 

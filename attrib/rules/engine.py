@@ -8,8 +8,8 @@ rule keeps its gradient, and the engine records whether that is right (linear) o
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from types import FrameType
 from typing import Any
@@ -18,87 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from attrib.errors import UncoveredOperation
-from attrib.rules.functions import autograd_functions
-from attrib.rules.precision import wide
+from attrib.errors import UnsupportedModel
+from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform
+from attrib.rules.functions import autograd_functions, is_operator
+from attrib.rules.ledger import Ledger
+from attrib.rules.record import Record
 from attrib.rules.table import Rule as Rule
 from attrib.rules.table import Rules as Rules
-from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, OUT_OF_PLACE, name_of
+from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, OUT_OF_PLACE, name_of, usual
 from attrib.rules.weights import OnePass, WeightCache
 
-Pull = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One torch function call that a rule answers."""
-
-    engine: Engine
-    kind: str
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @property
-    def x(self) -> Tensor:
-        """The first argument."""
-        first: Tensor = self.args[0] if self.args else next(iter(self.kwargs.values()))
-        return first
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
-
-    def plain(self) -> Any:
-        """The call as the model wrote it, with its ordinary gradient."""
-        return self.function(*self.args, **self.kwargs)
-
-    @property
-    def in_place(self) -> bool:
-        name = getattr(self.function, "__name__", "")
-        dunder = name.startswith("__i") and name != "__init__"
-        return bool(self.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__")) or dunder
-
-
-class RuleFunction(torch.autograd.Function):
-    """An operation whose backward is a rule: forward(x…) -> value, saved tensors, and pull(grad, *saved)."""
-
-    @staticmethod
-    def forward(ctx: Any, compute: Callable[..., tuple[Tensor, Sequence[Tensor], Pull]], *xs: Tensor) -> Tensor:
-        value, saved, ctx.pull = compute(*xs)
-        if any(value is x for x in xs):
-            ctx.mark_dirty(value)
-        elif value._is_view():  # of which autograd would forbid any change in place
-            value = value.clone()
-        ctx.save_for_backward(*saved)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        # on the CPU the backward runs in the calling thread, where the mode is still in force
-        with torch._C.DisableTorchFunction():
-            pulled = ctx.pull(grads[0], *ctx.saved_tensors)
-        return (None, *pulled) if isinstance(pulled, tuple) else (None, pulled)
-
-
-def ruled(compute: Callable[..., tuple[Tensor, Sequence[Tensor], Pull]], *xs: Tensor) -> Tensor:
-    """Apply a RuleFunction: `compute(*xs)` gives (value, tensors to save, pull(grad, *saved) -> grads of xs)."""
-    output: Tensor = RuleFunction.apply(compute, *xs)
-    return output
-
-
-class Ledger:
-    """Where relevance goes that does not reach the input: name → one amount per sample."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.amounts: dict[str, Tensor] = {}
-
-    def absorb(self, name: str, amounts: Tensor) -> None:
-        """Add relevance swallowed by one operation; amounts: (rows, …), rows a multiple of the batch."""
-        if amounts.shape[0] % self.batch != 0:
-            amounts = amounts.sum().expand(self.batch) / self.batch
-        total = wide(amounts.reshape(self.batch, -1).sum(1))
-        self.amounts[name] = self.amounts[name] + total if name in self.amounts else total
+_DIFFERENTIATING = (torch.autograd.grad, Tensor.backward)
 
 
 class Engine(TorchFunctionMode):
@@ -118,11 +48,11 @@ class Engine(TorchFunctionMode):
         self.rules = rules
         self.cache = cache
         self.weights = OnePass(cache)
-        self.strict = strict
         self.ledger = Ledger(inputs[0])
         self.deposits: list[Tensor] = []
-        self.counts: dict[str, dict[str, int]] = {"ruled": {}, "linear": {}, "uncovered": {}}
+        self.record = Record(strict)
         self.first_done = False
+        self._transforms: list[tuple[str, str]] = []  # what ran in one, and in which module
         self._twin = twin
 
     @cached_property
@@ -132,26 +62,46 @@ class Engine(TorchFunctionMode):
 
     @property
     def path(self) -> str:
-        """The module that is running, as in named_modules; "" for the model itself.
+        """The module that is running, as in named_modules; "" for the model itself."""
+        return self._running() or ""
 
-        Read from the call stack, so that nobody pays for it who does not ask.
-        """
+    def _running(self) -> str | None:
+        """`path`; None outside the model. Read from the call stack, so that nobody pays for it who does not ask."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             path = self._paths.get(id(frame.f_locals.get("self")))
             if path is not None:
                 return path
             frame = frame.f_back
-        return ""
+        return None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, kind = kwargs or {}, KIND.get(func)
-        aside = OUT_OF_PLACE.get(func)
+        if in_transform():
+            return self._transformed(func, args, kwargs or {})
+        with _kept_in_checkpoint():
+            return self._met(func, args, kwargs or {})
+
+    def _met(self, func: Any, args: Any, kwargs: Any) -> Any:
+        func = usual(func)
+        kind, aside = KIND.get(func), OUT_OF_PLACE.get(func)
         if aside is not None and args[0]._is_view() and torch.is_grad_enabled() and carries_relevance(args, kwargs):
             # nobody's gradient passes the view that comes out: a rule or a hook on it would see nothing
             before = args[0].clone()  # which the backward may need after the change
             return args[0].copy_(self._answered(kind, aside, (before, *args[1:]), kwargs))
+        if func in _DIFFERENTIATING and self._running() is not None:
+            raise UnsupportedModel(
+                "the model differentiates inside its own forward, which rules would change with it; "
+                "saliency, integrated_gradients, occlusion and others without rules can explain it"
+            )
         return self._answered(kind, func, args, kwargs)
+
+    def _transformed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation inside torch.vmap or torch.func, which custom gradients and hooks cannot enter."""
+        kind = KIND.get(func)
+        expected = self.rules.conserving or kind in ACTIVATIONS
+        if expected and func not in IS_LINEAR and torch.is_grad_enabled() and carries_inside(args, kwargs):
+            self._transforms.append((f"{name_of(func)} inside torch.vmap or torch.func", self.path))
+        return func(*args, **kwargs)
 
     def _answered(self, kind: str | None, func: Any, args: Any, kwargs: Any) -> Any:
         if kind is None:
@@ -162,21 +112,16 @@ class Engine(TorchFunctionMode):
         output = NotImplemented if rule is None else rule(Call(self, kind, func, tuple(args), kwargs))
         if output is NotImplemented:
             return self._unruled(func, args, kwargs, self._verdict(kind))
-        self._count("linear" if rule in self.rules.harmless else "ruled", name_of(func))
+        self.record.count("linear" if rule in self.rules.harmless else "ruled", name_of(func))
         return output
 
     def watch_functions(self, scores: Tensor) -> None:
-        """Count the model's own autograd functions, inside which no mode can see, as uncovered."""
+        """Count what no rule and no hook could enter: the model's own autograd functions, and transforms."""
+        for name, path in self._transforms:
+            self.record.uncovered(name, path)
         if self.cache.functions is None:
             self.cache.functions = autograd_functions(scores)
-        self.report_functions(self.cache.functions)
-
-    def report_functions(self, names: tuple[str, ...]) -> None:
-        """Count custom autograd functions as uncovered; raise UncoveredOperation where that is asked for."""
-        for name in names:
-            if self.strict:
-                raise _uncovered(name, "")
-            self._count("uncovered", f"{name}, a custom autograd function,")
+        self.record.functions(self.cache.functions)
 
     def under(self, compute: Callable[[], Any]) -> Any:
         """`compute()` with the table in force, for rules that rebuild an operation from others."""
@@ -195,41 +140,24 @@ class Engine(TorchFunctionMode):
             return "uncovered"
         return "uncovered" if kind in ACTIVATIONS else "linear"
 
+    def _expects_a_rule(self, func: Any) -> bool:
+        return self.rules.conserving or KIND.get(func) in ACTIVATIONS or is_operator(func)
+
     def _unruled(self, func: Any, args: Any, kwargs: Any, verdict: str) -> Any:
         if not torch.is_grad_enabled() or not carries_relevance(args, kwargs):
             return func(*args, **kwargs)
         output = func(*args, **kwargs)
         if not carries_relevance((output,), {}):
             return output
-        if verdict == "uncovered" and not self.rules.conserving and KIND.get(func) not in ACTIVATIONS:
+        if verdict == "uncovered" and not self._expects_a_rule(func):
             return output
         if verdict == "linear":
-            self._count(verdict, name_of(func))
+            self.record.count(verdict, name_of(func))
             if args and getattr(args[0], "_attrib_gate", False) and isinstance(output, Tensor):
                 output._attrib_gate = True  # type: ignore[attr-defined]  # a gate reshaped is a gate
         else:
-            self._watch(output, name_of(func), self.path)
+            self.record.watch(output, name_of(func), self.path)
         return output
-
-    def _watch(self, output: Any, name: str, path: str) -> None:
-        """Report the operation once relevance really comes back through it: a detached norm's square is harmless."""
-        seen: list[bool] = []
-
-        def met(c: Tensor) -> None:
-            if seen:
-                return
-            seen.append(True)
-            if self.strict:
-                raise _uncovered(name, path)
-            self._count("uncovered", f"{name} in {path or 'the model'}")
-
-        for part in output if isinstance(output, (tuple, list)) else (output,):
-            if isinstance(part, Tensor) and part.requires_grad:
-                part.register_hook(met)
-
-    def _count(self, verdict: str, name: str) -> None:
-        counts = self.counts[verdict]
-        counts[name] = counts.get(name, 0) + 1
 
 
 def engine_in_force() -> Engine | None:
@@ -238,20 +166,16 @@ def engine_in_force() -> Engine | None:
     return next((mode for mode in reversed(modes) if isinstance(mode, Engine)), None)
 
 
-def _uncovered(name: str, path: str) -> UncoveredOperation:
-    where = f"module {path!r}" if path else "the model's own forward"
-    return UncoveredOperation(
-        f"no rule covers {name!r} in {where}; use strict=False to take its plain gradient and see it in "
-        f"result.coverage, or a rule table that has it: rules | Rules({{kind: rule}})"
-    )
+def _kept_in_checkpoint() -> AbstractContextManager[Any]:
+    """Inside torch.utils.checkpoint: keep what the backward needs, for a second run would not meet the rules."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if hooks is None or getattr(hooks[0], "__module__", None) != "torch.utils.checkpoint":
+        return _AS_IT_IS
+    return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
 
 
-def carries_relevance(args: Any, kwargs: Mapping[str, Any]) -> bool:
-    """Whether any tensor among the arguments requires gradients: in a twin that means it carries relevance."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor):
-            if value.requires_grad:
-                return True
-        elif isinstance(value, (list, tuple)) and carries_relevance(value, {}):
-            return True
-    return False
+_AS_IT_IS = nullcontext()
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor

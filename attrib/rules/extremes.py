@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.engine import Call, ruled
+from attrib.rules.call import Call
 from attrib.rules.rescale import rescale
+from attrib.rules.ruled import ruled
 from attrib.rules.trace import recorded
 
 
@@ -17,7 +18,7 @@ def opened_extreme(call: Call) -> Any:
     other, name = call.argument(1, "other"), call.function.__name__
     if not isinstance(other, Tensor):
         return NotImplemented
-    least = name == "minimum"
+    least = name in ("min", "minimum")
     return call.engine.under(lambda: (call.x if least else other) + (-1 if least else 1) * torch.relu(call.x - other))
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from attrib.rules.affine import Affine
-from attrib.rules.engine import Engine, ruled
+from attrib.rules.engine import Engine
 from attrib.rules.layer import Bias, Computed, LinearRule, bias_within, book, book_added, wide_of
+from attrib.rules.ruled import ruled
 from attrib.rules.stabiliser import Stabiliser
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attrib.rules.engine import Call
+from attrib.rules.call import Call
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.rules.affine import Affine
+from attrib.rules.call import Call
 from attrib.rules.elementwise import affine_norm, batch_norm_affine
-from attrib.rules.engine import Call, Engine, Pull, ruled
+from attrib.rules.engine import Engine
+from attrib.rules.ruled import Pull, ruled
 
 Computed = tuple[Tensor, Sequence[Tensor], Pull]
 Bias = Literal["absorbs", "excluded"]

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from attrib.rules import attention, composites
 from attrib.rules.bilinear import bilinear, elementwise, quotient, softmax
+from attrib.rules.call import Call
 from attrib.rules.elementwise import as_gradient
-from attrib.rules.engine import Call, Rules
 from attrib.rules.extremes import extreme, opened_extreme
 from attrib.rules.layer import fold_batch_norm
 from attrib.rules.linear import Epsilon
+from attrib.rules.placement import resampled
 from attrib.rules.recurrent import recurrence
 from attrib.rules.rescale import rescale, rescale_max_pool
+from attrib.rules.table import Rules
 from attrib.rules.trace import carries
 from attrib.rules.vocabulary import ACTIVATIONS
 
@@ -105,11 +107,11 @@ _PAIRED = (
 )
 TRACED = frozenset(_PAIRED) | frozenset(OPENING)
 
-_LINEAR = ("conv_transpose", "sum_of_two", "difference", "concatenation")
+_LINEAR = ("conv_transpose", "sum_of_two", "difference", "concatenation", "placement")
 RESCALE = Rules(
     _PAIRED
     | OPENING
-    | {"maximum": extreme}
+    | {"maximum": extreme, "resampling": resampled}
     | dict.fromkeys(("conv", "linear"), Epsilon(0.0))
     | {"batch_norm": fold_batch_norm}
     | dict.fromkeys(_LINEAR, as_gradient),

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from attrib.rules.affine import Affine, packed
-from attrib.rules.engine import Call, Engine
+from attrib.rules.call import Call
+from attrib.rules.engine import Engine
 from attrib.rules.layer import Bias, Computed, LinearRule, bias_within, book, book_added, wide_of
 from attrib.rules.pointwise import is_packed
 from attrib.rules.stabiliser import Stabiliser

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attrib.rules.attention import multi_head
-from attrib.rules.engine import Call, Engine
+from attrib.rules.call import Call
+from attrib.rules.engine import Engine
 from attrib.rules.vocabulary import KIND
 
 _FUSED = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")

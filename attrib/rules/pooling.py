@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrib.rules.engine import Call, ruled
+from attrib.rules.call import Call
+from attrib.rules.ruled import ruled
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -11,15 +11,16 @@ from attrib.errors import InputError, UnknownName
 from attrib.rules import attention as attend
 from attrib.rules import elementwise as e
 from attrib.rules.composites import contraction, opened
-from attrib.rules.engine import Rule, Rules
 from attrib.rules.first import Flat, ZBox
 from attrib.rules.homogeneous import Homogeneous, power
 from attrib.rules.layer import Bias, LinearRule, fold_batch_norm, in_layout
 from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
+from attrib.rules.placement import placed, resampled
 from attrib.rules.pooling import ExcitationPool
 from attrib.rules.rectifiers import ExcitationGate, deconv, guided, passed
 from attrib.rules.recurrent import recurrence
 from attrib.rules.stabiliser import Stabiliser
+from attrib.rules.table import Rule, Rules
 
 
 def _rectifying(table: dict[str, Rule]) -> Rules:
@@ -75,6 +76,8 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "contraction": contraction,
         "composite": opened,
         "recurrence": recurrence,
+        "placement": placed,
+        "resampling": resampled,
     }
     table |= dict.fromkeys(("relu", "leaky_relu", "max_pool", "maximum"), e.as_gradient)
     table |= dict.fromkeys(("activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)

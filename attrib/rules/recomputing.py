@@ -110,7 +110,7 @@ class _Again(torch.autograd.Function):
                 stack.enter_context(_uncounted(ctx.modes))
             outputs, ctx.counted = ctx.run(views), True
             for engine in ctx.modes:
-                engine.report_functions(tuple(name for output in outputs for name in autograd_functions(output)))
+                engine.record.functions(tuple(name for output in outputs for name in autograd_functions(output)))
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad and g is not None]
             wanted = torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True)
         return (None, None, *wanted)
@@ -119,14 +119,14 @@ class _Again(torch.autograd.Function):
 @contextmanager
 def _uncounted(engines: Sequence[Engine]) -> Iterator[None]:
     """What runs inside does not change the engines' counts."""
-    kept = [engine.counts for engine in engines]
+    kept = [engine.record.counts for engine in engines]
     for engine in engines:
-        engine.counts = {verdict: {} for verdict in engine.counts}
+        engine.record.counts = {verdict: {} for verdict in engine.record.counts}
     try:
         yield
     finally:
         for engine, counts in zip(engines, kept, strict=True):
-            engine.counts = counts
+            engine.record.counts = counts
 
 
 class _Place(int):

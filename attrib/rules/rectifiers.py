@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrib.rules.call import Call
 from attrib.rules.elementwise import identity
-from attrib.rules.engine import Call, ruled
+from attrib.rules.ruled import ruled
 
 
 def clamp_bounds(call: Call) -> tuple[Any, Any]:

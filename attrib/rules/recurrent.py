@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrib.rules.engine import Call
+from attrib.rules.call import Call
 
 State = tuple[Tensor, ...]
 Weights = tuple[Tensor | None, ...]  # input weight, hidden weight, input bias, hidden bias

@@ -14,7 +14,9 @@ from torch import Tensor
 from attrib.errors import UnknownName
 from attrib.rules import attention as attend
 from attrib.rules import elementwise as e
-from attrib.rules.engine import Call, Rule, Rules, ruled
+from attrib.rules.call import Call
+from attrib.rules.ruled import ruled
+from attrib.rules.table import Rule, Rules
 
 # what stands between the two matrices of an MLP; a bare tanh caps logits and a sigmoid gates: ordinary gradients
 _ACTIVATIONS = ("activation", "gelu", "silu", "hardswish", "mish", "elu")

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrib.rules.call import Call
 from attrib.rules.elementwise import out_of_place
-from attrib.rules.engine import Call, ruled
 from attrib.rules.rectifiers import multiplied
+from attrib.rules.ruled import ruled
 from attrib.rules.trace import recorded
 
 _CLOSE = 1e-10  # |Δz| below which the derivative stands for Δy/Δz, as in captum

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attrib.rules.engine import Call
+    from attrib.rules.call import Call
 
 Rule = Callable[["Call"], Any]
 

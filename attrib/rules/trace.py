@@ -17,8 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
 from attrib.rules.affine import Affine
-from attrib.rules.engine import Call, Engine, Rule
-from attrib.rules.vocabulary import KIND
+from attrib.rules.call import Call, each_tensor
+from attrib.rules.engine import Engine
+from attrib.rules.table import Rule
+from attrib.rules.vocabulary import KIND, usual
 from attrib.rules.weights import WeightCache
 
 
@@ -56,7 +58,7 @@ class BaselineRecorder(TorchFunctionMode):
         return isinstance(value, Tensor) and getattr(value, "_attrib_depends", False)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, func = kwargs or {}, usual(func)
         kind = KIND.get(func)
         depends = torch.is_grad_enabled() and any(map(self.carries, tensors_in((args, kwargs))))
         if kind in self._kinds:
@@ -104,7 +106,7 @@ class RescaleEngine(Engine):
         return isinstance(value, Tensor) and value.requires_grad
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if KIND.get(func) in self._kinds:
+        if KIND.get(usual(func)) in self._kinds:
             self.entry = next(self._stack[-1], None)
         return super().__torch_function__(func, types, args, kwargs)
 
@@ -144,8 +146,4 @@ def carries(call: Call, value: Any) -> bool:
 
 def tensors_in(values: Any) -> list[Tensor]:
     """The tensors among nested arguments, in order."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = tuple(values.values())
-    return [t for value in values for t in tensors_in(value)] if isinstance(values, (tuple, list)) else []
+    return list(each_tensor(values))

@@ -7,11 +7,14 @@ of RULED functions need a rule in the table in force. Anything in neither is unk
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from attrib.rules.functions import is_operator
 
 Function = Callable[..., Any]
 
@@ -46,13 +49,18 @@ RULED: dict[str, tuple[Function, ...]] = {
     "hardswish": (F.hardswish,),
     "mish": (F.mish,),
     "elu": (F.elu, F.elu_, F.celu, F.selu),
-    "tanh": (torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.tanh, F.softsign),
+    "tanh": (torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, F.tanh, F.softsign, torch.erf, Tensor.erf, torch.sin,
+             Tensor.sin, torch.cos, Tensor.cos, torch.atan, Tensor.atan, torch.arctan, Tensor.arctan, torch.sinh,
+             Tensor.sinh, torch.asinh, Tensor.asinh, torch.exp2, Tensor.exp2, Tensor.__rpow__, F.tanhshrink,
+             F.softshrink, F.hardshrink, F.threshold),
     "softplus": (F.softplus, F.logsigmoid, torch.exp, Tensor.exp, torch.expm1, Tensor.expm1, torch.log1p,
                  Tensor.log1p),
     "sigmoid": (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, F.hardsigmoid),
     "max_pool": (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
     "maximum": (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, torch.amax, Tensor.amax,
-                torch.amin, Tensor.amin, torch.max, Tensor.max, torch.maximum, torch.minimum, torch.abs, Tensor.abs),
+                F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices, F.lp_pool1d,
+                F.lp_pool2d, torch.amin, Tensor.amin, torch.min, Tensor.min, torch.max, Tensor.max, torch.maximum,
+                torch.minimum, torch.abs, Tensor.abs),
     "activation": (elementwise_activation,),
     "rms_norm": (F.rms_norm, torch.rms_norm),
     "attention": (F.scaled_dot_product_attention,),
@@ -65,12 +73,13 @@ RULED: dict[str, tuple[Function, ...]] = {
     "variance": (torch.var, Tensor.var),
     "power": (torch.pow, Tensor.pow, Tensor.__pow__, torch.square, Tensor.square),
     "contraction": (torch.einsum,),
-    "composite": (F.normalize, F.glu, F.instance_norm, torch.addcmul, Tensor.addcmul, torch.lerp, Tensor.lerp,
-                  torch.var_mean, torch.std_mean),
+    "composite": (F.normalize, F.glu, F.instance_norm, torch.addcmul, Tensor.addcmul, torch.addcdiv, Tensor.addcdiv,
+                  torch.lerp, Tensor.lerp, torch.var_mean, torch.std_mean),
     "recurrence": (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, torch.lstm_cell, torch.gru_cell,
                    torch.rnn_tanh_cell, torch.rnn_relu_cell),
     "softmax": (F.softmax, torch.softmax, Tensor.softmax),
-    "product": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.mul_, Tensor.__imul__, torch.multiply),
+    "product": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__, Tensor.mul_, Tensor.__imul__, torch.multiply,
+                torch.kron, torch.cross, torch.linalg.cross),
     "quotient": (torch.div, Tensor.div, Tensor.__truediv__, Tensor.div_, Tensor.__itruediv__, torch.true_divide),
     "matrix_product": (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm,
                        Tensor.__rmatmul__, torch.mv, Tensor.mv, torch.dot, Tensor.dot, torch.inner, Tensor.inner,
@@ -78,12 +87,21 @@ RULED: dict[str, tuple[Function, ...]] = {
     "sum_of_two": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__),
     "concatenation": (torch.cat, torch.concat, torch.concatenate),
     "difference": (torch.sub, Tensor.sub, Tensor.__sub__, Tensor.sub_, Tensor.__isub__, Tensor.__rsub__, torch.rsub),
+    "placement": (torch.stack, torch.hstack, torch.vstack, torch.dstack, torch.column_stack, F.pad, torch.where,
+                  Tensor.where, torch.masked_fill, Tensor.masked_fill, Tensor.masked_fill_, Tensor.__setitem__,
+                  torch.index_put, Tensor.index_put, Tensor.index_put_, torch.index_fill, Tensor.index_fill,
+                  Tensor.index_fill_, torch.index_copy, Tensor.index_copy, Tensor.index_copy_, torch.index_add,
+                  Tensor.index_add, Tensor.index_add_, torch.scatter, Tensor.scatter, Tensor.scatter_,
+                  torch.scatter_add, Tensor.scatter_add, Tensor.scatter_add_, torch.masked_scatter,
+                  Tensor.masked_scatter, Tensor.masked_scatter_, torch.select_scatter, torch.slice_scatter,
+                  Tensor.copy_, Tensor.fill_),
+    "resampling": (F.grid_sample,),
 }  # fmt: skip
 
 _PROPERTIES: tuple[Any, ...] = (Tensor.mT, Tensor.T, Tensor.H, Tensor.mH, Tensor.data, Tensor.real, Tensor.imag)
 
 LINEAR: tuple[Function, ...] = (
-    torch.stack, torch.hstack, torch.vstack, torch.split, Tensor.split, torch.chunk,
+    torch.split, Tensor.split, torch.chunk,
     Tensor.chunk, torch.unbind, Tensor.unbind, torch.sum, Tensor.sum, torch.mean, Tensor.mean, torch.flatten,
     Tensor.flatten, torch.reshape, Tensor.reshape, Tensor.view, Tensor.view_as, torch.permute, Tensor.permute,
     torch.transpose, Tensor.transpose, Tensor.t, torch.t, torch.squeeze, Tensor.squeeze, torch.unsqueeze,
@@ -93,17 +111,20 @@ LINEAR: tuple[Function, ...] = (
     Tensor.narrow, torch.narrow, torch.index_select, Tensor.index_select, torch.gather, Tensor.gather,
     F.dropout, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
-    F.interpolate, F.upsample, F.pad, torch.neg, Tensor.neg, Tensor.__neg__, F.pixel_shuffle, F.pixel_unshuffle,
-    torch.channel_shuffle, F.unfold, F.fold, Tensor.swapaxes, torch.swapaxes,
+    F.interpolate, F.upsample, torch.neg, Tensor.neg, Tensor.__neg__, F.pixel_shuffle, F.pixel_unshuffle,
+    torch.channel_shuffle, F.unfold, F.fold, Tensor.swapaxes, torch.swapaxes, Tensor.reshape_as,
     torch.movedim, Tensor.movedim, torch.moveaxis, Tensor.unflatten, torch.unflatten,
-    Tensor.detach, Tensor.cpu, Tensor.cuda, torch.diagonal, Tensor.masked_fill, torch.masked_fill,
+    Tensor.detach, Tensor.cpu, Tensor.cuda, torch.diagonal,
     torch.broadcast_to, Tensor.broadcast_to, torch.tile, Tensor.tile, *(getter.__get__ for getter in _PROPERTIES),
-    Tensor.resolve_conj, Tensor.unfold, torch.where, Tensor.where, Tensor.repeat_interleave,
-    torch.repeat_interleave, Tensor.index_put, Tensor.take_along_dim, torch.take_along_dim, torch.cumsum,
+    Tensor.resolve_conj, Tensor.unfold, Tensor.repeat_interleave,
+    torch.repeat_interleave, Tensor.take_along_dim, torch.take_along_dim, torch.cumsum,
     Tensor.cumsum, torch.tril, Tensor.tril, torch.triu, Tensor.triu, torch.rot90, torch.diag, torch.diag_embed,
-    torch.trace, torch.scatter_add, Tensor.scatter_add, Tensor.scatter_add_, Tensor.index_add, Tensor.index_add_,
+    torch.trace,
     torch.masked_select, Tensor.masked_select, torch.nan_to_num, Tensor.nan_to_num, torch.topk, Tensor.topk,
     torch.sort, Tensor.sort, F.max_unpool1d, F.max_unpool2d, F.max_unpool3d, torch.real, torch.imag,
+    torch.swapdims, Tensor.swapdims, torch.as_strided, Tensor.as_strided, torch.median, Tensor.median, torch.kthvalue,
+    Tensor.kthvalue, torch.quantile, Tensor.quantile, torch.cummax, Tensor.cummax, torch.cummin, Tensor.cummin,
+    torch.aminmax, Tensor.aminmax, torch.conj, Tensor.conj, torch.complex,
     torch.view_as_real, torch.view_as_complex, torch.fft.fftshift, torch.fft.ifftshift,
     *(getattr(torch.fft, inverse + kind) for inverse in ("", "i") for kind in ("fft", "fft2", "fftn")),
     *(getattr(torch.fft, inverse + kind) for inverse in ("", "i") for kind in ("rfft", "rfft2", "rfftn")),
@@ -119,17 +140,46 @@ ACTIVATIONS = frozenset(
 _CHANGING = (
     "add sub subtract mul multiply div divide true_divide pow square sqrt rsqrt reciprocal abs neg clamp clamp_min "
     "clamp_max relu tanh sigmoid exp expm1 log log1p sin cos sinh cosh atan erf masked_fill addcmul addcdiv lerp "
-    "index_add scatter_add"
+    "index_add index_put index_fill index_copy scatter_add scatter masked_scatter"
 )
+
+
+def _with_items(x: Tensor, index: Any, value: Any) -> Tensor:
+    """x with x[index] = value."""
+    x = x.clone()
+    x[index] = value
+    return x
+
+
+def _in_its_place(x: Tensor, source: Tensor, *_: Any) -> Tensor:
+    """What x holds after x.copy_(source)."""
+    return source.to(x.dtype).expand_as(x)
+
+
 # what changes its first argument in place, and the same without that
 OUT_OF_PLACE: dict[Any, Any] = {
     **{getattr(Tensor, f"{name}_"): getattr(Tensor, name) for name in _CHANGING.split()},
     **{getattr(Tensor, f"__i{n}__"): getattr(Tensor, f"__{n}__") for n in ("add", "sub", "mul", "truediv", "pow")},
+    Tensor.__setitem__: _with_items,
+    Tensor.copy_: _in_its_place,
+    Tensor.fill_: torch.full_like,
 }
+
+
+@cache
+def usual(function: Any) -> Any:
+    """The function that torch offers for an operator of its own called through torch.ops.aten; else itself."""
+    name = str(function)
+    if not is_operator(function) or not name.startswith("aten."):
+        return function
+    found = (getattr(module, name.split(".")[1], None) for module in (torch, F, Tensor))
+    return next((known for known in found if known in KIND or known in IS_LINEAR), function)
 
 
 def name_of(function: Any) -> str:
     """How an operation is called in coverage and messages: "softmax", "conv2d"."""
+    if is_operator(function):
+        return str(function).removesuffix(".default")
     name = getattr(function, "__name__", str(function))
     resolved = torch.overrides.resolve_name(function) if name in ("fn", "__get__") else None
     return (resolved or name).rsplit(".", 1)[-1].strip("_")

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 import attrib
 
@@ -227,29 +226,3 @@ def test_as_an_activation_module_it_is_known_by_its_behaviour() -> None:
     for method in (attrib.LRP(), attrib.DeepLift()):
         first, second = (attrib.explain(attrib.wrap(n), x, method, target=0, strict=True) for n in (net, builtin))
         torch.testing.assert_close(first.values, second.values, rtol=1e-7, atol=1e-10)
-
-
-class Checkpointing(nn.Module):
-    """Runs its middle again in the backward, as torchvision's memory-efficient DenseNet does."""
-
-    def __init__(self, on: bool) -> None:
-        super().__init__()
-        self.on, self.first, self.head = on, nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
-        self.middle = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 8, 1), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.first(x))
-        y = checkpoint(self.middle, y, use_reentrant=False) if self.on else self.middle(y)
-        answer: Tensor = self.head(y.mean((2, 3)))
-        return answer
-
-
-def test_a_model_that_recomputes_itself_is_told_to_stop_that() -> None:
-    torch.manual_seed(0)
-    x, model = torch.randn(2, 3, 12, 12), attrib.wrap(Checkpointing(True))
-    with pytest.raises(attrib.UnsupportedModel, match="switch its checkpointing off"):
-        attrib.explain(model, x, "lrp", 1)
-    plain = Checkpointing(False)
-    plain.load_state_dict(model.module.state_dict())
-    first, second = (attrib.explain(m, x, "saliency", 1) for m in (model, attrib.wrap(plain)))
-    torch.testing.assert_close(first.values, second.values)
