@@ -19,13 +19,15 @@ Progress = Callable[..., None]
 class PatchAnswer:
     """The effects of one question, and the true ones of the strongest where they were asked for.
 
-    of: the kind of site that was verified; empty: all.
+    of: the kind of site that was verified; empty: all. checked: the light of the same sites, on entries drawn at
+    random, which unlike the strongest may be ones that the estimate missed.
     """
 
     ask: PatchAsk
     pair: attrib.Pair
     result: attrib.Attribution
     verified: attrib.Verification | None = None
+    checked: attrib.Evidence | None = None
     circuit: attrib.Circuit | None = None
     of: str = ""
 
@@ -54,7 +56,9 @@ def patch(ask: PatchAsk, catalogue: Catalogue, on_progress: Progress) -> PatchAn
 
 
 def verify(answer: PatchAnswer, catalogue: Catalogue, k: int, of: str, on_progress: Progress) -> PatchAnswer:
-    """The answer with the true effects of its k strongest entries. of: of this kind of site; empty: of all.
+    """The answer with the true effects of its k strongest entries, and of some drawn at random.
+
+    of: of this kind of site; empty: of all.
 
     Raises attrib.UnknownName for a kind that the answer has not, attrib.InputError for a bad k.
     """
@@ -64,9 +68,13 @@ def verify(answer: PatchAnswer, catalogue: Catalogue, k: int, of: str, on_progre
         raise attrib.InputError("these effects are true ones already; verify those of an estimate")
     model = model_of(catalogue, answer.ask.model)
     found = of_kind(answer.result, of)
-    return replace(
-        answer, verified=attrib.verify_effects(model, answer.pair, found, k=k, on_progress=on_progress), of=of
-    )
+    verified = attrib.verify_effects(model, answer.pair, found, k=k, on_progress=_half(on_progress, 0.0))
+    checked = attrib.check(model, answer.pair, found, on_progress=_half(on_progress, 0.5))
+    return replace(answer, verified=verified, checked=checked, of=of)
+
+
+def _half(on_progress: Progress, start: float) -> Progress:
+    return lambda fraction, told="": on_progress(start + fraction / 2, told)
 
 
 def of_kind(result: attrib.Attribution, kind: str) -> attrib.Attribution:

@@ -72,7 +72,13 @@ def _verification(answer: PatchAnswer) -> dict[str, Any] | None:
     if found is None:
         return None
     r = None if math.isnan(found.correlation) else found.correlation
-    return {"of": answer.of or "all", "correlation": r, "entries": [entry._asdict() for entry in found.entries]}
+    lights = () if answer.checked is None else answer.checked.lights[0]
+    return {
+        "of": answer.of or "all",
+        "correlation": r,
+        "entries": [entry._asdict() for entry in found.entries],
+        "lights": [{"name": light.name, "verdict": light.verdict, "words": light.words} for light in lights],
+    }
 
 
 def _texts(rows: Any) -> list[str]:

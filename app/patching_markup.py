@@ -12,6 +12,7 @@ from app.patching_pairs import Look
 from app.patching_scatter import scatter
 from attrib.attribution import labels_of
 from attrib.render import readable
+from attrib.render.lights import SIGNS
 from attrib.render.scale import number
 
 TOP = 10  # effects in the list
@@ -92,10 +93,22 @@ def verification(answer: PatchAnswer) -> str:
         f'<section class="pt-verified" aria-label="Verification"><h3>Against activation patching</h3>'
         f"<p>Pearson’s r over the {len(found.entries)} strongest estimates{html.escape(of)}: <strong>{r}</strong>. "
         "It says nothing of effects that the estimate missed.</p>"
-        f'{scatter(found)}<details class="pt-numbers"><summary>The values as a table</summary><div class="pt-scroll">'
-        '<table class="pt-list"><thead><tr><th scope="col">site</th><th scope="col">position</th><th scope="col">token'
+        f'{scatter(found)}{_light(answer)}<details class="pt-numbers"><summary>The values as a table</summary>'
+        '<div class="pt-scroll"><table class="pt-list"><thead><tr><th scope="col">site</th><th scope="col">position</th><th scope="col">token'
         '</th><th scope="col">estimated</th><th scope="col">true</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details></section>"
+    )
+
+
+def _light(answer: PatchAnswer) -> str:
+    """What entries drawn at random say, by a sign and words; colour only repeats it."""
+    if answer.checked is None:
+        return ""
+    (light,) = answer.checked.lights[0]
+    kind = light.verdict.replace(" ", "-")
+    return (
+        f'<p class="pt-light pt-{kind}"><strong><span aria-hidden="true">{SIGNS[light.verdict]}</span> '
+        f"{html.escape(light.verdict)}: {html.escape(light.name)}</strong> {html.escape(_minus(light.words))}</p>"
     )
 
 

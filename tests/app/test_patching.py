@@ -99,7 +99,14 @@ def test_the_strongest_are_verified_with_their_correlation(catalogue: Catalogue)
     shown = patching_markup.verification(found)
     assert f"{found.verified.correlation:.3f}".replace("-", "−") in shown
     assert shown.count("<circle") == 5
-    assert max(fractions) == 1.0
+    assert max(fractions) == 1.0 and fractions == sorted(fractions)
+    assert found.checked is not None
+    (light,) = found.checked.lights[0]
+    sampled = attrib.sampled_correlation(catalogue[LANGUAGE], answer.pair, patching.of_kind(answer.result, "mlp_out"))
+    assert light.value == pytest.approx(sampled.pearson.value, abs=1e-5)
+    assert f"{light.verdict}: agrees with activation patching" in shown
+    (told,) = patching_downloads.document(found)["verification"]["lights"]
+    assert told == {"name": light.name, "verdict": light.verdict, "words": light.words}
     with pytest.raises(attrib.InputError, match="from 1 to 200"):
         patching.verify(answer, catalogue, 0, "", lambda *_: None)
     with pytest.raises(attrib.UnknownName, match="resid_mid"):
