@@ -94,8 +94,8 @@ def verification(answer: PatchAnswer) -> str:
         f"<p>Pearson’s r over the {len(found.entries)} strongest estimates{html.escape(of)}: <strong>{r}</strong>. "
         "It says nothing of effects that the estimate missed.</p>"
         f'{scatter(found)}{_light(answer)}<details class="pt-numbers"><summary>The values as a table</summary>'
-        '<div class="pt-scroll"><table class="pt-list"><thead><tr><th scope="col">site</th><th scope="col">position</th><th scope="col">token'
-        '</th><th scope="col">estimated</th><th scope="col">true</th></tr></thead>'
+        '<div class="pt-scroll"><table class="pt-list"><thead><tr><th scope="col">site</th><th scope="col">position'
+        '</th><th scope="col">token</th><th scope="col">estimated</th><th scope="col">true</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details></section>"
     )
 
