@@ -20,6 +20,7 @@ class ReportAsk:
     """One report. kind: "image" or "text". methods: name → values of its controls. targets: none: the input's own.
 
     columns: text and target → what they are called in a table. inputs: (file, name it was uploaded under, sha256).
+    evidence: what is measured of every map, names from `measurable`.
     """
 
     model: str
@@ -28,6 +29,7 @@ class ReportAsk:
     targets: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[tuple[str, str, str], ...] = ()
+    evidence: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True)
@@ -37,6 +39,7 @@ class ReportAsk:
         """Raises ValueError, KeyError or TypeError for what `to_json` has not written."""
         known = json.loads(text)
         known["targets"], known["inputs"] = tuple(known["targets"]), tuple(map(tuple, known["inputs"]))
+        known["evidence"] = tuple(known.get("evidence", ()))  # requests of before there was any
         return ReportAsk(**known)
 
     def made(self) -> list[Any]:
@@ -53,18 +56,33 @@ def kind_of(catalogue: Catalogue, model: str) -> str:
 
 
 def checked(
-    catalogue: Catalogue, model: str, methods: Sequence[tuple[str, Mapping[str, Any]]], targets: str | None
+    catalogue: Catalogue,
+    model: str,
+    methods: Sequence[tuple[str, Mapping[str, Any]]],
+    targets: str | None,
+    evidence: Sequence[str] = (),
 ) -> ReportAsk:
     """The question without its inputs. targets: one on each line."""
-    ask = ReportAsk(model, kind_of(catalogue, model), {n: dict(v) for n, v in methods}, targets_of(targets))
+    kind = kind_of(catalogue, model)
+    measures = tuple(dict.fromkeys(evidence))
+    ask = ReportAsk(model, kind, {n: dict(v) for n, v in methods}, targets_of(targets), evidence=measures)
     if not ask.made():
         raise attrib.InputError("choose at least one method")
+    for name in measures:
+        if name not in measurable(kind):
+            raise attrib.UnknownName(f"evidence for {kind}s", str(name)[:200], measurable(kind))
     if catalogue.missing(model):
         raise attrib.ModelUnavailable(
             f"{model} is not on this machine yet; fetch it in the tab {ask.kind.capitalize()}, or run: attrib models "
             f"pull {model}"
         )
     return ask
+
+
+def measurable(kind: str) -> dict[str, str]:
+    """What can be measured of every map of such a report: name → title. Metrics that need masks of objects cannot."""
+    metrics = {n: m.card.title for n, m in attrib.METRICS.items() if kind in m.applies_to and not m.needs_mask}
+    return {"lights": "All four lights: can these maps be trusted?", **metrics}
 
 
 def targets_of(text: str | None) -> tuple[str, ...]:

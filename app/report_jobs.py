@@ -148,6 +148,7 @@ class Jobs:
         options: dict[str, Any] = {
             "targets": list(ask.targets) or None,
             "batch": AT_ONCE,
+            "evidence": list(ask.evidence) or None,
             "on_progress": self._progress(job),
         }
         inputs, out = self.folder.inputs(job.name), self.folder.report(job.name)

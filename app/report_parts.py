@@ -10,7 +10,7 @@ import gradio as gr
 from app import markup, report_markup
 from app.catalogue import Catalogue
 from app.parts import Parts, draw_choice
-from app.report_asks import MOST_TARGETS, kind_of, usual_methods
+from app.report_asks import MOST_TARGETS, kind_of, measurable, usual_methods
 from app.report_folder import ReportFolder
 from app.report_jobs import Jobs
 
@@ -23,13 +23,14 @@ class ReportParts:
 
     named: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, Parts] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)  # kind -> what is measured of its maps
     boxes: dict[str, Any] = field(default_factory=dict)  # kind -> what is around its methods
 
     @property
     def asked(self) -> list[Any]:
-        """What a question is read from: these, then for each kind the chosen methods and all settings."""
+        """What a question is read from: these, then for each kind evidence, the chosen methods and all settings."""
         own = [self.named[name] for name in ("files", "model", "name", "targets", "text_column", "target_column")]
-        return own + [c for parts in self.choices.values() for c in (parts.methods, *parts.flat)]
+        return own + [c for kind, p in self.choices.items() for c in (self.evidence[kind], p.methods, *p.flat)]
 
     @property
     def by_model(self) -> list[Any]:
@@ -77,6 +78,12 @@ def draw_methods(parts: ReportParts, catalogue: Catalogue, folder: ReportFolder)
         with gr.Column(visible=kind == first, elem_id=f"rp-{kind}") as parts.boxes[kind]:
             parts.choices[kind] = Parts(kind, (), ())
             draw_choice(parts.choices[kind], f"rp-{kind}", usual_methods(kind))
+            parts.evidence[kind] = gr.Dropdown(
+                [(title, name) for name, title in measurable(kind).items()], value=[], multiselect=True,
+                label="Evidence, measured of every map", elem_id=f"rp-{kind}-evidence",
+                info="Optional, and dear: each costs from a few to some hundred passes per map. The report tells them "
+                "beside each map, and all of them on a page of their own.",
+            )  # fmt: skip
     n["name"] = gr.Textbox(
         "", label="Name of the report", elem_id="rp-name", max_lines=1, max_length=200,
         placeholder="made of the model and the time", info="Letters, digits, - and _; the same files and settings "

@@ -33,13 +33,15 @@ def add(server: Server) -> None:
         targets, settings = gr.JSON([], label="targets"), gr.JSON({}, label="settings")
         name = gr.Textbox("", label="name")
         columns = gr.JSON({}, label="columns")
+        evidence = gr.JSON([], label="evidence")
         answer, whole = gr.JSON(label="answer"), gr.File(label="zip")
 
     def report(
-        files: Any, model: str, methods: Any, targets: Any, settings: Any, name: str, columns: Any
+        files: Any, model: str, methods: Any, targets: Any, settings: Any, name: str, columns: Any, evidence: Any = None
     ) -> tuple[dict[str, Any], str]:
         wanted = _names("targets", targets)
-        asked = report_asks.checked(catalogue, model, methods_asked(methods, settings), "\n".join(wanted))
+        measures = _names("evidence", evidence)
+        asked = report_asks.checked(catalogue, model, methods_asked(methods, settings), "\n".join(wanted), measures)
         ask = replace(asked, columns=_columns(columns) if asked.kind == "text" else {})
         job = jobs.start(str(name or ""), ask, uploads_of(files))
         job.ended.wait()
@@ -50,12 +52,13 @@ def add(server: Server) -> None:
         return told, _saved(jobs, job.name, server.folder)
 
     trigger.click(
-        clear(report), [files, model, methods, targets, settings, name, columns], [answer, whole], api_name="report",
-        concurrency_id="reports", concurrency_limit=WATCHERS, **RAW,
+        clear(report), [files, model, methods, targets, settings, name, columns, evidence], [answer, whole],
+        api_name="report", concurrency_id="reports", concurrency_limit=WATCHERS, **RAW,
         api_description="Explain many inputs: pictures, or one CSV, JSONL or text file. methods: list of names; targets"
         ": list of labels or indices, none: each input's own, else its top prediction; settings: {method: {setting: "
         "value}}; columns: {\"text\": …, \"target\": …}, what they are called in a table; name: the same one with the "
-        "same question goes on with what is finished. Returns name, counts and the first failures, and a zip.",
+        "same question goes on with what is finished; evidence: what to measure of every map, lights or names of "
+        "metrics. Returns name, counts and the first failures, and a zip.",
     )  # fmt: skip
 
 

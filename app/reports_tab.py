@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -123,13 +124,15 @@ def asked(parts: ReportParts, catalogue: Catalogue, values: Sequence[Any]) -> Re
     _, model, _, targets, text_column, target_column = values[:6]
     kind, rest = kind_of(catalogue, model), list(values[6:])
     methods: tuple[Any, ...] = ()
+    evidence: tuple[str, ...] = ()
     for name, choice in parts.choices.items():
-        chosen, flat, rest = rest[0], rest[1 : 1 + len(choice.flat)], rest[1 + len(choice.flat) :]
+        wanted, chosen, *flat = rest[: 2 + len(choice.flat)]
+        rest = rest[2 + len(choice.flat) :]
         if name == kind:
-            methods = methods_of(choice, chosen, flat)
-    ask = checked(catalogue, model, methods, targets)
+            methods, evidence = methods_of(choice, chosen, flat), tuple(wanted or ())
+    ask = checked(catalogue, model, methods, targets, evidence)
     columns = {"text": text_column, "target": target_column} if kind == "text" else {}
-    return ReportAsk(ask.model, kind, ask.methods, ask.targets, {k: str(v) for k, v in columns.items() if v})
+    return replace(ask, columns={k: str(v) for k, v in columns.items() if v})
 
 
 def _watch(parts: ReportParts, jobs: Jobs, job: Job | None) -> Iterator[Updates]:

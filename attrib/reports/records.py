@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from attrib.reports.journal import Finished, Key
@@ -121,5 +121,5 @@ def row_of(it: Input, finished: Finished) -> Row:
 
 def digest(rows: list[Row]) -> str:
     """Changes when anything but seconds and memory does: a page made of these rows need not be written again."""
-    plain = [{k: v for k, v in asdict(row).items() if k not in MEASURED} for row in rows]
+    plain = [{k: v for k, v in vars(row).items() if k not in MEASURED} for row in rows]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:24]

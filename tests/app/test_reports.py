@@ -341,11 +341,15 @@ def test_a_program_gets_a_report_as_a_zip(server: Any, cheetah: Path, tmp_path: 
 
     opened = Client(server.url, verbose=False, download_files=str(tmp_path), analytics_enabled=False)
     photos, methods = [handle_file(str(cheetah))], ["saliency"]
-    answer, file = opened.predict(photos, NAME, methods, ["leopard"], {}, "by-program", {}, api_name="/report")
+    asked = (photos, NAME, methods, ["leopard"], {}, "by-program", {})
+    answer, file = opened.predict(*asked, ["completeness", "sparseness"], api_name="/report")
     assert answer == {"name": "by-program", "failures": {}, "counts": answer["counts"]}
     assert answer["counts"]["rows"] == 1
     with zipfile.ZipFile(file) as archive:
-        assert "by-program/index.html" in archive.namelist()
+        assert {"by-program/index.html", "by-program/evidence.html"} <= set(archive.namelist())
+        assert "sparseness" in archive.read("by-program/evidence.html").decode().lower()
+    with pytest.raises(AppError, match="did you mean sparseness"):
+        opened.predict(*asked, ["sparsness"], api_name="/report")
     with pytest.raises(AppError, match="of other files, methods or settings"):
         opened.predict(photos, NAME, ["lrp"], [], {}, "by-program", {}, api_name="/report")
     opened.close()
