@@ -74,11 +74,13 @@ def _target(
     classes = (updates.get(parts.versus) or {}).get("choices", [NOTHING])[1:]
     target, versus = (_offered(index, classes, problems) for index in (view.target, view.versus))
     if target is not None:
-        updates[parts.target] = gr.update(choices=classes, value=target)
         updates[parts.predictions] = markup.bars(updates[parts.predicted], target)
+        updates[parts.target] = gr.update(choices=classes, value=target)
+    elif not photo:  # one may be on its way
+        updates[parts.target] = gr.update(choices=classes)
     if versus is not None:
         updates[parts.versus] = gr.update(choices=[NOTHING, *classes], value=versus)
-    if updates[parts.predictions] == markup.bars([], None):  # a photo may be on its way
+    if updates[parts.predictions] == markup.bars([], None):
         updates = {component: updates[component] for component in (parts.target, parts.versus, parts.fetch)}
     if problems:
         updates[parts.status] = markup.status(" ".join(problems), "error")

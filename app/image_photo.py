@@ -26,7 +26,8 @@ def connect_photo(server: Server, parts: Parts) -> None:
         return predicted_by(parts, server.catalogue, path_of(payload), model)
 
     predict = guarded(predicted, parts.predictions)
-    parts.photo.input(predict, inputs, shown, **RAW, **PRIVATE)
+    # the browser may tell of a photo's removal a moment before the photo is gone: it is asked for the photo afterwards
+    parts.photo.input(None, js="() => {}", **PRIVATE).then(predict, inputs, shown, **RAW, **PRIVATE)
     connect_model(server, parts, predict, inputs, shown, **RAW)
 
     def take_example(event: gr.EventData) -> Any:
@@ -58,7 +59,10 @@ def predicted_by(parts: Parts, catalogue: Catalogue, photo: str, model: str) -> 
         classes = predictions.class_choices(catalogue, model)
         updates[parts.versus] = gr.update(choices=[NOTHING, *classes], value=NOTHING[1])
         if not photo:
-            return updates | {parts.predictions: markup.bars([], None), parts.target: gr.update(choices=classes)}
+            return updates | {
+                parts.predictions: markup.bars([], None),
+                parts.target: gr.update(choices=classes, value=None),
+            }
     except attrib.AttribError as error:
         return updates | {parts.predictions: markup.status(str(error), "error")}
     try:

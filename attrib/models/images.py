@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,8 +104,9 @@ def _decoder_errors(name: str) -> Iterator[None]:
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Pillow's sentence names a limit of its own
-        raise InputError(f"{name} has far more pixels than the limit of {MAX_PIXELS:,}; make it smaller") from error
+        size = re.search(r"\d+", str(error))  # the rest of Pillow's sentence is about a limit of its own
+        count = f"{int(size[0]):,}" if size else "far more"
+        raise InputError(f"{name} is {count} pixels, more than the limit of {MAX_PIXELS:,}; make it smaller") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image that can be read; readable: {', '.join(FORMATS)}") from error
     except Exception as error:  # a decoder fed with hostile bytes may raise anything

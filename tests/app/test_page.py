@@ -143,7 +143,7 @@ def test_cancel_stops_a_long_run_and_the_page_goes_on(page: Page, server: Any) -
     [
         ("words.png", b"this is no image", "'words.png' is not an image"),
         ("empty.png", b"", "empty"),
-        ("bomb.png", None, "far more pixels than the limit of 64,000,000"),
+        ("bomb.png", None, "2,500,000,000 pixels, more than the limit of 64,000,000"),
     ],
 )
 def test_a_bad_upload_is_one_readable_sentence(
@@ -159,6 +159,16 @@ def test_a_bad_upload_is_one_readable_sentence(
     assert "Traceback" not in page.content()
     assert str(server.cache) not in page.locator("body").inner_text()
     example(page)  # the page goes on
+
+
+def test_without_its_photo_a_prediction_goes(page: Page, server: Any) -> None:
+    page.goto(server.url)
+    example(page)
+    page.locator("#at-photo").get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#at-predictions button")).to_have_count(0)
+    expect(page.locator("#at-target input")).to_have_value("")
+    page.locator("#at-explain").click()
+    expect(status(page)).to_contain_text("choose a photo first")
 
 
 def png_bomb() -> bytes:

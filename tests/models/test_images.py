@@ -81,7 +81,7 @@ def test_a_png_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) ->
         pytest.fail("the bomb was decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
-    with pytest.raises(InputError, match=r"50000|2,?500,?000,?000"):
+    with pytest.raises(InputError, match="is 2,500,000,000 pixels, more than the limit"):
         pictures_of(png(50_000, 50_000))
 
 
