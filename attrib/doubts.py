@@ -31,7 +31,8 @@ def doubts(finding: Finding) -> list[str]:
     if finding.delta is not None:
         relative = (finding.delta.abs() / finding.score.abs().clamp_min(1e-12)).max().item()
         if relative > 0.05:
-            found.append(f"the map does not account for {relative:.0%} of the score (completeness error)")
+            share = f"{relative:.0%} of" if relative < 10 else "more than ten times"
+            found.append(f"the map does not account for {share} the score (completeness error)")
     if finding.ledger is not None and not unscored:
         found += _absorbed(finding.ledger, finding.score)
     if finding.coverage is not None and finding.coverage.uncovered:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 import torch
 from torch import Tensor
 
+from attrib.apart import NOTES, oddity_of
 from attrib.errors import InputError
 from attrib.failures import is_out_of_memory, named_failures
 from attrib.rules.shadow import shadow
@@ -50,11 +52,13 @@ class ChunkPlan:
             return ChunkPlan(1)
         budget = free_memory(x.device) // 2 if max_memory is None else max_memory
         needed = max(1.0, activation_bytes(model, x, encoded.extra) * method.memory_factor)
-        rows = int(budget // needed)
+        oddity = oddity_of(model.module, partial(model.forward, shadow(model.module)), x, encoded.extra)
+        notes = (NOTES[oddity],) if NOTES[oddity] else ()
+        rows = 1 if oddity == "mixes" else int(budget // needed)
         if rows < 1:
             note = f"one input needs {needed / 1e6:.0f} MB, more than the limit of {budget / 1e6:.0f} MB"
-            return ChunkPlan(1, (note,))
-        return ChunkPlan(min(rows, most))
+            return ChunkPlan(1, (*notes, note))
+        return ChunkPlan(min(rows, most), notes)
 
     def halved(self, error: BaseException, used: int) -> ChunkPlan:
         """The plan to go on with after the device ran out of memory with `used` rows at once."""

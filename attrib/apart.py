@@ -1,0 +1,59 @@
+"""Whether a model answers a sample in a batch as it answers it alone, which chunks and batched steps rely on.
+
+Most do. BatchNorm without running statistics and decisions taken over a whole batch do not; nor does a model that
+draws random numbers, as dropout left on does, answer twice the same.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attrib.targets import logits_of
+
+Oddity = Literal["none", "mixes", "draws"]
+NOTES: dict[Oddity, str] = {
+    "none": "",
+    "mixes": "the model's answer to one sample depends on the others of its batch: each row was given to it alone",
+    "draws": "the model draws random numbers in its forward: its score and this map differ from run to run",
+}
+_CLOSE = {torch.float16: 0.05, torch.bfloat16: 0.1}  # of the largest logit; 1e-3 in wider types
+_known: weakref.WeakKeyDictionary[nn.Module, dict[Any, Oddity]] = weakref.WeakKeyDictionary()
+
+
+def oddity_of(
+    module: nn.Module, forward: Callable[[Tensor, dict[str, Tensor]], Any], x: Tensor, extra: dict[str, Tensor]
+) -> Oddity:
+    """Three forwards of the first sample, one beside its opposite, twice as large; remembered per module and shape.
+
+    forward: what a twin of `module` returns; x: (batch, …); extra: what else it takes, a row per sample.
+    """
+    key = (tuple(x.shape[1:]), x.dtype, x.device.type, module.training)
+    known = _known.setdefault(module, {})
+    if key not in known:
+        known[key] = _found(forward, x[:1].detach(), {name: value[:1] for name, value in extra.items()})
+    return known[key]
+
+
+@torch.no_grad()
+def _found(forward: Callable[[Tensor, dict[str, Tensor]], Any], x: Tensor, extra: dict[str, Tensor]) -> Oddity:
+    twice = {name: torch.cat([value, value]) for name, value in extra.items()}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            alone, again = (logits_of(forward(x, extra)).float() for _ in range(2))
+            beside = logits_of(forward(torch.cat([x, -2 * x]), twice)).float()[:1]
+        except Exception:  # the module is anybody's code; what fails here fails again where it is told
+            return "none"
+    close = _CLOSE.get(x.dtype, 1e-3)
+    return "draws" if not _agree(alone, again, close) else "none" if _agree(alone, beside, close) else "mixes"
+
+
+def _agree(first: Tensor, second: Tensor, close: float) -> bool:
+    if first.shape != second.shape or not first.numel():
+        return first.shape == second.shape
+    difference = (first - second).abs().amax()
+    return not bool(difference > close * first.abs().amax())  # NaN is told elsewhere
