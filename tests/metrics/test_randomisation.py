@@ -94,7 +94,8 @@ def test_guided_backprop_fails_on_a_trained_network_and_gradients_pass(squeezene
     assert means["guided_backprop", "parameter_randomisation"] > MOST_ALIKE_RANDOM_WEIGHTS + 0.05
     assert means["guided_backprop", "class_sensitivity"] > 0.9
     line = next(line for line in found.summary() if line.metric == "parameter_randomisation")
-    assert line.references["edges"] == line.references["centre"] == pytest.approx(1.0)
+    # what does not ask the model is its own copy, up to the rounding of a correlation
+    assert [line.references[name] for name in ("edges", "centre")] == [pytest.approx(1.0), pytest.approx(1.0)]
     assert abs(line.references["random"]) < 0.05
 
 
