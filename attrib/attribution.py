@@ -125,7 +125,7 @@ class Attribution:
         return evidence_of(self)
 
     def numpy(self) -> np.ndarray:
-        """`values` as they are, shaped as they are; half precision as float32, which numpy has."""
+        """`values` as they are, shaped as they are; bfloat16, which numpy has not, as float32."""
         values = self.values.detach().cpu()
         array: np.ndarray = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
         return array
