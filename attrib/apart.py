@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attrib.targets import logits_of
 
+Forward = Callable[[Tensor, dict[str, Tensor]], Any]
 Oddity = Literal["none", "mixes", "draws"]
 NOTES: dict[Oddity, str] = {
     "none": "",
@@ -25,31 +26,33 @@ _CLOSE = {torch.float16: 0.05, torch.bfloat16: 0.1}  # of the largest logit; 1e-
 _known: weakref.WeakKeyDictionary[nn.Module, dict[Any, Oddity]] = weakref.WeakKeyDictionary()
 
 
-def oddity_of(
-    module: nn.Module, forward: Callable[[Tensor, dict[str, Tensor]], Any], x: Tensor, extra: dict[str, Tensor]
-) -> Oddity:
-    """Three forwards of the first sample, one beside its opposite, twice as large; remembered per module and shape.
+def oddity_of(module: nn.Module, twin: Callable[[], Forward], x: Tensor, extra: dict[str, Tensor]) -> Oddity:
+    """Three forwards of the first sample, in one of them on both sides of its opposite, three times as large.
 
-    forward: what a twin of `module` returns; x: (batch, …); extra: what else it takes, a row per sample.
+    Remembered per module and shape. twin: makes the forward of a twin of `module`; x: (batch, …); extra: what else
+    that takes, a row per sample.
     """
     key = (tuple(x.shape[1:]), x.dtype, x.device.type, module.training)
     known = _known.setdefault(module, {})
     if key not in known:
-        known[key] = _found(forward, x[:1].detach(), {name: value[:1] for name, value in extra.items()})
+        known[key] = _found(twin(), x[:1].detach(), {name: value[:1] for name, value in extra.items()})
     return known[key]
 
 
 @torch.no_grad()
-def _found(forward: Callable[[Tensor, dict[str, Tensor]], Any], x: Tensor, extra: dict[str, Tensor]) -> Oddity:
-    twice = {name: torch.cat([value, value]) for name, value in extra.items()}
+def _found(forward: Forward, x: Tensor, extra: dict[str, Tensor]) -> Oddity:
+    of_three = {name: torch.cat([value] * 3) for name, value in extra.items()}
     with torch.random.fork_rng(devices=[]):
         try:
             alone, again = (logits_of(forward(x, extra)).float() for _ in range(2))
-            beside = logits_of(forward(torch.cat([x, -2 * x]), twice)).float()[:1]
+            first, _, last = logits_of(forward(torch.cat([x, -3 * x, x]), of_three)).float().split(len(alone))
         except Exception:  # the module is anybody's code; what fails here fails again where it is told
             return "none"
     close = _CLOSE.get(x.dtype, 1e-3)
-    return "draws" if not _agree(alone, again, close) else "none" if _agree(alone, beside, close) else "mixes"
+    if not _agree(alone, again, close):
+        return "draws"
+    # the last too: what goes on from one sample to the next leaves the first alone
+    return "none" if _agree(alone, first, close) and _agree(alone, last, close) else "mixes"
 
 
 def _agree(first: Tensor, second: Tensor, close: float) -> bool:

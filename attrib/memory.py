@@ -52,7 +52,7 @@ class ChunkPlan:
             return ChunkPlan(1)
         budget = free_memory(x.device) // 2 if max_memory is None else max_memory
         needed = max(1.0, activation_bytes(model, x, encoded.extra) * method.memory_factor)
-        oddity = oddity_of(model.module, partial(model.forward, shadow(model.module)), x, encoded.extra)
+        oddity = oddity_of(model.module, lambda: partial(model.forward, shadow(model.module)), x, encoded.extra)
         notes = (NOTES[oddity],) if NOTES[oddity] else ()
         rows = 1 if oddity == "mixes" else int(budget // needed)
         if rows < 1:

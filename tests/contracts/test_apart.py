@@ -36,6 +36,14 @@ class AsTheBatchSays(nn.Sequential):
         return self[0](x) if x.sum() > 0 else self[1](x)
 
 
+class FromTheOneBefore(nn.Sequential):
+    """Each sample but the first is told of the one before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = super().forward(torch.cat([x[:1], x[1:] + x[:-1]]))
+        return out
+
+
 class Dropping(Net):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(x), 0.3, training=True)
@@ -45,8 +53,12 @@ def two_ways() -> nn.Module:
     return AsTheBatchSays(*(nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5)) for _ in "ab"))
 
 
+def one_way() -> nn.Module:
+    return FromTheOneBefore(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5))
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-@pytest.mark.parametrize("make", [Net, two_ways])
+@pytest.mark.parametrize("make", [Net, two_ways, one_way])
 def test_a_model_that_mixes_its_batch_is_asked_row_by_row(make: type[nn.Module], method: attrib.Saliency) -> None:
     torch.manual_seed(0)
     model = attrib.wrap(make().eval())
