@@ -77,7 +77,7 @@ def test_settings_on_images(method, kind):
     compared(image_model(Functional, torch.float32), pictures(2, torch.float32), method, kind, 1, 1e-4)
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("target", TARGETS, ids=[str(t) if not callable(t) else "function" for t in TARGETS])
 @everywhere
 def test_targets(target, kind):
     compared(image_model(Modules, torch.float32), pictures(3, torch.float32), "lrp", kind, target)

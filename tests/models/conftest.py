@@ -1,4 +1,4 @@
-"""Makes `text_families` importable: pytest's importlib mode puts no folder on the path."""
+"""Makes the small models beside this importable: pytest's importlib mode puts no folder on the path."""
 
 import sys
 from pathlib import Path

@@ -187,7 +187,10 @@ def test_positions_behind_the_one_that_is_read_have_no_effect():
     torch.testing.assert_close(result.values[:, :, :4], alone.values, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("target", [9, attrib.LogProb(9), None, lambda logits: logits.square().sum(1)], ids=str)
+WHOLE_HEAD = {"class": 9, "log-probability": attrib.LogProb(9), "best": None, "function": lambda y: y.square().sum(1)}
+
+
+@pytest.mark.parametrize("target", WHOLE_HEAD.values(), ids=WHOLE_HEAD)
 def test_targets_that_need_the_whole_head(target):
     module = network("gpt2")
     index = target if isinstance(target, int) else 9

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -68,3 +70,14 @@ def wrapped(net: nn.Module, x: Tensor, seed: int = 0) -> VisionModel:
 def pictures(batch: int = 2, side: int = 8, seed: int = 1) -> Tensor:
     """(batch, 3, side, side) float64 of N(0, 1)."""
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def cut(net, x, at, target):
+    """Activation after module `at` of a Sequential, and the gradient there: no hooks, the net in two halves."""
+    net = copy.deepcopy(net)
+    for module in net:
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    activation = net[: at + 1](x).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net[at + 1 :](activation)[:, target].sum(), activation)
+    return activation.detach(), gradient
