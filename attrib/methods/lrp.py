@@ -11,7 +11,7 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.composite import explain_with_composite
-from attrib.methods.propagation import propagate
+from attrib.methods.propagation import of_each_sample, propagate
 from attrib.methods.with_positions import AGGREGATES, with_positions
 from attrib.rules.layer import Bias
 from attrib.rules.presets import HALVED_VALUES, PRESETS, preset_named
@@ -89,6 +89,9 @@ class LRP(Method):
     def explain(self, question: Question) -> Finding:
         if self.composite is not None:
             return explain_with_composite(self.composite, question)
+        return of_each_sample(question, self._explained, self.preset)
+
+    def _explained(self, question: Question) -> Finding:
         preset = _AUTO[question.model.kind] if self.preset == "auto" else self.preset
         rules = preset_named(preset, self._bounds(question), self.stabiliser, self.bias)
         if self.value_path == "halved":

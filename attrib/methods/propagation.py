@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from attrib.attribution import Coverage
 from attrib.methods.base import Finding, Question, gradients
 from attrib.methods.merging import merged
+from attrib.methods.passes import about
 from attrib.rules.engine import Engine
 from attrib.rules.precision import wide
 from attrib.rules.spelled import unite_activations
@@ -22,6 +23,39 @@ def propagate(question: Question, rules: Rules) -> Finding:
     if rules.conserving:
         unite_activations(question.twin)
     return merged([_found(flow, rules) for flow in Flow.each(question, rules, [])])
+
+
+ALONE = "the model keeps its samples in another dimension than the first: each was given to it alone"
+# of what the ledger books in all, what rounding may leave unaccounted; 1e-4 in float32
+_ROUNDING = {torch.float64: 1e-8, torch.float16: 0.02, torch.bfloat16: 0.05}
+
+
+def of_each_sample(question: Question, explained: Callable[[Question], Finding], rules: str) -> Finding:
+    """`explained(question)`, of each sample alone where the ledger would mix them.
+
+    Amounts are booked by the first dimension. Where samples lie in another (attention with tokens first), those of a
+    batch do not add up to the scores, one by one; then the samples are explained alone, and it is remembered on behalf
+    of these `rules` and this shape whether that made a difference.
+    """
+    known, key = question.model.weight_cache.mixed, (rules, tuple(question.x.shape), question.x.dtype)
+    if len(question.x) == 1 or known.get(key) is False:
+        return explained(question)
+    together = None if known.get(key) else explained(question)
+    if together is not None and _unaccounted(together) <= 1:
+        return together
+    rows = torch.arange(len(question.x), device=question.x.device).split(1)
+    alone = merged([explained(about(question, question.x[row], row)) for row in rows])
+    known[key] = together is None or _unaccounted(alone) < _unaccounted(together) / 2
+    return replace(alone, notes=(*alone.notes, ALONE)) if together is None or known[key] else together
+
+
+def _unaccounted(found: Finding) -> float:
+    """The largest amount that one sample's ledger cannot account for, as a multiple of what rounding may leave."""
+    if found.ledger is None:
+        return 0.0
+    booked = torch.stack([amount.abs() for amount in found.ledger.values()]).sum(0)
+    shares = found.ledger["unaccounted"].abs() / booked
+    return float(shares.nan_to_num(0.0).amax()) / _ROUNDING.get(found.score.dtype, 1e-4)
 
 
 def _found(flow: Flow, rules: Rules) -> Finding:

@@ -20,7 +20,7 @@ class Ledger:
     def absorb(self, name: str, amounts: Tensor) -> None:
         """Add relevance swallowed by one operation; amounts: (rows, …), rows a multiple of the batch.
 
-        Of anything else nobody can tell whose it is: all samples get the same. See `propagation.propagate`.
+        Of anything else nobody can tell whose it is: all samples get the same. See `of_each_sample`.
         """
         if amounts.dim() == 0 or amounts.shape[0] % self.batch != 0:
             amounts = amounts.sum().expand(self.batch) / self.batch
