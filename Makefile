@@ -43,7 +43,7 @@ types: install-test
 	$(BIN)/mypy
 
 test: lint types browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 bench: install-test
 	@$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 START_SECONDS = 90
+STOP_SECONDS = 60
+expect.set_options(timeout=30_000)  # two processes of tests, servers and browsers share two cores
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def _running(settings: dict[str, str]) -> Iterator[Server]:
         yield Server(f"http://127.0.0.1:{port}/", cache, log, process)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(STOP_SECONDS)
         shutil.rmtree(folder)
 
 

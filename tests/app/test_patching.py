@@ -302,7 +302,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[str]:
     assert "attrib is at" in log.read_text(), log.read_text()
     yield f"http://127.0.0.1:{port}/"
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 def link(url: str, **given: str) -> str:

@@ -112,6 +112,6 @@ def test_with_a_password_strangers_stay_out_and_nothing_stays_behind(start: Any,
     for _ in range(3):  # `make` and a terminal both tell it
         server.process.terminate()
         time.sleep(0.05)
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
     assert [path for path in server.cache.rglob("*") if path.is_file()] == []
     assert "secret" not in server.log.read_text()

@@ -154,7 +154,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert "attrib is at" in log.read_text(), log.read_text()
     yield f"http://127.0.0.1:{port}/"
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 def test_a_visitor_writes_a_text_and_sees_why(page: Page, address: str) -> None:

@@ -76,8 +76,15 @@ def test_a_worker_that_dies_is_told_of_and_nothing_is_lost(tmp_path: Path) -> No
 
 def _workers() -> list[psutil.Process]:
     """Processes of the pool: those that multiprocessing has spawned below this one, but its resource tracker."""
-    below = psutil.Process().children()
-    return [child for child in below if any("spawn_main" in part for part in child.cmdline())]
+    return [child for child in psutil.Process().children() if "spawn_main" in _command(child)]
+
+
+def _command(process: psutil.Process) -> str:
+    """ "" for one that has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 def _kill_a_worker() -> None:
@@ -92,7 +99,7 @@ def test_on_ray_a_killed_actor_comes_back_and_the_report_is_whole(tmp_path: Path
     def kill(done: int, total: int | None, message: str) -> None:
         if done >= 1 and not killed:
             below = psutil.Process().children(recursive=True)
-            actor = next(child for child in below if "ray::Worker" in " ".join(child.cmdline()))
+            actor = next(child for child in below if "ray::Worker" in _command(child))
             actor.send_signal(signal.SIGKILL)
             killed.append(actor.pid)
 
