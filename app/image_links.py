@@ -11,10 +11,11 @@ from app.catalogue import Catalogue
 from app.displays import VIEWS
 from app.image_parts import path_of
 from app.image_photo import NOTHING, predicted_by, shown_by
-from app.parts import RAW, SHOW_LINK, Parts
+from app.parts import RAW, Parts
 from app.questions import Ask
 from app.running import PRIVATE, UNCHANGED, Reading, Updates, restored_methods
 from app.server import Server
+from app.showing import connect_share
 from attrib.render import Display
 
 
@@ -26,9 +27,7 @@ def connect_link(server: Server, parts: Parts, reading: Reading) -> None:
         shown = len(parts.display)
         return links.to_query(_view(reading.ask(values[shown:]), reading.display(*values[:shown])))
 
-    parts.share.click(query, [*parts.display, *parts.question], parts.query, **RAW, **PRIVATE).then(
-        None, parts.query, parts.link, js=SHOW_LINK, **PRIVATE
-    ).then(lambda: gr.update(visible=True), None, parts.link, queue=False, **PRIVATE)
+    connect_share(parts, query, **RAW)
 
     settings = [
         parts.photo, parts.model, parts.methods, parts.versus_by, *parts.display, parts.compare_box,

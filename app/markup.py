@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 import attrib
 from app import answers, checking, offers
 from app.answers import OF_METHOD, Answer
-from attrib.render import Check, Display, Entry, cards, readable, triangle
+from attrib.render import Check, Display, Entry, cards, rather_than, readable, triangle
 from attrib.render.pictures import embedded
 
 
@@ -81,7 +81,9 @@ def gallery(answer: Answer, display: Display, *, checks: bool = True) -> str:
 
 def _quoted(answer: Answer) -> str:
     name = answers.target_name(answer)
-    return f"“{name}”" if answer.continued else name
+    if not answer.continued:
+        return name
+    return f"“{name}” {rather_than(next(iter(answer.results.values())))}".rstrip()
 
 
 def triangles(answer: Answer, display: Display, *, choosable: bool = False) -> str:

@@ -97,6 +97,14 @@ SHOW_LINK = """(query) => {
   history.replaceState(null, '', query ? '?' + query : location.pathname);
   return location.href;
 }"""
+
+# it appears below what the window shows
+FIND_LINK = """() => setTimeout(() => {{
+  const link = document.getElementById('{name}');
+  link?.scrollIntoView({{block: 'nearest'}});
+  link?.querySelector('input, textarea')?.select();
+}}, 100)"""
+
 # Events that take a photo get the values as the page sent them: attrib decodes the file, within its limits, and says
 # what is wrong with it. gradio would open it first, and answer "Error" to what is not an image.
 RAW: dict[str, Any] = {"preprocess": False}

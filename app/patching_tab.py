@@ -11,13 +11,14 @@ import gradio as gr
 
 from app import markup, patching_downloads, patching_links, patching_markup, patching_running
 from app.catalogue import Catalogue
-from app.parts import SAVE, SHOW_LINK, Parts
+from app.parts import SAVE, Parts
 from app.patching import PatchAnswer
 from app.patching_parts import ASKED, SHOWN, draw_answers, draw_method, draw_prompts, draw_result, draw_sites
 from app.patching_prompts import answered, connect_prompts, look_at, looked_at
 from app.patching_questions import USUAL_FILLER, PatchAsk, controls_of
 from app.running import PRIVATE, UNCHANGED, Updates
 from app.server import Server
+from app.showing import connect_share
 from app.text_parts import name_of
 
 
@@ -61,9 +62,7 @@ def _connect_link(server: Server, parts: Parts, ask: Any) -> None:
     def query(*values: Any) -> str:
         return patching_links.to_query(patching_links.PatchView(ask(values[2:]), *values[:2]))
 
-    parts.share.click(query, [*parts.display, *parts.question], parts.query, **PRIVATE).then(
-        None, parts.query, parts.link, js=SHOW_LINK, **PRIVATE
-    ).then(lambda: gr.update(visible=True), None, parts.link, queue=False, **PRIVATE)
+    connect_share(parts, query)
 
     outputs = [
         server.tabs, *dict.fromkeys([*parts.question, *looked_at(parts), *parts.display]), parts.settings_box,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import gradio as gr
 
 from app import downloads, markup
 from app.answers import Answer
-from app.parts import SAVE, Parts
+from app.parts import FIND_LINK, SAVE, SHOW_LINK, Parts
 from app.running import PRIVATE, UNCHANGED, Reading, Updates
 from app.server import Server
 
@@ -45,6 +46,14 @@ def connect_downloads(server: Server, parts: Parts, reading: Reading) -> None:
         (parts.zip, partial(write, "zip")), (parts.html, partial(write, "html")), (parts.gallery, of_card),
     ):  # fmt: skip
         button.click(handler, inputs, parts.file, **how).success(None, parts.file, None, js=SAVE, **how)
+
+
+def connect_share(parts: Parts, query: Callable[..., str], **how: Any) -> None:
+    """The button that writes a link. query: the part after "?", from the display's and the question's values."""
+    asked = parts.share.click(query, [*parts.display, *parts.question], parts.query, **how, **PRIVATE)
+    written = asked.then(None, parts.query, parts.link, js=SHOW_LINK, **PRIVATE)
+    shown = written.then(lambda: gr.update(visible=True), None, parts.link, queue=False, **PRIVATE)
+    shown.then(None, None, None, js=FIND_LINK.format(name=parts.link.elem_id), **PRIVATE)
 
 
 def connect_rows(parts: Parts, reading: Reading) -> None:

@@ -15,7 +15,7 @@ from app.check_buttons import connect_checks
 from app.displays import text_display
 from app.model_choice import connect_model, how_to_get
 from app.offers import EXAMPLE_TEXTS
-from app.parts import ACT, SHOW_LINK, Parts, draw_keep, draw_methods
+from app.parts import ACT, Parts, draw_keep, draw_methods
 from app.questions import Ask, of_kind
 from app.running import (
     PRIVATE,
@@ -29,7 +29,7 @@ from app.running import (
     restored_methods,
 )
 from app.server import Server
-from app.showing import connect_display, connect_downloads, connect_rows
+from app.showing import connect_display, connect_downloads, connect_rows, connect_share
 from app.text_parts import (
     ASKED,
     BEGIN,
@@ -136,9 +136,7 @@ def _connect_link(page: gr.Blocks, tabs: gr.Tabs, parts: Parts, catalogue: Catal
         ask = _ask(parts, values[len(parts.display) :])
         return text_links.to_query(_view(ask, shown))
 
-    parts.share.click(query, [*parts.display, *parts.question], parts.query, **PRIVATE).then(
-        None, parts.query, parts.link, js=SHOW_LINK, **PRIVATE
-    ).then(lambda: gr.update(visible=True), None, parts.link, queue=False, **PRIVATE)
+    connect_share(parts, query)
 
     outputs = [
         tabs, parts.text, parts.model, parts.methods, *parts.display, parts.settings_box, *parts.flat,

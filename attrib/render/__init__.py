@@ -8,7 +8,7 @@ from attrib.render.pictures import embedded
 from attrib.render.scale import HOW, PALETTES, Display, Scale, drawn_maps, is_signed, scales
 from attrib.render.token_picture import captioned
 from attrib.render.tokens import PARTS, has_parts, pieces, readable, token_scales
-from attrib.render.triangle import triangle, triangle_picture
+from attrib.render.triangle import rather_than, triangle, triangle_picture
 
 __all__ = [
     "HOW",
@@ -33,6 +33,7 @@ __all__ = [
     "legend",
     "over",
     "pieces",
+    "rather_than",
     "readable",
     "scales",
     "standalone",

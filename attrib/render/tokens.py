@@ -154,6 +154,7 @@ def spans(shown: Sequence[Piece], scale: Scale) -> list[dict[str, Any]]:
     """What the template needs of each piece: text, value in words, colours, and whether a line ends after it."""
     values = np.array([p.value for p in shown], dtype=float)
     backs = scale.colour(values)
+    shown = [_apart(p) for p in shown]
     return [
         {
             "text": readable(p.text),
@@ -165,6 +166,12 @@ def spans(shown: Sequence[Piece], scale: Scale) -> list[dict[str, Any]]:
         }
         for p, (r, g, b) in zip(shown, backs.tolist(), strict=True)
     ]
+
+
+def _apart(piece: Piece) -> Piece:
+    """With its leading space as a gap: in its colour it would hang at the end of the line before."""
+    spaced = piece.text[:1] == " " and bool(piece.text.strip())
+    return replace(piece, text=piece.text[1:], gap=True) if spaced else piece
 
 
 def told(value: float, scale: Scale) -> str:

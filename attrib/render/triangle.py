@@ -25,13 +25,13 @@ def triangle(a: Attribution, display: Display, title: str = "", chosen: int | No
     a: from `explain_generation`. chosen: the row whose button is pressed; None: rows have no buttons.
     """
     columns, rows = _columns(a), []
-    for i, (label, scale) in enumerate(zip(labels_of(a.target), _scales(a, display), strict=True)):
+    for i, (name, scale) in enumerate(zip(_names(a), _scales(a, display), strict=True)):
         values = _row(a, i, display)
-        name = readable(label)
         cells = [_cell(value, scale, name, column) for value, column in zip(values, columns, strict=False)]
         rows.append(
             {"index": i, "label": name, "pressed": i == chosen, "cells": cells, "empty": len(columns) - len(values)}
         )
+    title = _titled(title, a)
     return Markup(rendered("triangle.html", title=title, columns=columns, rows=rows, choosable=chosen is not None))
 
 
@@ -40,16 +40,23 @@ def triangle_picture(a: Attribution, display: Display, title: str) -> Image.Imag
     columns, drawn = _columns(a), _scales(a, display)
     picture = Image.new("RGB", (_LABEL + _CELL * len(columns), _LABEL + _CELL * len(drawn)), "white")
     draw = ImageDraw.Draw(picture)
-    for i, (label, scale) in enumerate(zip(labels_of(a.target), drawn, strict=True)):
+    for i, (name, scale) in enumerate(zip(_names(a), drawn, strict=True)):
         top = _LABEL + i * _CELL
-        text, font = fitting(readable(label), fonts_of(_TEXT), _LABEL - 10)
+        text, font = fitting(name, fonts_of(_TEXT), _LABEL - 10)
         draw.text((_LABEL - 6 - font.getlength(text), top + 4), text, fill="black", font=font)
         for j, colour in enumerate(scale.colour(_row(a, i, display)).tolist()):
             left = _LABEL + j * _CELL
             draw.rectangle((left, top, left + _CELL - 2, top + _CELL - 2), fill=tuple(colour), outline="#cccccc")
     for j, column in enumerate(columns):
         picture.paste(_upright(column), (_LABEL + j * _CELL, 0))
-    return annotated(picture, drawn[0], title)
+    return annotated(picture, drawn[0], _titled(title, a))
+
+
+def rather_than(a: Attribution) -> str:
+    """The contrast of all rows, "rather than John"; empty where they share none."""
+    shared = {target.get("versus_label") for target in a.target}
+    versus = shared.pop() if len(shared) == 1 else None
+    return "" if versus is None else f"rather than {readable(str(versus)).strip()}"
 
 
 def _upright(column: str) -> Image.Image:
@@ -57,6 +64,17 @@ def _upright(column: str) -> Image.Image:
     written = Image.new("RGB", (_LABEL, _CELL), "white")
     ImageDraw.Draw(written).text((6, 4), text, fill="black", font=font)
     return written.rotate(90, expand=True)
+
+
+def _titled(title: str, a: Attribution) -> str:
+    contrast = rather_than(a)
+    return f"{title}: each token {contrast}" if contrast else title
+
+
+def _names(a: Attribution) -> list[str]:
+    """The generated tokens, with the contrast of each where the caption has none for all."""
+    names = [str(target.get("label", "")) for target in a.target] if rather_than(a) else labels_of(a.target)
+    return [readable(name) for name in names]
 
 
 def _columns(a: Attribution) -> list[str]:

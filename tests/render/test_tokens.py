@@ -14,7 +14,7 @@ import torch
 
 from attrib.attribution import Attribution
 from attrib.errors import UnknownName
-from attrib.render import Display, Entry, cards, fragment, standalone
+from attrib.render import Display, Entry, cards, fragment, rather_than, standalone, triangle
 from attrib.render.figure import figure
 from attrib.render.scale import PALETTES
 from attrib.render.token_picture import captioned, token_picture
@@ -254,3 +254,22 @@ def test_spans_of_newlines_end_their_line() -> None:
 def test_a_saved_result_renders_like_the_original(text: Made, tmp_path: Path) -> None:
     result = text(words=((None, 0, 1, 1, None),), parts={"content": torch.ones(1, 5), "position": torch.zeros(1, 5)})
     assert fragment(Attribution.load(result.save(tmp_path))) == fragment(result)
+
+
+def test_a_leading_space_stands_before_its_token_and_other_white_space_stays_in_it(text: Made) -> None:
+    result = text(("When", " Mary", "  b", " ", "\n"))
+    shown = spans(pieces(result, 0, Display()), token_scales([(result, 0)], Display())[0])
+    assert [(s["text"], s["gap"]) for s in shown] == [
+        ("When", False), ("Mary", True), (" b", True), ("␣", False), ("↵", False),
+    ]  # fmt: skip
+
+
+def test_a_contrast_that_all_generated_tokens_share_is_told_once(text: Made) -> None:
+    values, texts = torch.zeros(2, 2), (("a",), ("a", " b"))
+    shared = [{"label": " b", "versus_label": " <i>"}, {"label": " c", "versus_label": " <i>"}]
+    own = [shared[0], {"label": " c", "versus_label": " e"}]
+    told, apart = (text(("a", " b"), values=values, token_texts=texts, target=target) for target in (shared, own))
+    assert rather_than(told) == "rather than <i>" and rather_than(apart) == ""
+    assert "<caption>Saliency: each token rather than &lt;i&gt;</caption>" in triangle(told, Display(), "Saliency")
+    assert "rather than" not in str(triangle(told, Display(), "Saliency")).split("</caption>")[1]
+    assert "c rather than  e" in triangle(apart, Display(), "Saliency")
