@@ -53,7 +53,8 @@ def explain(
     target: None (the top prediction), an index, a label, one per input, Logit, LogitDiff, LogProb, TokenLogit, or a
         callable outputs -> (batch,) numbers. Candidates(…) of any of the others: a row of the result for each,
         those of an input one after the other.
-    strict: raise UncoveredOperation where a rule table has no rule, instead of noting it in the result.
+    strict: raise UncoveredOperation where a rule table has no rule or the model cuts relevance off, instead of noting
+        it in the result. It is about operations; what the numbers leave open is told by `delta` and the notes.
     max_memory: bytes that the activations of one chunk may take; default: a share of what is free.
     on_progress: called with (finished fraction, message) between chunks; what it raises stops the run.
 

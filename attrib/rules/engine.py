@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
 from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform
+from attrib.rules.cuts import Cuts
 from attrib.rules.functions import autograd_functions, is_operator
 from attrib.rules.ledger import Ledger
 from attrib.rules.record import Record
@@ -51,6 +52,7 @@ class Engine(TorchFunctionMode):
         self.ledger = Ledger(inputs[0])
         self.deposits: list[Tensor] = []
         self.record = Record(strict)
+        self._cuts = Cuts(self.record)
         self.first_done = False
         self._transforms: list[tuple[str, str]] = []  # what ran in one, and in which module
         self._twin = twin
@@ -78,8 +80,11 @@ class Engine(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if in_transform():
             return self._transformed(func, args, kwargs or {})
+        kwargs = kwargs or {}
         with _kept_in_checkpoint():
-            return self._met(func, args, kwargs or {})
+            if not self._cuts.concern(func) or not self.rules.conserving:
+                return self._met(func, args, kwargs)
+            return self._cuts.followed(lambda: self._met(func, args, kwargs), func, args, kwargs, lambda: self.path)
 
     def _met(self, func: Any, args: Any, kwargs: Any) -> Any:
         func = usual(func)

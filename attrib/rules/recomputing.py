@@ -92,7 +92,9 @@ class _Again(torch.autograd.Function):
     def forward(ctx: Any, run: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], modes: list[Any], *xs: Tensor) -> Any:
         ctx.run, ctx.modes, ctx.counted = run, modes, False
         ctx.save_for_backward(*xs)
-        outputs = run([x.detach() for x in xs])
+        with torch._C.DisableTorchFunction():  # no cut: the second run has the graph
+            inputs = [x.detach() for x in xs]
+        outputs = run(inputs)
         return tuple(output.clone() if output._is_view() else output for output in outputs)
 
     @staticmethod

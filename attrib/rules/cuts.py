@@ -1,0 +1,67 @@
+"""Where a model cuts relevance off: detached tensors, no_grad, numbers read off an activation.
+
+What is computed from such values has no gradient, so no rule and no hook ever meets it. They are followed from the cut
+to where they join relevance again, and the cut is reported as uncovered there. A mask or a branch that depends on
+values cuts nothing: its slope is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrib.rules.call import each_tensor
+from attrib.rules.record import Record
+from attrib.rules.vocabulary import name_of
+
+_CUTTING = {Tensor.detach: "detach", Tensor.detach_: "detach", Tensor.data.__get__: "data"}  # type: ignore[attr-defined]
+_READING = frozenset({Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__float__})
+# values of their own, in the shape of what they are given
+_SHAPED = frozenset(
+    {torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like, torch.rand_like, torch.randn_like}
+    | {Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, Tensor.new_full, Tensor.new_tensor}
+)
+Cut = tuple[str, str]  # the operation, and the module's path
+
+
+class Cuts:
+    """The cuts of one forward; record: where they are reported."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._found = False
+
+    def concern(self, func: Any) -> bool:
+        """Whether a call may cut, or meet what was cut."""
+        return self._found or func in _CUTTING or func in _READING or not torch.is_grad_enabled()
+
+    def followed(self, answer: Callable[[], Any], func: Any, args: Any, kwargs: Any, path: Callable[[], str]) -> Any:
+        """`answer()` of a call, whose results carry the cut on where they depend on one."""
+        given = list(each_tensor((args, kwargs)))
+        carrying = any(tensor.requires_grad for tensor in given)
+        cuts = [cut for tensor in given if (cut := _cut_of(tensor)) is not None]
+        if func in _READING and (carrying or cuts):
+            self._record.uncovered(name_of(func), path())
+        if carrying and not torch.is_grad_enabled():
+            cuts.append(("no_grad", path()))
+        elif carrying and func in _CUTTING:
+            cuts.append((_CUTTING[func], path()))
+        output = answer()
+        if cuts and func not in _SHAPED:
+            self._carry_on(cuts[0], args[0] if output is None else output)  # Tensor.__setitem__ returns nothing
+        return output
+
+    def _carry_on(self, cut: Cut, output: Any) -> None:
+        for tensor in each_tensor(output):
+            if tensor.requires_grad:
+                self._record.watch(tensor, *cut)
+            elif tensor.is_floating_point() or tensor.is_complex():
+                tensor._attrib_cut = cut  # type: ignore[attr-defined]
+                self._found = True
+
+
+def _cut_of(tensor: Tensor) -> Cut | None:
+    return None if tensor.requires_grad else getattr(tensor, "_attrib_cut", None)
