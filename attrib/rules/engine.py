@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
+from attrib.rules.autocast import is_lowered, lowered
 from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform
 from attrib.rules.cuts import Cuts
 from attrib.rules.functions import autograd_functions, is_operator
@@ -89,6 +90,8 @@ class Engine(TorchFunctionMode):
     def _met(self, func: Any, args: Any, kwargs: Any) -> Any:
         func = usual(func)
         kind, aside = KIND.get(func), OUT_OF_PLACE.get(func)
+        if is_lowered(kind, args, kwargs):
+            return lowered(self, func, args, kwargs)
         if aside is not None and args[0]._is_view() and torch.is_grad_enabled() and carries_relevance(args, kwargs):
             # nobody's gradient passes the view that comes out: a rule or a hook on it would see nothing
             before = args[0].clone()  # which the backward may need after the change

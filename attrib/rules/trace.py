@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
 from attrib.rules.affine import Affine
+from attrib.rules.autocast import is_lowered, lowered
 from attrib.rules.call import Call, each_tensor
 from attrib.rules.engine import Engine
 from attrib.rules.table import Rule
@@ -70,6 +71,8 @@ class BaselineRecorder(TorchFunctionMode):
         return output
 
     def _computed(self, kind: str | None, func: Any, args: Any, kwargs: Any, depends: bool) -> Any:
+        if is_lowered(kind, args, kwargs):
+            return lowered(self, func, args, kwargs)
         call = Call(cast(Engine, self), kind or "", func, args, kwargs)
         if kind == "conv":
             # as the input's pass computes it, so that both lie in memory alike
