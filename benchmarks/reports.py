@@ -80,16 +80,18 @@ def rate(folder: Path, items: int, name: str, steps: int, batch: int) -> None:
     bare(model, tensors[0], methods)
     turns = [timed(lambda: bare(model, tensors[0], methods))]
     command = _command(folder, name, list(methods), "rate", "--batch", str(batch))
-    running = subprocess.Popen([*command, "--set", f"integrated_gradients.n_steps={steps}"], stdout=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        [*command, "--set", f"integrated_gradients.n_steps={steps}"], stdout=subprocess.DEVNULL, start_new_session=True
+    )
     while True:
         try:
             running.wait(_SHARE * turns[-1][0])
             break
         except subprocess.TimeoutExpired:
-            running.send_signal(signal.SIGSTOP)
+            os.killpg(running.pid, signal.SIGSTOP)  # with the process that draws
             x = tensors[len(turns) % len(tensors)]
             turns.append(timed(functools.partial(bare, model, x, methods)))
-            running.send_signal(signal.SIGCONT)
+            os.killpg(running.pid, signal.SIGCONT)
     assert running.returncode == 0
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     frozen = sum(wall for wall, _ in turns[1:])

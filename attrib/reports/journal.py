@@ -111,6 +111,10 @@ class Journal:
         sql = "SELECT item, model, method, target, found, seconds, memory FROM results WHERE item = ?"
         return [Finished(Key(*row[:4]), json.loads(row[4]), row[5], row[6]) for row in self._all(sql, (item,))]
 
+    def count_results(self, item: str) -> int:
+        """How many rows of one item are finished."""
+        return int(self._one("SELECT COUNT(*) FROM results WHERE item = ?", (item,)))
+
     def count_inputs(self) -> int:
         return int(self._one("SELECT COUNT(*) FROM inputs"))
 

@@ -13,6 +13,7 @@ from typing import Any
 from attrib.errors import InputError
 from attrib.models import load
 from attrib.reports.batches import Batch, Model, Tally, batches
+from attrib.reports.draughtsman import Draughtsman
 from attrib.reports.evidence import told_cost
 from attrib.reports.files import disk_errors, remove_partial_files
 from attrib.reports.items import count, items
@@ -124,13 +125,16 @@ def _run(
         for model in models.values():
             tell(0, number, told_cost(spec.evidence, model) or "explaining")
         answers = partial(_answers, spec, models, how, pool)
-        done = _compute(spec, found, answers, number, tell, items(spec, kind, stdin, folder))
-        counts = _close(found, lambda name: _loaded(name, spec, how), partial(tell, done, done))
+        with closing(Draughtsman(found)) as draughtsman:
+            done = _compute(spec, found, answers, number, tell, items(spec, kind, stdin, folder), draughtsman)
+            counts = _close(found, lambda name: _loaded(name, spec, how), partial(tell, done, done), draughtsman)
         end(folder, manifest, counts, time.monotonic() - started)
     return Report(folder, counts)
 
 
-def _close(found: Store, load: Callable[[str], Model], tell: Callable[[str], None]) -> dict[str, int]:
+def _close(
+    found: Store, load: Callable[[str], Model], tell: Callable[[str], None], draughtsman: Draughtsman
+) -> dict[str, int]:
     """Write what is over all items; the counts."""
     # deferred: these take a while to import, and the first items are finished sooner without
     from attrib.reports.closing import close_report
@@ -138,6 +142,7 @@ def _close(found: Store, load: Callable[[str], Model], tell: Callable[[str], Non
 
     tell("writing tables")
     counts = export(found)
+    draughtsman.finish(lambda: tell("drawing items"))
     tell("writing pages")
     close_report(found, load, lambda part, message: tell(message))
     return counts
@@ -159,10 +164,14 @@ Answers = Callable[[Iterator[Batch], Callable[[], None]], Generator[list[Packed]
 
 
 def _compute(
-    spec: Spec, found: Store, answers: Answers, number: int | None, tell: OnProgress, stream: Iterator[Any]
+    spec: Spec,
+    found: Store,
+    answers: Answers,
+    number: int | None,
+    tell: OnProgress,
+    stream: Iterator[Any],
+    draughtsman: Draughtsman,
 ) -> int:
-    from attrib.reports.entry_files import write_entries
-
     each = len(spec.models) * len(spec.methods) * len(spec.targets)
     total = None if number is None else number * each
     tally = Tally()
@@ -172,9 +181,9 @@ def _compute(
     with closing(answers(todo, partial(_beat, tell, tally, total))) as results:
         for parts in results:
             tally.computed += store(found.folder, found.journal, parts)
-            entries = map(found.entry, dict.fromkeys(row.key.item for part in parts for row in part.rows))
-            # pages are drawn while others are computed, as soon as all of an item is there
-            write_entries(found, [(it, rows) for it, rows in entries if len(rows) == each])
+            touched = dict.fromkeys(row.key.item for part in parts for row in part.rows)
+            # drawn while others are computed, as soon as all of an item is there
+            draughtsman.draw(item for item in touched if found.journal.count_results(item) == each)
             tell(tally.done, total, "explaining")
     return tally.done
 
