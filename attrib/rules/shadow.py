@@ -1,8 +1,8 @@
 """A structural twin of a model: its own module objects, the very same weights.
 
-The twin is in eval mode, its parameters are detached views, and hooks may be put on it: nothing that
-happens to the twin can be seen on the model, so any number of threads may explain one model at once.
-Building one costs about a millisecond and no memory for weights.
+The twin is in eval mode, its parameters are detached views, its buffers copies, and hooks may be put on it: nothing
+that happens to the twin can be seen on the model, so any number of threads may explain one model at once.
+Building one costs about a millisecond and no memory but for buffers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def failing_module(error: BaseException, twin: nn.Module) -> str | None:
 def _fill(twin: nn.Module, module: nn.Module, mirror: Mirror) -> None:
     state = {name: mirror.of(value) for name, value in module.__dict__.items() if name not in _OWN}
     state["_parameters"] = {k: mirror.of(p) for k, p in module._parameters.items()}
-    state["_buffers"] = _buffers(module, mirror) if module._buffers else {}
+    state["_buffers"] = {k: mirror.of(b) for k, b in module._buffers.items()}
     state["_modules"] = {k: None if m is None else mirror.twins[id(m)] for k, m in module._modules.items()}
     state["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
     for name in _HOOKS:
@@ -74,14 +74,6 @@ def _fill(twin: nn.Module, module: nn.Module, mirror: Mirror) -> None:
 _TABLES = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
 _OWN = frozenset(_HOOKS) | _TABLES | {"training", "_compiled_call_impl"}
 _PLAIN = frozenset({bool, int, float, str, type(None), torch.Size, torch.dtype})
-_MOST_COPIED = 2**20  # bytes
-
-
-def _buffers(module: nn.Module, mirror: Mirror) -> dict[str, Tensor | None]:
-    """Copies, for a forward may count in them, in eval mode too: BatchNorm that is told to train, call counters."""
-    return {
-        name: mirror.of(b) if b is None or b.nbytes > _MOST_COPIED else copied(b) for name, b in module._buffers.items()
-    }
 
 
 def copied(tensor: Tensor) -> Tensor:
@@ -100,7 +92,7 @@ class Mirror:
 
     def __init__(self, twins: dict[int, nn.Module]) -> None:
         self.twins = twins
-        self._views: dict[int, Tensor] = {}
+        self._tensors: dict[int, Tensor] = {}
         self._functions: dict[int, Any] = {}
         self._slots: dict[type, tuple[str, ...]] = {}
 
@@ -132,12 +124,24 @@ class Mirror:
         return value
 
     def _tensor(self, tensor: Tensor) -> Tensor:
-        """A detached view; of one made in inference mode, which no graph may hold, a copy."""
-        if not (tensor.requires_grad or isinstance(tensor, nn.Parameter) or tensor.is_inference()):
-            return tensor
-        if id(tensor) not in self._views:
-            self._views[id(tensor)] = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
-        return self._views[id(tensor)]
+        """The same one wherever the tensor stands: a detached view of a weight, of others a copy.
+
+        For a forward may write into those, in eval mode too: BatchNorm that is told to train, call counters, memories.
+        """
+        if id(tensor) not in self._tensors:
+            weighs = tensor.requires_grad or isinstance(tensor, nn.Parameter)
+            # no graph may hold one made in inference mode
+            self._tensors[id(tensor)] = tensor.detach() if weighs and not tensor.is_inference() else copied(tensor)
+        return self._tensors[id(tensor)]
+
+    def lent(self, value: Any) -> Any:
+        """`of`, but of what a function outside the model refers to: what a hook writes into stays the caller's."""
+        if type(value) is Tensor and not value.requires_grad:
+            return value
+        if type(value) in (list, tuple, dict, OrderedDict):
+            inside = value.values() if isinstance(value, dict) else value
+            return self.of(value) if any(id(part) in self.twins for part in inside) else value
+        return self.of(value)
 
 
 def _method(mirror: Mirror, method: types.MethodType) -> Any:
@@ -148,7 +152,7 @@ def _method(mirror: Mirror, method: types.MethodType) -> Any:
 
 def _partial(mirror: Mirror, partial: functools.partial[Any]) -> Any:
     parts = (partial.func, *partial.args, *partial.keywords.values())
-    mirrored = [mirror.of(part) for part in parts]
+    mirrored = [mirror.lent(part) for part in parts]
     if all(new is old for new, old in zip(mirrored, parts, strict=True)):
         return partial
     function, args = mirrored[0], mirrored[1 : 1 + len(partial.args)]
@@ -160,7 +164,7 @@ def _partial(mirror: Mirror, partial: functools.partial[Any]) -> Any:
 
 def _function(mirror: Mirror, function: types.FunctionType) -> Any:
     cells = tuple(_cell(mirror, cell) for cell in function.__closure__ or ())
-    defaults = tuple(map(mirror.of, function.__defaults__ or ()))
+    defaults = tuple(map(mirror.lent, function.__defaults__ or ()))
     same = all(new is old for new, old in zip(cells, function.__closure__ or (), strict=True))
     if same and all(new is old for new, old in zip(defaults, function.__defaults__ or (), strict=True)):
         return function
@@ -175,11 +179,7 @@ def _cell(mirror: Mirror, cell: types.CellType) -> types.CellType:
         value = cell.cell_contents
     except ValueError:  # not filled yet
         return cell
-    if type(value) in (list, tuple, dict, OrderedDict):  # what a hook writes into stays the caller's
-        inside = value.values() if isinstance(value, dict) else value
-        mirrored = mirror.of(value) if any(id(part) in mirror.twins for part in inside) else value
-    else:
-        mirrored = mirror.of(value)
+    mirrored = mirror.lent(value)
     return cell if mirrored is value else types.CellType(mirrored)
 
 
