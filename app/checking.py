@@ -16,13 +16,13 @@ from app.watching import Progress, watched
 from attrib.render import headline
 
 
-def why_not(answer: Answer) -> str:
-    """Why no map of this answer can be checked; empty where all can."""
+def why_not(answer: Answer, name: str) -> str:
+    """Why this method's map cannot be checked; empty where it can."""
     if answer.ask is None:
         return "The question of this answer is not known any more."
     if answer.continued:
         return "To check the map of a generated token, explain it as the target of the text before it."
-    if answer.ask.versus is not None and answer.ask.versus_by == "maps":
+    if name in answer.subtracted:
         return "A difference of two maps is no method's map; explain each class by itself to check its map."
     return ""
 
@@ -30,7 +30,7 @@ def why_not(answer: Answer) -> str:
 def cost(answer: Answer, name: str) -> str:
     """What checking a method's map costs, told beforehand; empty where there is nothing (left) to check."""
     evidence = answer.evidence.get(name)
-    if evidence is None or why_not(answer) or not evidence.cost:
+    if evidence is None or why_not(answer, name) or not evidence.cost:
         return ""
     seconds = answer.results[name].provenance.seconds
     return f"costs {evidence.cost} of {seconds:.{1 if seconds >= 1 else 2}f} s each"
@@ -41,7 +41,7 @@ def check(answer: Answer, name: str, catalogue: Catalogue, run: Run) -> Iterator
 
     Raises attrib's errors where the map cannot be checked, and attrib.Cancelled when the run is stopped.
     """
-    result, reason = answer.results.get(name), why_not(answer)
+    result, reason = answer.results.get(name), why_not(answer, name)
     if result is None or answer.ask is None:
         raise attrib.InputError(f"there is no map of {name[:60]!r} to check; press Explain first")
     if reason:
@@ -51,7 +51,7 @@ def check(answer: Answer, name: str, catalogue: Catalogue, run: Run) -> Iterator
     try:
         with questions.WithoutPaths(answer.ask.photo):
             evidence = yield from watched(
-                run, work, lambda part, told: Step(part, f"{title}: {told or 'checking'}", answer)
+                run, work, lambda part, told: Step(part, run.says(f"{title}: {told or 'checking'}"), answer)
             )
     finally:
         run.stop()  # also when nobody listens any more

@@ -58,7 +58,7 @@ def _grown(
     done, n, told = place
     work = partial(contrasts.one, model, ask, method)
     try:
-        result, slider = yield from watched(run, work, lambda part, _: Step((done + part) / n, told, answer))
+        found = yield from watched(run, work, lambda part, _: Step((done + part) / n, run.says(told), answer))
     except attrib.Cancelled:
         raise
     except attrib.AttribError as error:
@@ -69,7 +69,8 @@ def _grown(
         return replace(answer, failures={**answer.failures, method.name: failure})
     return replace(
         answer,
-        results={**answer.results, method.name: result},
-        evidence={**answer.evidence, method.name: result.evidence},
-        slider=slider or answer.slider,
+        results={**answer.results, method.name: found.result},
+        evidence={**answer.evidence, method.name: found.result.evidence},
+        slider=found.slider or answer.slider,
+        subtracted=answer.subtracted | ({method.name} if found.subtracted else set()),
     )

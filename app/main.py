@@ -50,6 +50,7 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
         state_session_capacity=settings.sessions,
         theme=theme.theme(),
         css=theme.css(),
+        js=theme.script(),
         share=False,
         show_error=False,
         enable_monitoring=False,

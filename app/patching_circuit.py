@@ -57,9 +57,11 @@ def shown(answer: PatchAnswer) -> str:
         f"{size.edges:,} of {found.possible:,} edges, {size.nodes} nodes: faithfulness {found.faithfulness:.3f}, "
         f"completeness {found.completeness:.3f}"
     )
+    lost = size.asked - size.edges
+    left_out = f" {lost:,} of the {size.asked:,} strongest lead nowhere and are left out." if lost else ""
     return inert(
-        f'<section class="pt-verified" aria-label="Circuit"><h3>Circuit</h3><p><strong>{says}</strong>. Faithfulness: '
-        f"the share of the metric's change that these edges alone carry. {html.escape(found.reading)}</p>"
+        f'<section class="pt-verified" aria-label="Circuit"><h3>Circuit</h3><p><strong>{says}</strong>.{left_out} '
+        f"Faithfulness: the share of the metric's change that these edges alone carry. {html.escape(found.reading)}</p>"
         f"{_picture(found.draw(), f'The circuit as a graph: {says}')}"
         f"{_picture(found.plot(), 'Faithfulness and completeness against the number of edges')}"
         '<details class="pt-numbers"><summary>The strongest edges as a table</summary><div class="pt-scroll">'
@@ -92,4 +94,4 @@ def _picture(figure: Any, alt: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     source = embedded(Image.open(buffer).convert("RGB"))
-    return f'<img class="pt-picture" src="{source}" alt="{html.escape(alt)}">'
+    return f'<div class="pt-scroll"><img class="pt-picture" src="{source}" alt="{html.escape(alt)}"></div>'

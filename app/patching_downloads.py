@@ -95,7 +95,7 @@ def _page(answer: PatchAnswer, how: str, palette: str, place: Path) -> list[Path
         "metric": f"{metric_name(answer)}: {answer.metric[0]:.4g} clean, {answer.metric[1]:.4g} corrupted",
     }
     style = f"<style>{asset('patching.css').read_text(encoding='utf-8')}</style>"
-    before = Markup(style + verification(answer) + heatmaps(answer, how, palette) + strongest(answer) + shown(answer))
+    before = Markup(style + heatmaps(answer, how, palette) + strongest(answer) + verification(answer) + shown(answer))
     entry = Entry(a, card.title, card.misleads, card.formula, card.reference)
     title = f"{card.title}: {metric_name(answer)}"
     path = place / "patching.html"

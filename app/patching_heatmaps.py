@@ -30,6 +30,8 @@ def drawn_panels(result: attrib.Attribution, kinds: Sequence[str]) -> list[tuple
         part = only(result, kind)
         grid = _is_grid(part)
         panel = panels(part, 0, columns="head" if grid else "token")[0]
+        if grid:
+            panel = replace(panel, columns=tuple(f"{panel.axes[1]} {name}" for name in panel.columns))
         found.append((kind, replace(panel, title=f"{kind_title(kind)}{ADDED if grid else ''}")))
     return found
 

@@ -9,7 +9,7 @@ from app.markup import inert
 from app.patching import PatchAnswer, kind_title
 from app.patching_heatmaps import drawn_panels, heatmap, legend, scales_of
 from app.patching_pairs import Look
-from app.patching_scatter import scatter
+from app.patching_scatter import alike, scatter
 from attrib.attribution import labels_of
 from attrib.render import readable
 from attrib.render.lights import SIGNS
@@ -92,7 +92,7 @@ def verification(answer: PatchAnswer) -> str:
     return inert(
         f'<section class="pt-verified" aria-label="Verification"><h3>Against activation patching</h3>'
         f"<p>Pearson’s r over the {len(found.entries)} strongest estimates{html.escape(of)}: <strong>{r}</strong>. "
-        "It says nothing of effects that the estimate missed.</p>"
+        f"{alike(found)}It says nothing of effects that the estimate missed.</p>"
         f'{scatter(found)}{_light(answer)}<details class="pt-numbers"><summary>The values as a table</summary>'
         '<div class="pt-scroll"><table class="pt-list"><thead><tr><th scope="col">site</th><th scope="col">position'
         '</th><th scope="col">token</th><th scope="col">estimated</th><th scope="col">true</th></tr></thead>'

@@ -67,6 +67,7 @@ def connect_prompts(server: Server, parts: Parts) -> None:
         ((parts.clean_next, parts.answer_token), (parts.corrupted_next, parts.wrong))
     ):
         bars.click(_choosing(which), parts.looked, [answer, bars], **PRIVATE)
+        answer.input(_chosen(which), [answer, parts.looked], bars, **PRIVATE)
     shown = [parts.groups[name] for name in parts.groups]
     parts.method.change(
         lambda name: [gr.update(visible=each == name) for each in parts.groups], parts.method, shown, queue=False,
@@ -78,6 +79,15 @@ def connect_prompts(server: Server, parts: Parts) -> None:
 def _choosing(which: int) -> Any:
     def choose(event: gr.EventData, found: Any) -> Any:
         return int(event.index), markup.bars(found[which], int(event.index), LIKELY)
+
+    return choose
+
+
+def _chosen(which: int) -> Any:
+    def choose(value: Any, found: Any) -> str:
+        """The bar of the token that was written, or chosen from the list."""
+        index = next((row["index"] for row in found[which] if value in (row["index"], row["label"])), None)
+        return markup.bars(found[which], index, LIKELY)
 
     return choose
 

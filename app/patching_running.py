@@ -16,6 +16,7 @@ from app.patching import PatchAnswer, Progress, kind_title
 from app.patching_markup import shown, verification
 from app.patching_questions import METHODS, PatchAsk
 from app.running import HEAVY, UNCHANGED, UNEXPECTED, Updates, connect_cancel, sessions_of
+from app.runs import Run
 from app.server import Server
 from app.watching import watched
 
@@ -93,7 +94,7 @@ def _run(
     run = server.runs.begin(session)
     try:
         yield {parts.status: markup.status(f"{told} …", "busy"), **_busy(parts, True)}
-        busy = partial(_told, parts, told)
+        busy = partial(_told, parts, run, told)
         answer = yield from watched(run, work, busy)
         yield {
             parts.status: markup.status((says or summary)(answer), "done"),
@@ -126,8 +127,8 @@ def summary(answer: PatchAnswer) -> str:
     return f"{METHODS[answer.ask.method]}: {a.values[0].numel():,} effects in {a.provenance.seconds:.1f} s"
 
 
-def _told(parts: Parts, told: str, fraction: float, _: str) -> Updates:
-    return {parts.status: markup.status(f"{told} …", "busy", fraction)}
+def _told(parts: Parts, run: Run, told: str, fraction: float, _: str) -> Updates:
+    return {parts.status: markup.status(run.says(f"{told} …"), "busy", fraction)}
 
 
 def _kinds(answer: PatchAnswer) -> Any:

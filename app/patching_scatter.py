@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from typing import Any
 
 import attrib
@@ -13,6 +14,8 @@ from attrib.render.scale import number
 
 _SIDE, _LEFT, _BOTTOM, _EDGE = 360, 54, 44, 12  # of the drawing, in its own units
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#db2777", "#7c3aed", "#0891b2", "#65a30d", "#dc2626")
+
+_ALIKE = 0.25  # of the largest effect
 
 
 def scatter(found: attrib.Verification) -> str:
@@ -30,7 +33,9 @@ def scatter(found: attrib.Verification) -> str:
     def y(value: float) -> float:
         return _SIDE - _BOTTOM - (value - low) / (high - low) * (_SIDE - _BOTTOM - _EDGE)
 
-    points = "".join(_point(e, x(e.estimated), y(e.true), colour[kind_of(e.site)]) for e in found.entries)
+    count = Counter(kind_of(e.site) for e in found.entries)
+    rare_last = sorted(found.entries, key=lambda e: -count[kind_of(e.site)])  # in front of the many
+    points = "".join(_point(e, x(e.estimated), y(e.true), colour[kind_of(e.site)]) for e in rare_last)
     ticks = "".join(
         f'<text x="{x(v):.1f}" y="{_SIDE - _BOTTOM + 16}" text-anchor="middle">{_digits(v)}</text>'
         f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{_digits(v)}</text>'
@@ -50,6 +55,16 @@ def scatter(found: attrib.Verification) -> str:
         f'<text transform="translate(13 {(_SIDE - _BOTTOM) / 2}) rotate(-90)" text-anchor="middle">true effect</text>'
         f'</svg><figcaption class="pt-kinds">{names}<span>dashed: they agree</span></figcaption></figure>'
     )
+
+
+def alike(found: attrib.Verification) -> str:
+    """A sentence where the true effects are so much alike that their correlation says little; else nothing."""
+    true = [e.true for e in found.entries]
+    low, high = min(true), max(true)
+    if len(true) < 2 or low * high <= 0 or high - low >= _ALIKE * max(abs(low), abs(high)):
+        return ""
+    between = f"{number(low)} to {number(high)}".replace("-", "−")
+    return f"The true effects are much alike here, {between}: r compares what little differs. "
 
 
 def _point(e: Any, x: float, y: float, colour: str) -> str:

@@ -17,6 +17,7 @@ from app import answers, controls, displays, explaining, markup, offers
 from app.answers import Answer
 from app.parts import RAW, Parts
 from app.questions import Ask
+from app.runs import STOPPING
 from app.server import Server
 from attrib.render import Display
 
@@ -89,7 +90,7 @@ def connect_cancel(server: Server, parts: Parts) -> None:
         running = [server.runs.cancel(session) for session in sessions_of(request)]
         return gr.skip() if any(running) else markup.status("Nothing is running.")
 
-    stopping = json.dumps(markup.status("Stopping after the current step …"))
+    stopping = json.dumps(markup.status(STOPPING))
     heard = parts.cancel.click(None, None, parts.status, js=f"() => {stopping}", queue=False, **PRIVATE)
     heard.then(cancel, None, parts.status, queue=False, **PRIVATE)
 

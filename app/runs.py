@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import attrib
 
+STOPPING = "Stopping after the current step …"
+
 
 @dataclass(eq=False)
 class Run:
@@ -20,6 +22,10 @@ class Run:
     def stop(self) -> None:
         """From any thread; the work ends at its next chunk."""
         self.stopped.set()
+
+    def says(self, told: str) -> str:
+        """What the page is told while it works; once it shall stop, that."""
+        return STOPPING if self.stopped.is_set() else told
 
     def check(self) -> None:
         if self.stopped.is_set():

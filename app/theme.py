@@ -26,9 +26,22 @@ def theme() -> gr.themes.Base:
         block_label_text_color="*primary_800",
         block_title_text_color_dark="*primary_100",
         block_label_text_color_dark="*primary_100",
+        button_primary_background_fill_hover_dark="*primary_600",
+        block_title_background_fill_dark="*primary_800",
+        block_label_background_fill_dark="*primary_800",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_300",
+        input_border_width="1px",
+        input_border_color="*neutral_400",
+        input_border_color_dark="*neutral_500",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
     )
+
+
+def script() -> str:
+    """A function that the page calls once."""
+    return asset("app.js").read_text(encoding="utf-8")
 
 
 def css() -> str:

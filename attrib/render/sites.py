@@ -43,12 +43,16 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One heatmap: values (rows, columns) with their labels; NaN where nothing was measured."""
+    """One heatmap: values (rows, columns) with their labels; NaN where nothing was measured.
+
+    axes: what a row and a column are; empty where the labels say it.
+    """
 
     title: str
     values: np.ndarray
     rows: tuple[str, ...]
     columns: tuple[str, ...]
+    axes: tuple[str, str] = ("", "")
 
 
 def panels(
@@ -108,7 +112,7 @@ def caption(attribution: Attribution, index: int | None = None) -> str:
     which = slice(None) if index is None else slice(index, index + 1)
     clean, corrupted = (float(parts[f"metric_{run}"][which].cpu().double().mean()) for run in ("clean", "corrupted"))
     several = f", mean of {len(attribution)} pairs" if index is None and len(attribution) > 1 else ""
-    name = readable(labels_of(attribution.target)[index or 0])
+    name = " ".join(readable(labels_of(attribution.target)[index or 0]).split())
     return f"{attribution.method}: {name}{several}; metric {clean:.3g} clean, {corrupted:.3g} corrupted"
 
 
@@ -147,12 +151,14 @@ def _panel(
         columns = "sum"
     values = table if columns == "token" else _added(table, 1)[:, None]
     across = tokens if columns == "token" else ("all tokens",)
+    positions = "position" if across == tuple(map(str, range(len(across)))) else ""  # tokens speak for themselves
     if rows == "site":
-        return Panel(title, values, tuple(names), across)
+        return Panel(title, values, tuple(names), across, ("", positions))
     layers: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         layers.setdefault(_parts(name)[1], []).append(i)
-    return Panel(title, np.stack([_added(values[own], 0) for own in layers.values()]), tuple(layers), across)
+    added = np.stack([_added(values[own], 0) for own in layers.values()])
+    return Panel(title, added, tuple(layers), across, ("layer" if any(layers) else "", positions))
 
 
 def _grid(title: str, names: Sequence[str], table: np.ndarray) -> Panel:
@@ -162,7 +168,7 @@ def _grid(title: str, names: Sequence[str], table: np.ndarray) -> Panel:
     values = np.full((len(layers), len(heads)), np.nan)
     for (layer, head), value in zip(places, _added(table, 1), strict=True):
         values[layers.index(layer), heads.index(head)] = value
-    return Panel(title, values, layers, heads)
+    return Panel(title, values, layers, heads, ("layer", "neurons" if names[0].startswith("neuron") else "head"))
 
 
 def _added(values: np.ndarray, axis: int) -> np.ndarray:
@@ -198,6 +204,8 @@ def _short(token: str) -> str:
 def _draw(axis: Axes, panel: Panel, scale: Scale) -> None:
     axis.imshow(scale.colour(panel.values), aspect="auto", origin="lower", interpolation="nearest")
     axis.set_title(panel.title, fontsize=9)
+    axis.set_ylabel(panel.axes[0], fontsize=8)
+    axis.set_xlabel(panel.axes[1], fontsize=8)
     axis.set_xticks(range(len(panel.columns)), [_plain(name) for name in panel.columns], fontsize=7, rotation=60)
     step = max(1, len(panel.rows) // 40)
     axis.set_yticks(range(0, len(panel.rows), step), [_plain(name) for name in panel.rows[::step]], fontsize=7)

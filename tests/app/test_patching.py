@@ -334,7 +334,7 @@ def test_a_visitor_patches_verifies_and_saves(page: Page, url: str, tmp_path: Pa
     page.keyboard.press("ArrowDown")  # by keyboard, to the next head's layer below
     page.keyboard.press("ArrowRight")
     label = page.evaluate("document.activeElement.getAttribute('aria-label')")
-    assert re.match(r"layer 0, 1: ", label)
+    assert re.match(r"layer 0, head 1: ", label)
 
     page.locator("#pt-verify").click()
     expect(page.locator("#pt-verified circle").first).to_be_visible(timeout=LONG)
