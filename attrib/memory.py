@@ -44,10 +44,15 @@ class ChunkPlan:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(model: VisionModel | TextModel, method: Demand, encoded: Encoded, max_memory: int | None) -> ChunkPlan:
-        """The plan for `method` on the inputs x; a single pass over a single input needs no measuring."""
+    def of(
+        model: VisionModel | TextModel, method: Demand, encoded: Encoded, max_memory: int | None, most: int = 0
+    ) -> ChunkPlan:
+        """The plan for `method` on the inputs x; a single pass over a single input needs no measuring.
+
+        most: rows that are quickest at once, where that is known to be more than this kind of device's usual number.
+        """
         x = encoded.x
-        most = _MOST_ROWS.get(x.device.type, 16)
+        most = max(most, _MOST_ROWS.get(x.device.type, 16))
         if len(x) == 1 and method.single_pass and max_memory is None:
             return ChunkPlan(1)
         budget = free_memory(x.device) // 2 if max_memory is None else max_memory

@@ -34,7 +34,7 @@ def main(
     steps: Annotated[int, typer.Option(min=2, help="Steps of deletion and of insertion.")] = 50,
     size: Annotated[int, typer.Option(min=32, help="Side of the pictures of deletion and insertion.")] = 224,
     side: Annotated[int, typer.Option(min=24, help="Side of those beside Quantus; 3 × pixels divides side².")] = 96,
-    pixels: Annotated[int, typer.Option(min=1, help="Pixels in a step of pixel flipping.")] = 256,
+    pixels: Annotated[int, typer.Option(min=1, help="Pixels in a step of pixel flipping.")] = 32,
 ) -> None:
     """Deletion + insertion on ResNet-50 in forwards a step; pixel flipping and randomisation beside Quantus."""
     torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attrib.methods.base import Question
 from attrib.models.folding import fold_norms
+from attrib.rules.arranged import arrange
 from attrib.sites import survey
 
 # bytes of the largest activation past which more rows cost a CPU more, in cache and allocations, than they save
@@ -61,8 +62,10 @@ def quick_rows(question: Question, most: int) -> int:
     return max(1, min(question.max_rows, most, _LARGEST_TENSOR // max(1, largest)))
 
 
-def laid_out(question: Question, passes: int, most: int = 4) -> Question:
+def laid_out(question: Question, passes: int, most: int = 4, graded: bool = True) -> Question:
     """The same question for many passes: rows and memory layout that are quickest, `most` rows at once on a CPU.
+
+    graded: whether gradients will be asked for; forwards alone may keep their weights as oneDNN wants them.
 
     There, images and convolution weights go into channels_last where the model takes that, and BatchNorm into the
     convolution before it; texts stay as they are. The twin gets its own copies of the weights; values change by
@@ -76,7 +79,8 @@ def laid_out(question: Question, passes: int, most: int = 4) -> Question:
         fold_norms(question.twin, question.x[:1])
     if not question.takes_channels_last:
         return question
-    pack_weights(question.twin)
+    if graded or not arrange(question.twin):
+        pack_weights(question.twin)
     return dataclasses.replace(question, x=question.x.contiguous(memory_format=torch.channels_last))
 
 
