@@ -1,0 +1,48 @@
+// What the page does on every tab, beyond gradio: photos that are pasted or dropped anywhere, lists, and spoken words.
+() => {
+  const give = file => {
+    const box = document.getElementById('at-photo'), input = box?.offsetParent && box.querySelector('input[type=file]');
+    if (!input || !file) return false;
+    const files = new DataTransfer();
+    files.items.add(file);
+    input.files = files.files;
+    return input.dispatchEvent(new Event('change', {bubbles: true}));
+  };
+
+  document.addEventListener('paste', event => {
+    const photo = [...event.clipboardData.files].find(file => file.type.startsWith('image/'));
+    if (!event.target.closest?.('input, textarea') && give(photo)) event.preventDefault();
+  });
+
+  // a browser would leave the page for a file that is dropped beside its place
+  for (const kind of ['dragover', 'drop'])
+    document.addEventListener(kind, event => {
+      if (event.defaultPrevented || !event.dataTransfer?.types.includes('Files')) return;
+      event.preventDefault();
+      if (kind === 'drop') give(event.dataTransfer.files[0]);
+    });
+
+  // gradio opens a list again when the Tab key leaves it, above whatever comes next
+  const isList = element => element.matches?.('input[role="combobox"]');
+  window.addEventListener('keydown', event => {
+    if (event.key === 'Tab' && isList(event.target)) event.stopImmediatePropagation();
+  }, true);
+
+  // what is typed into a list searches it: it takes the place of the choice instead of following it
+  let entered = null;
+  document.addEventListener('focusin', event => entered = isList(event.target) ? event.target : null);
+  document.addEventListener('click', event => {
+    if (event.target === entered) entered.select();
+    entered = null;
+  });
+
+  // progress is written anew several times a second; it is spoken when its words change
+  const spoken = Object.assign(document.createElement('div'), {className: 'at-heard', ariaLive: 'polite'}), last = {};
+  document.body.append(spoken);
+  new MutationObserver(() => {
+    for (const words of document.querySelectorAll('.at-status:not(.at-error) > span')) {
+      const place = words.closest('[id]').id;
+      if (last[place] !== words.textContent) spoken.textContent = last[place] = words.textContent;
+    }
+  }).observe(document.body, {childList: true, subtree: true, characterData: true});
+}
