@@ -46,6 +46,13 @@ def short(text: str, most: int = MAX_NAME) -> str:
     return shown if len(shown) <= most else f"{shown[: most * 2 // 3]}…{shown[-most // 4 :]}"
 
 
+def tail(name: str, most: int) -> str:
+    """A name for a narrow place: of a long path its last parts, as many as fit."""
+    parts = name.split("/")
+    ends = ("…/" + "/".join(parts[start:]) for start in range(1, len(parts)))
+    return next((short(end) for end in [name, *ends] if len(end) <= most), short(parts[-1] or name, most))
+
+
 def image_uri(content: bytes) -> str:
     """A JPEG as a data URI; "" for none."""
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}" if content else ""
@@ -72,5 +79,5 @@ def script() -> tuple[Markup, str]:
 def _environment() -> Environment:
     loader = ChoiceLoader([PackageLoader("attrib.reports", "templates"), PackageLoader("attrib.render", "templates")])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"short": short, "percent": percent, "image_uri": image_uri}
+    made.filters |= {"short": short, "tail": tail, "percent": percent, "image_uri": image_uri}
     return made

@@ -13,7 +13,7 @@ from attrib.reports.dataset import MOST_SHOWN, DatasetView, GroupView, Typical
 from attrib.reports.dataset_page import Photo, alarms, labels_of
 from attrib.reports.drawings import Drawing, cluster_map, mean_map, spread_map
 from attrib.reports.matrices import Matrix, agreement_matrices, distance_matrix
-from attrib.reports.pages import short
+from attrib.reports.pages import short, tail
 from attrib.reports.pdf_items import item_story
 from attrib.reports.pdf_parts import WIDTH, document, gap, grid, paragraph, picture, scale_bar, table, together
 from attrib.reports.profiles import Profiles
@@ -132,7 +132,7 @@ def _strip(heading: str, found: Sequence[Typical], photo: Photo) -> list[Flowabl
     for typical in found:
         _, thumbnail = photo(typical.item)
         side = [picture(thumbnail, 40)] if thumbnail else [paragraph(typical.name, "cell", 60)]
-        cells += [*side, paragraph(f"{short(typical.name, 28)} ({typical.cosine:.2f})", "small")]
+        cells += [*side, paragraph(f"{tail(typical.name, 28)} ({typical.cosine:.2f})", "small")]
     return cells
 
 
