@@ -20,6 +20,7 @@ class Answer:
 
     continued: the results have a row for each generated token; chosen: the one whose cards are shown.
     ask: the question that is answered. evidence: of each result, the four lights as far as they were checked.
+    subtracted: the methods whose result is the difference of two maps.
     """
 
     results: dict[str, attrib.Attribution] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Answer:
     chosen: int = 0
     ask: Ask | None = None
     evidence: dict[str, attrib.Evidence] = field(default_factory=dict)
+    subtracted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,7 @@ def target_name(answer: Answer) -> str:
     if first is None:
         return ""
     if answer.continued:
-        names = [str(target.get("label", "")) for target in first.target]
-        keeps_spaces = len(names) == 1 or any(name != name.strip() for name in names)
-        return readable(("" if keeps_spaces else " ").join(names).strip(" "))
+        return readable("".join(target["text"] for target in first.target).strip(" "))
     return readable(labels_of(first.target)[0])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import attrib
@@ -12,13 +12,30 @@ ASCENT = "excitation_pullback"  # its steps > 0 give a changed photo to compare 
 _LABELS = (("index", "label"), ("versus", "versus_label"))
 
 
-def one(model: Any, ask: Ask, method: Any, on_progress: Any) -> tuple[attrib.Attribution, tuple[Any, Any] | None]:
+@dataclass(frozen=True)
+class Found:
+    """What one method found. slider: the photo before and after an ascent. subtracted: the map is one minus another."""
+
+    result: attrib.Attribution
+    slider: tuple[Any, Any] | None = None
+    subtracted: bool = False
+
+
+def one(model: Any, ask: Ask, method: Any, on_progress: Any) -> Found:
+    """Raises attrib's errors, and attrib.Cancelled out of on_progress."""
     if ask.new_tokens:
-        return _named(model, ask, _continued(model, ask, method, on_progress)), None
-    if ask.versus is None or ask.versus_by == "logits":
-        target = ask.target if ask.versus is None else attrib.LogitDiff(settled(model, ask), ask.versus)
-        result = attrib.explain(model, ask.given, method, target, on_progress=on_progress)
-        return _named(model, ask, result), _slider(model, ask, method, result)
+        return Found(_named(model, ask, _continued(model, ask, method, on_progress)))
+    if ask.versus is not None and ask.versus_by == "maps":
+        return _subtracted(model, ask, method, on_progress)
+    target = ask.target if ask.versus is None else attrib.LogitDiff(settled(model, ask), ask.versus)
+    result = attrib.explain(model, ask.given, method, target, on_progress=on_progress)
+    if ask.versus is not None and ask.kind == "image" and not result.signed:
+        # how strongly the difference depends on a pixel does not tell for which class it speaks
+        return _subtracted(model, ask, method, on_progress)
+    return Found(_named(model, ask, result), _slider(model, ask, method, result))
+
+
+def _subtracted(model: Any, ask: Ask, method: Any, on_progress: Any) -> Found:
     halves = []
     for start, target in ((0.0, settled(model, ask)), (0.5, ask.versus)):
 
@@ -26,7 +43,7 @@ def one(model: Any, ask: Ask, method: Any, on_progress: Any) -> tuple[attrib.Att
             on_progress(start + fraction / 2, message)
 
         halves.append(attrib.explain(model, ask.given, method, target, on_progress=half))
-    return difference(*halves), None
+    return Found(difference(*halves), subtracted=True)
 
 
 def _continued(model: Any, ask: Ask, method: Any, on_progress: Any) -> attrib.Attribution:

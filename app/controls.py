@@ -37,7 +37,7 @@ class Control:
 
     @property
     def title(self) -> str:
-        return self.name.replace("_", " ").capitalize()
+        return self.name.removeprefix("n_").replace("_", " ").capitalize()
 
     @property
     def shown(self) -> Any:

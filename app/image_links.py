@@ -10,7 +10,7 @@ from app import links, markup, offers
 from app.catalogue import Catalogue
 from app.displays import VIEWS
 from app.image_parts import path_of
-from app.image_photo import NOTHING, predicted_by, shown_by
+from app.image_photo import NO_PREDICTIONS, NOTHING, predicted_by, shown_by
 from app.parts import RAW, Parts
 from app.questions import Ask
 from app.running import PRIVATE, UNCHANGED, Reading, Updates, restored_methods
@@ -79,7 +79,7 @@ def _target(
         updates[parts.target] = gr.update(choices=classes)
     if versus is not None:
         updates[parts.versus] = gr.update(choices=[NOTHING, *classes], value=versus)
-    if updates[parts.predictions] == markup.bars([], None):
+    if updates[parts.predictions] == NO_PREDICTIONS:
         updates = {component: updates[component] for component in (parts.target, parts.versus, parts.fetch)}
     if problems:
         updates[parts.status] = markup.status(" ".join(problems), "error")

@@ -37,7 +37,7 @@ def draw_target(parts: Parts, catalogue: Catalogue) -> None:
     with gr.Accordion("Compare with a second class", open=False, elem_id="at-compare") as n["compare_box"]:
         n["versus"] = gr.Dropdown(
             [("nothing", -1)], value=-1, label="Why the target and not …", elem_id="at-versus",
-            info="The maps become signed differences: for the target, or for this class.",
+            info="Every map becomes a signed difference: what speaks for the target, and what for this class.",
         )  # fmt: skip
         n["versus_by"] = gr.Radio(
             [(text, key) for key, text in VERSUS.items()], value="logits", label="How", elem_id="at-versus-by"
@@ -52,12 +52,9 @@ def draw_display(parts: Parts) -> None:
             n["opacity"] = _slider("Opacity", 0, 1, usual.opacity, 0.05, "at-opacity")
             n["blur"] = _slider("Smoothing (pixels)", 0, 8, usual.blur, 0.5, "at-blur")
             n["percentile"] = _slider("Saturate at percentile", 90, 100, usual.percentile, 0.1, "at-clip")
-        with gr.Row():
-            n["how"] = listed(
-                "Colour scale", [(text.capitalize(), key) for key, text in HOW.items()], usual.how, "at-how"
-            )
-            n["palette"] = listed("Colours", list(PALETTES), usual.palette, "at-palette")
-            n["view"] = gr.Radio(VIEWS, value=VIEWS[0], label="Show", elem_id="at-view", min_width=140)
+        n["how"] = listed("Colour scale", [(text.capitalize(), key) for key, text in HOW.items()], usual.how, "at-how")
+        n["palette"] = listed("Colours", list(PALETTES), usual.palette, "at-palette")
+        n["view"] = gr.Radio(VIEWS, value=VIEWS[0], label="Show", elem_id="at-view")
     n["display_box"] = box
 
 

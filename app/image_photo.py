@@ -7,28 +7,41 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import markup, offers, predictions
+from app import markup, offers, predictions, previews
 from app.catalogue import Catalogue
 from app.image_parts import path_of
 from app.model_choice import connect_model, how_to_get
 from app.parts import RAW, Parts
-from app.running import PRIVATE, Updates, guarded
+from app.running import PRIVATE, UNCHANGED, Updates, guarded
 from app.server import Server
 
 BEGIN = "Choose a photo to begin."
+CHOOSE_NEXT = "Choose a target and methods, then press Explain."
 NOTHING = ("nothing", -1)
+NO_PREDICTIONS = markup.bars([], None)
 
 
 def connect_photo(server: Server, parts: Parts) -> None:
-    shown, inputs = shown_by(parts), [parts.photo, parts.model]
+    shown, inputs = shown_by(parts), [parts.photo, parts.model, parts.target, parts.predictions]
 
-    def predicted(payload: Any, model: str) -> Updates:
-        return predicted_by(parts, server.catalogue, path_of(payload), model)
+    def predicted(payload: Any, model: str, target: Any, before: str) -> Updates:
+        updates = predicted_by(parts, server.catalogue, path_of(payload), model)
+        if before == NO_PREDICTIONS and isinstance(target, int):  # asked for before there was a photo, as by a link
+            aim(parts, updates, target)
+        if updates[parts.predicted]:
+            updates |= _previewed(parts, path_of(payload), server.folder)
+        return updates
 
     predict = guarded(predicted, parts.predictions)
     # the browser may tell of a photo's removal a moment before the photo is gone: it is asked for the photo afterwards
     parts.photo.input(None, js="() => {}", **PRIVATE).then(predict, inputs, shown, **RAW, **PRIVATE)
     connect_model(server, parts, predict, inputs, shown, **RAW)
+
+    def emptied(payload: Any, *values: Any) -> Updates:
+        return predict(payload, *values) if markup.BARS in values[-1] and not path_of(payload) else UNCHANGED
+
+    # an upload that is too large takes the photo before it away, and says so by this event alone
+    parts.photo.change(emptied, inputs, shown, **RAW, **PRIVATE)
 
     def take_example(event: gr.EventData) -> Any:
         return list(offers.example_photos().values())[int(event.index)]
@@ -48,6 +61,21 @@ def shown_by(parts: Parts) -> list[Any]:
     return [parts.photo, parts.predicted, parts.predictions, parts.target, parts.versus, parts.status, parts.fetch]
 
 
+def _previewed(parts: Parts, photo: str, folder: str) -> Updates:
+    drawable = previews.drawable(photo, folder)
+    if drawable is None:
+        return {}
+    path, notes = drawable
+    return {parts.photo: path, parts.status: markup.status(" ".join((*notes, CHOOSE_NEXT)))}
+
+
+def aim(parts: Parts, updates: Updates, target: int) -> None:
+    """Let updates with predictions have this target instead of the most probable one; without any they stay."""
+    if updates[parts.predicted]:
+        updates[parts.predictions] = markup.bars(updates[parts.predicted], target)
+        updates[parts.target] = gr.update(choices=updates[parts.target]["choices"], value=target)
+
+
 def predicted_by(parts: Parts, catalogue: Catalogue, photo: str, model: str) -> Updates:
     """What follows from a photo and a model: predictions to choose from, or what is wrong."""
     missing = catalogue.missing(model)
@@ -60,7 +88,7 @@ def predicted_by(parts: Parts, catalogue: Catalogue, photo: str, model: str) -> 
         updates[parts.versus] = gr.update(choices=[NOTHING, *classes], value=NOTHING[1])
         if not photo:
             return updates | {
-                parts.predictions: markup.bars([], None),
+                parts.predictions: NO_PREDICTIONS,
                 parts.target: gr.update(choices=classes, value=None),
             }
     except attrib.AttribError as error:
@@ -74,5 +102,5 @@ def predicted_by(parts: Parts, catalogue: Catalogue, photo: str, model: str) -> 
         parts.predicted: found,
         parts.predictions: markup.bars(found, top),
         parts.target: gr.update(choices=classes, value=top),
-        parts.status: markup.status("Choose a target and methods, then press Explain."),
+        parts.status: markup.status(CHOOSE_NEXT),
     }

@@ -24,8 +24,11 @@ def status(text: str, kind: str = "hint", fraction: float | None = None) -> str:
     bar = ""
     if fraction is not None:
         bar = f'<progress max="100" value="{100 * fraction:.0f}" aria-label="progress"></progress>'
-    role = "alert" if kind == "error" else "status"
-    return inert(f'<div class="at-status at-{kind}" role="{role}"><span>{html.escape(text)}</span>{bar}</div>')
+    role = ' role="alert"' if kind == "error" else ""  # other words are spoken by assets/app.js
+    return inert(f'<div class="at-status at-{kind}"{role}><span>{html.escape(text)}</span>{bar}</div>')
+
+
+BARS = "at-bars"
 
 
 def bars(found: list[dict[str, Any]], chosen: Any, empty: str = "The five most probable classes will be here.") -> str:
@@ -39,7 +42,7 @@ def bars(found: list[dict[str, Any]], chosen: Any, empty: str = "The five most p
             f'<span class="at-fill" style="width:{share:.1f}%"></span>'
             f"<span>{html.escape(readable(row['label']))}</span><span>{share:.1f} %</span></button>"
         )
-    return inert(f'<div class="at-bars" role="group" aria-label="Predictions; choose the target">{"".join(rows)}</div>')
+    return inert(f'<div class="{BARS}" role="group" aria-label="Predictions; choose the target">{"".join(rows)}</div>')
 
 
 def examples() -> str:
@@ -57,7 +60,7 @@ def examples() -> str:
 
 def example_texts() -> str:
     rows = [
-        f'<button type="button" data-index="{index}">{html.escape(text)}</button>'
+        f'<button type="button" data-index="{index}" title="{html.escape(text)}">{html.escape(text)}</button>'
         for index, (text, _) in enumerate(offers.EXAMPLE_TEXTS)
     ]
     return inert(f'<div class="at-lines" role="group" aria-label="Example texts">{"".join(rows)}</div>')
@@ -101,7 +104,7 @@ def _with_buttons(answer: Answer, checks: bool) -> list[Entry]:
         replace(
             entry,
             actions=tuple((f"{name}.{ending}", label) for ending, label in OF_METHOD.items()),
-            check=Check(name, checking.cost(answer, name), checking.why_not(answer)) if checks else None,
+            check=Check(name, checking.cost(answer, name), checking.why_not(answer, name)) if checks else None,
         )
         for name, entry in zip(answer.results, answers.titled(answer), strict=True)
     ]

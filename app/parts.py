@@ -163,10 +163,14 @@ def draw_choice(parts: Parts, prefix: str, chosen: list[str]) -> None:
     with gr.Accordion("Settings of the chosen methods", open=False, elem_id=f"{prefix}-settings") as box:
         for name, title in titles.items():
             with gr.Accordion(title, open=False, visible=name in chosen) as parts.groups[name]:
-                gr.Markdown(html.escape(f"{attrib.METHODS[name].card.idea} Cost: {attrib.METHODS[name].card.cost}."))
+                gr.Markdown(html.escape(_about(attrib.METHODS[name].card)))
                 with gr.Row():
                     parts.settings[name] = drawing.draw(offers.controls_of(kind, name))
     n["settings_box"] = box
+
+
+def _about(card: Any) -> str:
+    return f"{card.idea} Cost: {card.cost} (F: a forward pass, B: a backward pass)."
 
 
 def draw_keep(parts: Parts, prefix: str, link: str) -> None:
@@ -182,4 +186,4 @@ def draw_keep(parts: Parts, prefix: str, link: str) -> None:
 
 
 def listed(label: str, choices: list[Any], value: Any, name: str) -> gr.Dropdown:
-    return gr.Dropdown(choices, value=value, label=label, elem_id=name, min_width=140, filterable=False)
+    return gr.Dropdown(choices, value=value, label=label, elem_id=name, min_width=200, filterable=False)

@@ -12,7 +12,7 @@ from app import controls, offers
 from app.catalogue import Catalogue
 
 VERSUS = {
-    "logits": "explain the difference of the two logits",
+    "logits": "explain the difference of the two logits; where a method has no sign, subtract its two maps",
     "maps": "subtract the two maps, each in shares of its own total",
 }
 

@@ -82,6 +82,8 @@ def test_two_targets_explain_the_difference_of_their_logits(cheetah: Path, catal
     expected = attrib.explain(catalogue[NAME], cheetah, "input_x_gradient", attrib.LogitDiff(293, 281))
     assert torch.equal(answer.results["input_x_gradient"].values, expected.values)
     assert answers.target_name(answer) == "cheetah rather than tabby"
+    strengths = asked(cheetah, versus=281, methods=(("saliency", {}),))
+    assert steps(strengths, catalogue)[-1].answer.results["saliency"].signed
 
 
 def test_two_maps_are_subtracted_in_shares_of_their_totals(cheetah: Path, catalogue: Catalogue, tmp_path: Path) -> None:

@@ -171,6 +171,49 @@ def test_without_its_photo_a_prediction_goes(page: Page, server: Any) -> None:
     expect(status(page)).to_contain_text("choose a photo first")
 
 
+def test_photos_are_pasted_and_dropped_anywhere_and_replaced(page: Page, server: Any, cheetah: Path) -> None:
+    page.goto(server.url + "?target=288")
+    expect(page.locator("#at-target input")).to_have_value("leopard (288)", timeout=LONG)
+    hand_over(page, "paste", "clipboardData", cheetah.name, cheetah.read_bytes())
+    chosen = page.locator("#at-predictions [aria-pressed=true]")
+    expect(chosen).to_contain_text("leopard", timeout=LONG)  # the link's target outlives the first photo
+    tiff = io.BytesIO()
+    Image.open(cheetah).resize((64, 64)).save(tiff, "TIFF")
+    hand_over(page, "drop", "dataTransfer", "small.tif", tiff.getvalue())
+    expect(page.locator("#at-photo img")).to_have_attribute("src", re.compile("small.png$"), timeout=LONG)
+    page.wait_for_function("document.querySelector('#at-photo img').naturalWidth === 64")
+    hand_over(page, "drop", "dataTransfer", "big.png", bytes(2**20 + 1))
+    expect(page.locator("body")).to_contain_text("exceed the maximum allowed size", timeout=LONG)
+    expect(page.locator("#at-predictions button")).to_have_count(0)
+    page.wait_for_timeout(0)  # lets gradio's own rejected promise arrive
+
+
+def hand_over(page: Page, kind: str, field: str, name: str, content: bytes) -> None:
+    page.evaluate(
+        """([kind, field, name, content]) => {
+          const given = new DataTransfer();
+          const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0));
+          given.items.add(new File([bytes], name, {type: 'image/' + name.split('.').pop()}));
+          const event = kind === 'drop' ? DragEvent : ClipboardEvent;
+          document.body.dispatchEvent(new event(kind, {[field]: given, bubbles: true, cancelable: true}));
+        }""",
+        [kind, field, name, base64.b64encode(content).decode()],
+    )
+
+
+def test_a_list_is_searched_by_typing_and_closes_behind_the_tab_key(page: Page, server: Any) -> None:
+    page.goto(server.url)
+    example(page)
+    target = page.locator("#at-target input")
+    target.click()
+    page.keyboard.type("teapo", delay=20)
+    expect(page.locator("#at-target [role=option]")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(target).to_have_value("teapot (849)")
+    page.keyboard.press("Tab")
+    expect(page.locator("[role=option]")).to_have_count(0)
+
+
 def png_bomb() -> bytes:
     """50,000 × 50,000 pixels in a few hundred bytes: header only, which is all that may be read."""
     import struct
