@@ -13,7 +13,7 @@ from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
 from attrib.rules.lifting import OPENING, RESCALE, TRACED
 from attrib.rules.spelled import unite_activations
-from attrib.rules.trace import BaselineRecorder, OtherPath, RescaleEngine
+from attrib.rules.trace import BaselineRecorder, OtherPath, RescaleEngine, departures
 from attrib.targets import logits_of
 
 
@@ -45,22 +45,24 @@ class DeepLift(Method):
         baseline = question.packed(baseline_of(self.baseline, question))
         if question.target.kind == "predicted":
             question.settle()
-        alike = question.target.function is None and not question.is_text
-        if alike and bool((baseline == baseline[:1]).all()):
-            try:  # one baseline serves all, unless the model mixes the batch into other axes
-                return _lifted(question, x, baseline[:1])
+        alike = question.target.function is None and not question.is_text and bool((baseline == baseline[:1]).all())
+        # one baseline serves all, unless the model mixes the batch into other axes
+        ways = [(baseline[:1], False)] * (alike and len(x) > 1) + [(baseline, False), (baseline, True)]
+        for start, with_graph in ways[:-1]:
+            try:
+                return _lifted(question, x, start, with_graph)
             except OtherPath:
                 pass
-        return _lifted(question, x, baseline)
+        return _lifted(question, x, *ways[-1])
 
 
-def _lifted(question: Question, x: Tensor, baseline: Tensor) -> Finding:
+def _lifted(question: Question, x: Tensor, baseline: Tensor, with_graph: bool) -> Finding:
     cache = question.model.weight_cache
-    recorder = BaselineRecorder(cache, TRACED, OPENING)
+    recorder = BaselineRecorder(cache, TRACED, OPENING, with_graph)
     with torch.no_grad():
         at_baseline = question.target.scores(_spread(recorder.run(question.outputs, baseline), len(x)))
-    engine = RescaleEngine(recorder.entries, TRACED, RESCALE, question.twin, x.shape, cache, question.strict)
-    with engine:
+    engine = RescaleEngine(recorder, TRACED, RESCALE, question.twin, x.shape, cache, question.strict)
+    with departures(), engine:
         score, multipliers = question.gradient(x)
     values = (x - baseline) * multipliers
     delta = values.flatten(1).sum(1) - (score - at_baseline)

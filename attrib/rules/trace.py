@@ -19,14 +19,28 @@ from attrib.errors import UnsupportedModel
 from attrib.rules.affine import Affine
 from attrib.rules.autocast import is_lowered, lowered
 from attrib.rules.call import Call, each_tensor
+from attrib.rules.choices import Choices, same
 from attrib.rules.engine import Engine
 from attrib.rules.table import Rule
-from attrib.rules.vocabulary import KIND, usual
+from attrib.rules.vocabulary import KIND, name_of, usual
 from attrib.rules.weights import WeightCache
 
 
 class OtherPath(UnsupportedModel):
     """The model takes another path on the baseline than on the input."""
+
+
+class _Departed(Exception):
+    """`OtherPath` inside the model: of a TypeError, operators would say that they do not support the operands."""
+
+
+@contextmanager
+def departures() -> Iterator[None]:
+    """Around a run of the model: OtherPath where it departs from the baseline's."""
+    try:
+        yield
+    except _Departed as departed:
+        raise OtherPath(str(departed)) from departed
 
 
 @dataclass
@@ -38,24 +52,35 @@ class Entry:
 
 
 class BaselineRecorder(TorchFunctionMode):
-    """Keeps a copy of what goes into every operation of `kinds`; runs `opening` rules, which open one into others."""
+    """Keeps a copy of what goes into every operation of `kinds`; runs `opening` rules, which open one into others.
 
-    def __init__(self, cache: WeightCache, kinds: frozenset[str], opening: Mapping[str, Rule]) -> None:
+    with_graph: follow what depends on the input by autograd's graph, in its memory; else by a mark on the tensors,
+    which operations that no mode sees lose (Tensor.as_subclass).
+    """
+
+    def __init__(
+        self, cache: WeightCache, kinds: frozenset[str], opening: Mapping[str, Rule], with_graph: bool = False
+    ) -> None:
         super().__init__()
+        self._with_graph = with_graph
         self.cache, self._kinds, self._opening = cache, kinds, opening
         self.entries: list[Entry] = []
+        self.chosen: list[list[Tensor]] = []
         self._stack = [self.entries]
+        self._choices = Choices(self.carries)
 
     def run(self, compute: Callable[[Tensor], Any], baseline: Tensor) -> Any:
         """`compute(baseline)`, recorded."""
-        start = baseline.detach()
-        start._attrib_depends = True  # type: ignore[attr-defined]
-        # gradients are on, so that a model's own no_grad shows; nothing requires any, so there is no graph
-        with torch.enable_grad(), self:
-            return compute(start)
+        with torch.enable_grad():  # so that a model's own no_grad shows; without a graph nothing requires any
+            start = baseline.detach().requires_grad_(self._with_graph).clone()
+            start._attrib_depends = True  # type: ignore[attr-defined]
+            with self:
+                return compute(start)
 
     def carries(self, value: Any) -> bool:
         """Whether a tensor depends on the input in a way that gradients follow."""
+        if self._with_graph:
+            return isinstance(value, Tensor) and value.requires_grad
         return isinstance(value, Tensor) and getattr(value, "_attrib_depends", False)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -68,6 +93,9 @@ class BaselineRecorder(TorchFunctionMode):
         if depends and func is not Tensor.detach:
             for part in tensors_in(output):
                 part._attrib_depends = part.is_floating_point() or part.is_complex()  # type: ignore[attr-defined]
+        chosen = self._choices.met(func, args, kwargs, output)
+        if chosen:
+            self.chosen.append([choice.clone() for choice in chosen])
         return output
 
     def _computed(self, kind: str | None, func: Any, args: Any, kwargs: Any, depends: bool) -> Any:
@@ -99,9 +127,10 @@ class BaselineRecorder(TorchFunctionMode):
 class RescaleEngine(Engine):
     """An engine that hands each operation of `kinds` its entry in the baseline's trace."""
 
-    def __init__(self, entries: list[Entry], kinds: frozenset[str], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, baseline: BaselineRecorder, kinds: frozenset[str], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._kinds, self._stack = kinds, [iter(entries)]
+        self._kinds, self._stack = kinds, [iter(baseline.entries)]
+        self._chosen, self._choices = iter(baseline.chosen), Choices(self.carries)
         self.entry: Entry | None = None
 
     def carries(self, value: Any) -> bool:
@@ -111,7 +140,20 @@ class RescaleEngine(Engine):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if KIND.get(usual(func)) in self._kinds:
             self.entry = next(self._stack[-1], None)
-        return super().__torch_function__(func, types, args, kwargs)
+        output = super().__torch_function__(func, types, args, kwargs)
+        chosen = self._choices.met(func, args, kwargs or {}, output)
+        if chosen:
+            self._compare(chosen, func, args[0] if output is None else output)
+        return output
+
+    def _compare(self, chosen: list[Tensor], func: Any, output: Any) -> None:
+        """Report an operation whose choice on the baseline was another."""
+        before = next(self._chosen, [])
+        if same(chosen, before):
+            return
+        if [len(b) for b in before if b.dim()] != [len(c) for c in chosen if c.dim()]:
+            raise _Departed("one baseline for all samples chooses otherwise than one for each would")
+        self.record.watch(output, name_of(func), self.path)
 
     def under(self, compute: Callable[[], Any]) -> Any:
         with self._inside([] if self.entry is None else self.entry.inside):
@@ -134,7 +176,7 @@ def recorded(call: Call, operand: int = 0) -> Tensor:
     if value is None or value.shape[1:] != given.shape[1:] or value.shape[:1] not in ((1,), given.shape[:1]):
         path = call.engine.path
         where = f" in its module {path!r}" if path else ""
-        raise OtherPath(
+        raise _Departed(
             f"the model takes another path on the baseline than on the input{where}, so DeepLIFT "
             "cannot pair their activations; choose a baseline nearer to the input, or integrated_gradients"
         )
