@@ -114,8 +114,24 @@ class LRP(Method):
         if bool(outside.any()):
             low = torch.where(outside, torch.minimum(low, own[0]), low)
             high = torch.where(outside, torch.maximum(high, own[1]), high)
-        low = low if self.low is None else torch.as_tensor(self.low).to(x)
-        high = high if self.high is None else torch.as_tensor(self.high).to(x)
+        low = low if self.low is None else _given("low", self.low, x)
+        high = high if self.high is None else _given("high", self.high, x)
         if bool((low > high).any()):
             raise InputError(f"low must not exceed high, got low={self.low}, high={self.high}")
         return low, high
+
+
+def _given(name: str, bound: Any, x: Tensor) -> Tensor:
+    """A bound as the caller gave it. Raises InputError where it is no number and nothing that broadcasts to x."""
+    try:
+        value = torch.as_tensor(bound).to(x)
+        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} = {bound!r} is no bound of inputs shaped {tuple(x.shape)}; give a number") from None
+    if not fits or not value.isfinite().all():
+        channels = tuple(x.shape[1:2]) + (1,) * (x.dim() - 2)
+        raise InputError(
+            f"{name} of shape {tuple(value.shape)} is no bound of inputs shaped {tuple(x.shape)}; give a number, "
+            f"or one per channel, {channels}"
+        )
+    return value

@@ -52,7 +52,8 @@ def _as_coefficient(engine: Engine, x: Tensor, computed: Computed) -> Computed:
 class ZBox(DepositRule):
     """R_x = x⊙WᵀS − l⊙W⁺ᵀS − h⊙W⁻ᵀS, S = R/s(Wx − W⁺l − W⁻h) — Montavon et al. 2017, eq. 19.
 
-    low, high: the bounds l ≤ x ≤ h, broadcastable to x; (batch, 1, …) for a pair of them per sample. The bias cancels.
+    low, high: the bounds l ≤ x ≤ h, broadcastable to the model's input; (batch, 1, …) for a pair of them per sample.
+    The bias cancels.
     """
 
     low: Tensor
@@ -60,7 +61,8 @@ class ZBox(DepositRule):
     epsilon: float | Stabiliser = 1e-6
 
     def compute(self, engine: Engine, layer: Affine, x: Tensor, z: Tensor) -> Computed:
-        low, high = (_bound(bound.to(x), x, engine.inputs) for bound in (self.low, self.high))
+        low = _bound(self.low.to(x), x, engine.inputs, lambda low: low.amin(1))
+        high = _bound(self.high.to(x), x, engine.inputs, lambda high: high.amax(1))
         up, whole = layer.positive(), layer.total_weight()
         d = layer.apply(x, whole) - layer.apply(low - high, up) - layer.apply(high, whole)  # W⁻ = W − W⁺
         d = wide_of(d)
@@ -79,12 +81,17 @@ class ZBox(DepositRule):
         return z, (ratio, x, *([] if within else [sign])), pull
 
 
-def _bound(bound: Tensor, x: Tensor, inputs: torch.Size) -> Tensor:
-    """The bound shaped like x, with a single row where it is the same for all samples."""
-    if bound.dim() == len(inputs) and bound.numel() == len(bound) == inputs[0]:  # of each sample, whatever its pieces
-        bound = bound.view(-1, *[1] * (x.dim() - 1)).repeat_interleave(len(x) // len(bound), 0)
-    rows = len(bound) if bound.dim() == x.dim() else 1
-    return bound.expand(rows, *x.shape[1:])
+def _bound(bound: Tensor, x: Tensor, inputs: torch.Size, widest: Callable[[Tensor], Tensor]) -> Tensor:
+    """The bound shaped like x, with a single row where it is the same for all samples.
+
+    Where x is not laid out as the bounds are (a picture's patches as rows), the widest of all channels and places.
+    """
+    bound = bound.reshape(*[1] * (len(inputs) - bound.dim()), *bound.shape)
+    fits = x.dim() == len(inputs) and len(bound) in (1, len(x))
+    if not (fits and all(b in (1, n) for b, n in zip(bound.shape[1:], x.shape[1:], strict=True))):
+        bound = widest(bound.flatten(1)).view(-1, *[1] * (x.dim() - 1))
+        bound = bound if len(bound) == 1 else bound.repeat_interleave(len(x) // len(bound), 0)
+    return bound.expand(len(bound), *x.shape[1:])
 
 
 @dataclass(frozen=True)
