@@ -17,7 +17,7 @@ from attrib.failures import named_failures
 from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.models.prefix import Prefix, keeps_prefixes
-from attrib.models.tokens import token_labels
+from attrib.models.tokens import decoded_pieces, token_labels
 from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
@@ -45,9 +45,9 @@ def explain_generation(
     options: those of `attrib.explain`.
 
     The result has a row per generated token, in order. Row i reads the prompt and the i tokens generated before it:
-    `values[i]` is 0 past them, `token_texts[i]` ends there, `target[i]` is the generated token. Every row takes one
-    backward. One forward serves all of them where the method allows (gradients and LRP); else rows are computed
-    together, as many at once as fit into memory.
+    `values[i]` is 0 past them, `token_texts[i]` ends there, `target[i]` is the generated token; its "text" is what the
+    token adds to the continuation. Every row takes one backward. One forward serves all of them where the method
+    allows (gradients and LRP); else rows are computed together, as many at once as fit into memory.
     """
     if getattr(model, "task", None) != "next_token":
         raise NotApplicable(f"{model.name} does not generate text; explain_generation needs a causal language model")
@@ -91,10 +91,10 @@ def _triangle(whole: Attribution, before: int) -> Attribution:
 
 def _labelled(model: TextModel, new: list[int], targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Generated tokens that are parts of a character are called by the character that they make."""
-    labels = token_labels(model.tokenizer, new)
+    labels, pieces = token_labels(model.tokenizer, new), decoded_pieces(model.tokenizer, new)
     return [
-        row | {"label": label} if row.get("index") == token else row
-        for row, token, label in zip(targets, new, labels, strict=True)
+        row | {"text": label if piece is None else piece} | ({"label": label} if row.get("index") == token else {})
+        for row, token, label, piece in zip(targets, new, labels, pieces, strict=True)
     ]
 
 

@@ -59,7 +59,16 @@ def read_text(tokenizer: Any, text: str, ids: Sequence[int], offsets: Sequence[t
 
 def read_ids(tokenizer: Any, ids: Sequence[int]) -> Reading:
     """The reading of tokens without a text: what each adds when they are decoded in order."""
-    raw, special = tokenizer.convert_ids_to_tokens(list(ids)), special_ids(tokenizer)
+    raw = tokenizer.convert_ids_to_tokens(list(ids))
+    return _reading(*_laid_out(decoded_pieces(tokenizer, ids), raw), raw)
+
+
+def decoded_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str | None]:
+    """What each token adds to the text when they are decoded in order; None: it is special.
+
+    The first of the tokens that share a character has it, the others have nothing.
+    """
+    special = special_ids(tokenizer)
     pieces: list[str | None] = []
     start = read = 0  # the part that is decoded again, so that spaces come out right; how much of its text was read
     first = 0  # of the tokens that share the character being read
@@ -80,7 +89,7 @@ def read_ids(tokenizer: Any, ids: Sequence[int]) -> Reading:
             start = first
             read = len(_decoded(tokenizer, ids[start : i + 1]))
         first = i + 1
-    return _reading(*_laid_out(pieces, raw), raw)
+    return pieces
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:

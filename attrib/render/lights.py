@@ -84,7 +84,7 @@ def _numbers(light: Light) -> list[tuple[str, str]]:
 
 
 def _signed(value: float) -> str:
-    return number(round(value, 4)).replace("-", "−", 1) if np.isfinite(value) else "not a number"
+    return number(round(value, 4)) if np.isfinite(value) else "not a number"
 
 
 def _plot(light: Light) -> dict[str, Any] | None:

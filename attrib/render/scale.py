@@ -143,12 +143,14 @@ def _relative(top: float, signed: bool, display: Display) -> Scale:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent where that is readable."""
+    """Three significant digits and a minus sign, without an exponent where that is readable."""
     if value == 0 or not np.isfinite(value):
         return "0" if value == 0 else "not a number"
     if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+        told = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    else:
+        told = f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+    return told.replace("-", "−")
 
 
 @cache

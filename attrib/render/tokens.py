@@ -119,7 +119,7 @@ def readable(text: str) -> str:
     shown = "".join(_shown(text, i) for i in range(len(text)))
     if unicodedata.category(text[0])[0] == "M":  # it would sit on the token before
         shown = "◌" + shown
-    return shown if shown.strip() else shown.replace(" ", "␣")
+    return shown if text.strip() else shown.replace(" ", "␣")  # " \n" and "\n" are two tokens
 
 
 def _shown(text: str, i: int) -> str:
@@ -179,7 +179,7 @@ def told(value: float, scale: Scale) -> str:
     if not np.isfinite(value):
         return "not a number"
     sign = "+" if value > 0 and scale.signed else ""
-    raw = f"{sign}{number(value)}".replace("-", "−", 1)
+    raw = f"{sign}{number(value)}"
     if not scale.unit.strip():
         return raw
     return f"{raw} ({sign}{value / scale.unit_size:.0f}{scale.unit})".replace("(-", "(−")
@@ -204,7 +204,7 @@ def ledger_bar(ledger: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "amount": number(amount).replace("-", "−", 1),
+            "amount": number(amount),
             "width": f"{100 * abs(amount) / total if np.isfinite(amount) else 0:.2f}",
             "colour": _LEDGER_COLOURS[i % len(_LEDGER_COLOURS)],
             "negative": amount < 0,

@@ -61,6 +61,7 @@ def test_the_map_is_triangular_and_its_rows_can_be_chosen(catalogue: Catalogue) 
     assert tables[0].count('aria-pressed="true"') == 1
     assert tables[0].count("<button") == 3
     assert "<b>" not in shown
+    assert "<h2>Why “paris &lt; b”?</h2>" in shown  # this tokenizer's pieces have no spaces of their own
     assert all('aria-label="' in cell for cell in re.findall(r"<td style=[^>]*>", tables[0]))
 
 

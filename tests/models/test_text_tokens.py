@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from attrib.models.token_bytes import bytes_of, entries_named, shown
 from attrib.models.tokenizing import Tokens, tokens_of
-from attrib.models.tokens import read_ids, token_labels, token_text, words_of
+from attrib.models.tokens import decoded_pieces, read_ids, token_labels, token_text, words_of
 from tests.models.text_families import byte_level, metaspace, word_piece
 
 TOKENIZERS = {"word_piece": word_piece, "byte_level": byte_level, "metaspace": metaspace}
@@ -140,3 +140,11 @@ def test_bytes_of_vocabularies_of_characters() -> None:
     assert "<0xE2>" in entries_named("‹E2›")
     assert bytes_of("▁日") is None
     assert entries_named("‹ZWSP›") == () == entries_named("plain")
+
+
+@pytest.mark.parametrize("script", list(TEXTS))
+def test_pieces_put_together_are_what_the_tokens_decode_to(script: str) -> None:
+    for kind in ("byte_level", "word_piece"):
+        tokenizer = TOKENIZERS[kind]()
+        ids = tokenizer.encode(TEXTS[script][0], add_special_tokens=False)
+        assert "".join(piece or "" for piece in decoded_pieces(tokenizer, ids)) == tokenizer.decode(ids)

@@ -132,7 +132,7 @@ def test_a_display_refuses_what_it_cannot_show(wrong: dict[str, object], error: 
 
 @given(st.floats(-1e6, 1e6, allow_nan=False))
 def test_numbers_keep_three_digits(value: float) -> None:
-    assert float(number(value)) == pytest.approx(value, rel=0.06, abs=1e-30)
+    assert float(number(value).replace("−", "-")) == pytest.approx(value, rel=0.06, abs=1e-30)
 
 
 def test_a_strongest_channel_has_no_sign(made: Callable[..., Attribution]) -> None:
