@@ -55,7 +55,7 @@ def shown(answer: PatchAnswer) -> str:
     size = found.size
     says = (
         f"{size.edges:,} of {found.possible:,} edges, {size.nodes} nodes: faithfulness {found.faithfulness:.3f}, "
-        f"completeness {found.completeness:.3f}"
+        f"completeness {found.completeness:z.3f}"
     )
     lost = size.asked - size.edges
     left_out = f" {lost:,} of the {size.asked:,} strongest lead nowhere and are left out." if lost else ""

@@ -81,9 +81,11 @@ def circuit(
 
 
 def _strongest(kept: Tensor, scores: Tensor) -> list[tuple[int, int]]:
-    """(sender, receiver) of a few kept edges, the strongest first."""
+    """(sender, receiver) of a few kept edges, the strongest first; at last the strongest out of the embeddings, the
+    first sender, as everything has to leave there."""
     places: list[tuple[int, int]] = [(i, j) for i, j in kept.nonzero().tolist()]
-    return sorted(places, key=lambda place: -abs(float(scores[place])))[:_CUT]
+    places.sort(key=lambda place: -abs(float(scores[place])))
+    return list(dict.fromkeys([*places[:_CUT], *[place for place in places if place[0] == 0][:1]]))
 
 
 def _masks(graph: EdgeGraph, chosen: Sequence[Selection], cuts: Sequence[tuple[int, int]]) -> Tensor:

@@ -61,7 +61,8 @@ class Circuit:
     curve: of more sizes, smallest first. full, empty: the metric of the whole model and with every edge ablated, means
     over `pairs` pairs. possible: how many edges the model has. unreached: nodes that a strong edge touches but that
     are on no way from embed to the logits, and so were dropped. about: model, method, ablation, target and prompt, for
-    captions. groups: how many heads there are, and how many key-value heads. cuts: of the strongest edges.
+    captions. groups: how many heads there are, and how many key-value heads. cuts: of the strongest edges, and of the
+    strongest out of the embeddings.
     """
 
     edges: tuple[EdgeEffect, ...]
@@ -96,6 +97,12 @@ class Circuit:
     def reading(self) -> str:
         """What completeness says here, in a sentence."""
         cut = self.bottleneck
+        if cut is None and max(self.completeness, 0.0) < _HARDLY and self.faithfulness < 1 - _HARDLY:
+            return (
+                f"Neither these edges alone nor all others carry the change: {self.faithfulness:.0%} and "
+                f"{self.completeness:z.0%} of it. The way leads through both, so a completeness near 0 does not say "
+                "that nothing is missing; read faithfulness."
+            )
         if cut is None:
             return (
                 "Completeness is what the model does without these edges: near 0, nothing that matters was left out; "
@@ -158,7 +165,7 @@ class Circuit:
 
     def __str__(self) -> str:
         head = f"{'edges':>8} {'nodes':>6} {'faithfulness':>13} {'completeness':>13}"
-        rows = [f"{s.edges:8} {s.nodes:6} {s.faithfulness:13.3f} {s.completeness:13.3f}" for s in self.curve]
+        rows = [f"{s.edges:8} {s.nodes:6} {s.faithfulness:z13.3f} {s.completeness:z13.3f}" for s in self.curve]
         about = (
             f"{self.size.edges} of {self.possible} edges, {self.size.nodes} nodes; {self.dropped} more lead nowhere; "
             f"metric {self.full:.3f} with all edges, {self.empty:.3f} with none, {self.size.metric:.3f} with these"

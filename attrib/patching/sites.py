@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from attrib.errors import InputError, UnknownName, UnsupportedModel
@@ -153,7 +154,11 @@ def _refuse(structure: Structure, pattern: str, known: Sequence[PatchSite]) -> N
         parallel = "attention and MLP run in parallel, so nothing lies between them"
         why = parallel if kind == "resid_mid" and structure.parallel else "; ".join(structure.missing)
         raise UnsupportedModel(f"{structure.model} has no {kind} sites{': ' if why else ''}{why}")
-    raise UnknownName("site", pattern, [*names, *dict.fromkeys(_pattern_of(site) for site in known)])
+    if kind == "neuron" and pattern.count(".") == 2:
+        last, of = structure.neurons, f"neuron.{len(structure.layers) - 1}"
+        raise UnknownName("site", pattern, [f"{of}.{last - 1}", f"{of}.0:{last}", of])
+    patterns = list(dict.fromkeys(_pattern_of(site) for site in known))
+    raise UnknownName("site", pattern, get_close_matches(pattern, [*names, *patterns], cutoff=0.4) or patterns)
 
 
 def _pattern_of(site: PatchSite) -> str:

@@ -99,5 +99,5 @@ def _caption(circuit: Circuit) -> str:
     size, about = circuit.size, circuit.about
     more = f" and {circuit.pairs - 1} more" if circuit.pairs > 1 else ""
     first = f"{about['method']}, {about['ablation']} ablation: {' '.join(readable(about['target']).split())}{more}"
-    second = f"{size.edges} edges, faithfulness {size.faithfulness:.2f}, completeness {size.completeness:.2f}"
+    second = f"{size.edges} edges, faithfulness {size.faithfulness:z.2f}, completeness {size.completeness:z.2f}"
     return f"{first}\n{second}".replace("$", "\\$")

@@ -111,7 +111,8 @@ def caption(attribution: Attribution, index: int | None = None) -> str:
     parts = attribution.parts or {}
     which = slice(None) if index is None else slice(index, index + 1)
     clean, corrupted = (float(parts[f"metric_{run}"][which].cpu().double().mean()) for run in ("clean", "corrupted"))
-    several = f", mean of {len(attribution)} pairs" if index is None and len(attribution) > 1 else ""
+    others = len(attribution) - 1 if index is None else 0
+    several = f" and {others} more: their mean" if others else ""
     name = " ".join(readable(labels_of(attribution.target)[index or 0]).split())
     return f"{attribution.method}: {name}{several}; metric {clean:.3g} clean, {corrupted:.3g} corrupted"
 
