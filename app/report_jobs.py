@@ -38,6 +38,7 @@ class Job:
     done: int = 0
     before: int | None = None
     began: float = 0.0  # when the first row was to be computed, on time.monotonic
+    moved: float = 0.0  # when `done` grew last
     message: str = "waiting for the model"
     error: str = ""
     summary: str = ""
@@ -49,6 +50,8 @@ class Job:
         self.run.check()
         if message == "explaining" and self.before is None and done:
             self.before, self.began = done, time.monotonic()
+        if done > self.done:
+            self.moved = time.monotonic()
         self.done, self.message = max(done, self.done), message
 
     def left(self) -> float | None:
@@ -56,7 +59,9 @@ class Job:
         fresh = self.done - (self.before or 0)
         if self.before is None or fresh < 1 or self.message != "explaining":
             return None
-        return (time.monotonic() - self.began) / fresh * (self.total - self.done)
+        # rows come in batches: between two of them the time that is left shrinks
+        left = (self.moved - self.began) / fresh * (self.total - self.done) - (time.monotonic() - self.moved)
+        return max(left, 0.0)
 
 
 class Jobs:

@@ -21,12 +21,13 @@ from attrib.reports.store import Store
 FIRST = 32  # items drawn here: another process has hardly started by then
 _TOGETHER = 8  # items drawn between two answers
 _UNDER_WAY = 3  # such groups that the other process has at a time
+_LATE = 1000  # items that may wait while there is something to compute
 # not `multiprocessing`, which would run a user's script again that has no `if __name__ == "__main__"`
 _CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from attrib.reports.draughtsman import main; main()"
 
 
 class Draughtsman:
-    """Draws items of a report whose rows are complete. Only names wait here, so any number may."""
+    """Draws items of a report whose rows are complete: what waits here are their names."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -42,6 +43,8 @@ class Draughtsman:
         if self._waiting and self._other is None:
             self._other = _Other(self._store)
         self._hand_over()
+        while len(self._waiting) > _LATE:
+            self._draw_here(self._waiting.popleft())
 
     def finish(self, tell: Callable[[], None]) -> None:
         """What still waits, in both processes; returns when all is drawn. tell: called in between; may raise."""

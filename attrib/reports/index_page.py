@@ -67,7 +67,7 @@ def render_index(
         here=index_path(number),
         pages=_pager(number, max(1, -(-total // PER_PAGE))),
         shown_as="Strongest words" if words else "Picture",
-        drawn=max(([name for _, name in row["thumbs"][1:]] for row in rows), key=len, default=[]),
+        drawn=_drawn(rows),
         compared=any(row["agreement"] for row in rows),
         predictions=sorted({row["prediction"] for row in rows} - {""}),
         states=sorted({row["state"] for row in rows}),
@@ -125,6 +125,14 @@ def _thumbs(rows: list[Row], summary: Summary) -> list[tuple[str, str]]:
         return []
     maps = [(image_uri(t), f"{row.method}, {row.model}") for row, t in zip(rows, summary.thumbnails, strict=False) if t]
     return [(image_uri(summary.photo), "the picture as the model saw it"), *maps]
+
+
+def _drawn(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Whose maps stand beside the pictures: the methods, and the models where there are several."""
+    names = max(([name for _, name in row["thumbs"][1:]] for row in rows), key=len, default=[])
+    pairs = [name.partition(", ") for name in names]
+    several = len({model for _, _, model in pairs}) > 1
+    return [f"{method} ({model})" if several else method for method, _, model in pairs]
 
 
 def _words(row: Row | None) -> list[tuple[str, str]]:

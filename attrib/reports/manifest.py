@@ -73,7 +73,10 @@ def earlier(folder: Path) -> dict[str, Any] | None:
         return read_manifest(folder)
     if JOURNAL in inside and inside <= {JOURNAL, f"{JOURNAL}-journal", SPEC, f"{SPEC}.partial", f"{MANIFEST}.partial"}:
         return None  # killed before its manifest was written: nothing was computed yet
-    raise another_report(f"there is no {MANIFEST} in it, but {len(inside)} other files, {sorted(inside)[0]!r} first")
+    raise ReportError(
+        f"the folder {str(folder)!r} holds other things: there is no {MANIFEST} in it, but {len(inside)} other files, "
+        f"{sorted(inside)[0]!r} first; choose another with --out"
+    )
 
 
 def joined(spec: Spec, manifest: dict[str, Any], models: Mapping[str, About]) -> Spec:
