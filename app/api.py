@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -13,10 +14,13 @@ import attrib
 from app import downloads, explaining, offers
 from app.answers import Answer
 from app.questions import Ask
-from app.running import HEAVY
+from app.running import HEAVY, UNEXPECTED
 from app.server import Server
 from attrib.render import Display, has_parts, is_text
 from attrib.render.tokens import part_of
+
+log = logging.getLogger("attrib.app")
+LONGEST = 2000  # letters of an error: names come from clients
 
 
 def add_lists(server: Server) -> None:
@@ -65,7 +69,7 @@ def name_asked(given: Any, strip: bool = True) -> int | str | None:
     """A target as a program gives it: digits are an index, nothing is None."""
     text = str("" if given is None else given)
     text = text.strip() if strip else text
-    return int(text) if text.isascii() and text.isdigit() else text or None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text or None
 
 
 def document(answer: Answer) -> dict[str, Any]:
@@ -109,13 +113,16 @@ def _tokens(a: attrib.Attribution, i: int) -> dict[str, Any]:
 
 
 def clear(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """attrib's errors reach the client as one sentence."""
+    """Errors reach the client as one sentence."""
 
     @wraps(handler)
     def clear(*values: Any, **named: Any) -> Any:
         try:
             return handler(*values, **named)
         except attrib.AttribError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(str(error)[:LONGEST], print_exception=False) from error
+        except Exception as error:
+            log.exception("an endpoint failed")
+            raise gr.Error(UNEXPECTED, print_exception=False) from error
 
     return clear

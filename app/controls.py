@@ -122,7 +122,7 @@ def _read(method: type, control: Control, value: Any) -> Any:
     reader = _READERS[control.kind]
     try:
         read = reader(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise attrib.InputError(f"{_place(method, control)}: {value!r} is not {_EXPECTED[control.kind]}") from None
     if control.choices and read not in control.choices:
         raise attrib.UnknownName(f"choice of {_place(method, control)}", read, control.choices)

@@ -61,6 +61,11 @@ def test_a_program_lists_predicts_and_explains(client: Client, cheetah: Path) ->
         ({"methods": 3}, "a list of names"),
         ({"settings": [1]}, "settings: an object"),
         ({"settings": {"saliency": {"x": 1}}}, "'x'"),
+        (
+            {"methods": ["integrated_gradients"], "settings": {"integrated_gradients": {"n_steps": "inf"}}},
+            "whole number",
+        ),
+        ({"target": "9" * 5000}, "no class '9999"),
     ],
 )
 def test_a_program_gets_one_clear_sentence(client: Client, cheetah: Path, changes: dict[str, Any], words: str) -> None:
