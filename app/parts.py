@@ -50,19 +50,30 @@ new MutationObserver(() => {
 # a check is told in its card as well: the status may be far up the page
 _FOLLOWED = """
 const beside = name => document.getElementById(element.closest('[id$="-gallery"]').id.replace('gallery', name));
-const follow = told => {
-  const copy = () => told.replaceChildren(
-    ...[...beside('status').querySelectorAll('span, progress')].map(node => node.cloneNode(true)));
-  const observer = new MutationObserver(() => element.contains(told) ? copy() : observer.disconnect());
-  observer.observe(beside('status'), {childList: true, subtree: true, characterData: true, attributes: true});
+const offered = button => {
+  delete button.dataset.running;
+  [button.textContent, button.ariaLabel] = ['Check this map', button.dataset.label];
+  for (const each of element.querySelectorAll('button[data-check]')) each.disabled = false;
+};
+const follow = (told, button) => {
+  const status = beside('status'), copy = () => told.replaceChildren(
+    ...[...status.querySelectorAll('span, progress')].map(node => node.cloneNode(true)));
+  const observer = new MutationObserver(() => {
+    if (element.contains(told)) copy(); else return observer.disconnect();
+    if (!status.querySelector('.at-error')) return;
+    observer.disconnect();  // it was cancelled or failed: the cards are as they were, so gradio draws none anew
+    offered(button);
+  });
+  observer.observe(status, {childList: true, subtree: true, characterData: true, attributes: true});
 };
 const check = button => {
   if (button.dataset.running) return beside('cancel').click();
   for (const other of element.querySelectorAll('button[data-check]')) other.disabled = other !== button;
   button.dataset.running = 'yes';
+  button.dataset.label = button.ariaLabel;
   button.textContent = button.ariaLabel = 'Cancel the check';
   pressed = `[data-evidence="${button.dataset.check}"]`;
-  follow(button.parentElement.querySelector('.at-told'));
+  follow(button.parentElement.querySelector('.at-told'), button);
   trigger('submit', {method: button.dataset.check});
 };
 """
