@@ -16,9 +16,9 @@ from attrib.methods.kernel import KernelSHAP
 from attrib.methods.lrp import LRP
 from attrib.methods.noise import SmoothGrad, VarGrad
 from attrib.methods.normgrad import NormGrad
-from attrib.methods.numbers import check_numbers
 from attrib.methods.occlusion import Occlusion
 from attrib.methods.rollout import AttentionRollout, GradientAttentionRollout
+from attrib.methods.settings import check_settings
 from attrib.methods.shap import GradientSHAP
 
 METHODS: dict[str, type[Method]] = {
@@ -50,10 +50,10 @@ METHODS: dict[str, type[Method]] = {
 def method_named(method: Method | str) -> Method:
     """The method itself, or the one of that name with its default settings.
 
-    Raises UnknownName, InputError for what is no method, or for a setting that is not the number it has to be.
+    Raises UnknownName, InputError for what is no method, or for a setting that is not what it has to be.
     """
     if isinstance(method, Method):
-        check_numbers(method)
+        check_settings(method)
         return method
     if not isinstance(method, str):
         raise _no_method(method)

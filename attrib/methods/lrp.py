@@ -27,7 +27,8 @@ _OFFERED = {"image": ("auto", *PRESETS), "text": ("auto", "attn_lrp", "cp_lrp", 
 class LRP(Method):
     """Relevance of every input, and a ledger of where the rest of the score went. Bach et al. 2015.
 
-    preset: a table of `attrib.rules.presets`; "auto": epsilon_plus_flat for images, attn_lrp for texts.
+    preset: a table of `attrib.rules.presets` by its name, or one of your own; "auto": epsilon_plus_flat for images,
+        attn_lrp for texts (one default for both kinds of model, for which one preset would be wrong for one of them).
     rules: a table of your own that overrides the preset's. composite: a zennit composite to run instead.
     positions: transformers only: content and position relevance in `parts`, their sum in `values`.
     value_path: of cp_lrp's attention: "whole" gives values all its relevance; "halved" drops half, which the ledger
@@ -54,7 +55,7 @@ class LRP(Method):
         cost="1 F + 1 B, and one more forward per z⁺ or γ layer",
     )
 
-    preset: str = setting(
+    preset: str | Rules = setting(
         "auto",
         {
             "image": "Which rule each layer gets; auto: epsilon_plus_flat. The two for transformers: attn_lrp, cp_lrp",
@@ -93,7 +94,10 @@ class LRP(Method):
 
     def _explained(self, question: Question) -> Finding:
         preset = _AUTO[question.model.kind] if self.preset == "auto" else self.preset
-        rules = preset_named(preset, self._bounds(question), self.stabiliser, self.bias)
+        if isinstance(preset, Rules):
+            rules = preset
+        else:
+            rules = preset_named(preset, self._bounds(question), self.stabiliser, self.bias)
         if self.value_path == "halved":
             if preset != "cp_lrp":
                 raise InputError(f"value_path='halved' is a variant of cp_lrp, and the preset is {preset}")
@@ -124,9 +128,9 @@ class LRP(Method):
 def _given(name: str, bound: Any, x: Tensor) -> Tensor:
     """A bound as the caller gave it. Raises InputError where it is no number and nothing that broadcasts to x."""
     try:
-        value = torch.as_tensor(bound).to(x)
+        value = torch.as_tensor(bound, dtype=None if isinstance(bound, Tensor) else x.dtype).to(x)
         fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"{name} = {bound!r} is no bound of inputs shaped {tuple(x.shape)}; give a number") from None
     if not fits or not value.isfinite().all():
         channels = tuple(x.shape[1:2]) + (1,) * (x.dim() - 2)

@@ -30,7 +30,7 @@ ALONE = "the model keeps its samples in another dimension than the first: each w
 _ROUNDING = {torch.float64: 1e-8, torch.float16: 0.02, torch.bfloat16: 0.05}
 
 
-def of_each_sample(question: Question, explained: Callable[[Question], Finding], rules: str) -> Finding:
+def of_each_sample(question: Question, explained: Callable[[Question], Finding], rules: str | Rules) -> Finding:
     """`explained(question)`, of each sample alone where the ledger would mix them.
 
     Amounts are booked by the first dimension. Where samples lie in another (attention with tokens first), those of a

@@ -9,7 +9,11 @@ import torch
 from torch import nn
 
 import attrib
+from attrib.rules.presets import CP_LRP
 
+SMALL = attrib.wrap(
+    nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)).eval()
+)
 MODEL = attrib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)))
 NUMBERS = [
     (name, field.name)
@@ -33,3 +37,60 @@ def test_a_number_that_is_none_is_named(name: str, setting: str, value: object) 
 def test_what_is_no_method_is_told_what_would_be_one(given: object, words: str) -> None:
     with pytest.raises(attrib.InputError, match=words):
         attrib.explain(MODEL, torch.ones(1, 3, 2, 2), given)
+
+
+_ODD = (
+    0,
+    -1,
+    1e-300,
+    10**30,
+    10**400,
+    float("inf"),
+    "",
+    b"x",
+    [],
+    [1],
+    {},
+    object(),
+    torch.zeros(2),
+    1j,
+    nn.Identity(),
+)
+_KNOWN = (
+    "int",
+    "float",
+    "float | None",
+    "bool",
+    "str",
+    "str | None",
+    "Bias",
+    "Baseline",
+    "Method | str",
+    "Rules | None",
+)
+_FIELDS = [
+    (name, field.name)
+    for name, method in attrib.METHODS.items()
+    for field in dataclasses.fields(method)
+    if field.type
+    in (*_KNOWN, "str | tuple[str, ...] | None", "str | tuple[float, ...]", "str | Rules", "float | Stabiliser")
+    and "image" in method.applies_to
+    and field.name not in ("n_samples", "n_steps", "steps")
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), _FIELDS)
+def test_any_value_is_a_result_or_a_sentence(name: str, setting: str) -> None:
+    for value in _ODD:
+        try:
+            method = attrib.METHODS[name](**{setting: value})
+            found = attrib.explain(SMALL, torch.ones(1, 3, 8, 8), method, target=1)
+        except (attrib.AttribError, MemoryError):
+            continue
+        assert bool(found.values.isfinite().all()) or found.notes, value
+
+
+def test_a_preset_may_be_a_table() -> None:
+    x = torch.randn(1, 3, 8, 8)
+    named, given = (attrib.explain(SMALL, x, attrib.LRP(preset=p), target=1) for p in ("cp_lrp", CP_LRP))
+    assert torch.equal(named.values, given.values)
