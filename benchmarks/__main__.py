@@ -13,9 +13,10 @@ from benchmarks.cases import NETWORKS, Case
 from benchmarks.report import machine, markdown, remarks, table, verdict
 from benchmarks.rows import ROWS
 from benchmarks.run import OURS, Line, measured
-from benchmarks.text import text_lines
+from benchmarks.text import plan, text_lines
 from benchmarks.text_cases import NETWORKS as TEXT_NETWORKS
 from benchmarks.text_cases import TOKENS
+from benchmarks.text_rows import TEXT_ROWS
 
 
 def main(
@@ -76,9 +77,13 @@ def _texts(
     unknown = [name for name in networks if name not in TEXT_NETWORKS]
     if unknown:
         raise typer.BadParameter(f"no transformer {unknown[0]!r}; there are {', '.join(TEXT_NETWORKS)}")
+    planned = plan(networks, lengths, rows, long)
+    if not planned:
+        names = "; ".join(row.name for row in TEXT_ROWS)
+        raise typer.BadParameter(f"no row of these runs here; there are {names}. Some need --long beyond 128 tokens")
     console.print(machine(device))
     lines: list[Line] = []
-    for line in text_lines(networks, lengths, rows, repeats, long, device):
+    for line in text_lines(planned, repeats, device):
         lines.append(line)
         console.print(_progress(line), highlight=False)
         if file is not None:

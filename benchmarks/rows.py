@@ -45,6 +45,9 @@ class Row:
     remark: Callable[[Case], str] | None = None
     networks: tuple[str, ...] | None = None
 
+    def runs_on(self, network: str) -> bool:
+        return self.networks is None or network in self.networks
+
 
 def explained(method: Any, **options: Any) -> Start:
     """attrib's public call, with all that it does around the method."""

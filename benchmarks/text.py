@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from benchmarks.rows import Row
 from benchmarks.run import Line, measured
-from benchmarks.text_cases import NETWORKS, TOKENS, TextCase
+from benchmarks.text_cases import TextCase
 from benchmarks.text_rows import TEXT_ROWS
 
 _LONGEST = 128  # tokens at which rows of minutes run unless asked for
 
+Plan = Mapping[tuple[str, int], Sequence[Row]]  # (network, tokens) -> its rows
 
-def text_lines(
-    networks: tuple[str, ...] = NETWORKS,
-    tokens: tuple[int, ...] = TOKENS,
-    names: tuple[str, ...] = (),
-    repeats: int = 5,
-    long: bool = False,
-    device: torch.device | None = None,
-) -> Iterator[Line]:
-    """Rows whose name holds one of `names` (none: all), case by case."""
-    for network in networks:
-        for n in tokens:
-            case = TextCase(network, n, device or torch.device("cpu"))
-            for row in TEXT_ROWS:
-                wanted = not names or any(name in row.name for name in names)
-                applies = row.networks is None or network in row.networks
-                if wanted and applies and (long or not row.long or n <= _LONGEST):
-                    yield measured(row, case, repeats)
+
+def plan(networks: Sequence[str], tokens: Sequence[int], names: Sequence[str] = (), long: bool = False) -> Plan:
+    """The rows whose name holds one of `names` (none: all), where they run."""
+    wanted = [row for row in TEXT_ROWS if not names or any(name in row.name for name in names)]
+    return {
+        (network, n): rows
+        for network in networks
+        for n in tokens
+        if (rows := [row for row in wanted if row.runs_on(network) and (long or not row.long or n <= _LONGEST)])
+    }
+
+
+def text_lines(planned: Plan, repeats: int = 5, device: torch.device | None = None) -> Iterator[Line]:
+    """The lines of the table, case by case."""
+    for (network, n), rows in planned.items():
+        case = TextCase(network, n, device or torch.device("cpu"))
+        for row in rows:
+            yield measured(row, case, repeats)

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 import attrib
 from attrib.models.text import wrap_text
-from benchmarks import text
 from benchmarks.__main__ import main
 from benchmarks.run import OURS, measured
 from benchmarks.text_cases import NETWORKS, TextCase
@@ -47,7 +46,7 @@ def test_every_row_runs_and_so_do_its_peers(network: str) -> None:
     case = TextCase(network, 20, CPU)
     assert len(case.ids) == 20
     for row in TEXT_ROWS:
-        if row.networks is None or network in row.networks:
+        if row.runs_on(network):
             assert row.ours(case)().values.isfinite().all()
             for name, peer in row.peers.items():
                 if name == "LXT":
@@ -82,8 +81,7 @@ def test_the_yardstick_is_the_plain_gradient_and_the_peer_covers_the_same_words(
         torch.testing.assert_close(occluded.values[0, tokens].sum(), theirs[tokens[0]], rtol=1e-3, atol=1e-5)
 
 
-def test_only_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(text, "NETWORKS", NETWORKS[:1])
+def test_only_text(tmp_path: Path) -> None:
     program = Typer()
     program.command()(main)
     file = tmp_path / "table.md"
@@ -92,3 +90,7 @@ def test_only_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert "saliency" in file.read_text()
     assert "32 tokens" in file.read_text()
+    for wish in (["--methods", "no such"], ["--methods", "occlusion", "--tokens", "512"]):
+        found = CliRunner().invoke(program, ["--only", "text", *wish])
+        assert found.exit_code == 2
+        assert "there are saliency; lrp attn_lrp;" in " ".join(found.output.replace("│", "").split())
