@@ -58,7 +58,7 @@ class Measured:
 
     values: (batch,) float64; NaN where there is no number, and `words` then says why.
     curve: (batch, points) where the number sums up a curve; at: (points,) its x-axis, named by `axis`.
-    other: (batch, *sites) maps that the subject's were compared with, the last of them.
+    other: (batch, *sites) maps that the subject's were compared with; of several the most alike.
     """
 
     values: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch import Tensor
 from attrib.attribution import Attribution
 from attrib.errors import InputError
 from attrib.explain import Progress
-from attrib.methods import METHODS
 from attrib.methods.base import Method
 from attrib.metrics.base import Measured, Subject
 from attrib.metrics.checking_pairs import check_pairs
@@ -37,11 +37,11 @@ from attrib.metrics.evidence import (
 )
 from attrib.metrics.randomisation import ParameterRandomisation, RandomLogit
 from attrib.metrics.references import references
+from attrib.metrics.remade import method_of, target_of
 from attrib.metrics.removal import Deletion, Insertion
 from attrib.metrics.statistics import among
 from attrib.metrics.trial import Model, Trial
 from attrib.patching.pair import Pair
-from attrib.targets import BoundTarget
 
 
 def check(
@@ -64,13 +64,13 @@ def check(
     """
     if isinstance(inputs, Pair):
         return check_pairs(model, inputs, result, target, seed, on_progress)
-    method = method or _method_of(result)
+    method = method or method_of(result)
     encoded = model.encode(inputs)
     if tuple(encoded.hashes) != result.provenance.input_hashes:
         raise InputError("these are not the inputs that were explained: their hashes differ")
     if model.weights_hash != result.provenance.weights_hash:
         raise InputError(f"this is not the model that was explained: the weights of {model.name} differ")
-    trial = Trial.of(model, encoded, _target_of(result, target), FORWARDS, seed=seed, max_memory=max_memory)
+    trial = Trial.of(model, encoded, target_of(result, target), FORWARDS, seed=seed, max_memory=max_memory)
     subject = subject_of(trial, method, result)
     cheap, found = evidence_of(result), []
     for place, (name, judge) in enumerate(_JUDGES.items()):
@@ -122,14 +122,22 @@ def _gain(measured: list[Measured], row: int) -> float:
 
 
 def _weights(trial: Trial, subject: Subject) -> list[Light]:
+    """The stage counts at which the maps are most alike: random layers anywhere have to change the map."""
     measured = scored(ParameterRandomisation(stages=STAGES, draws=WEIGHT_DRAWS), trial, subject)
-    words = (
-        "Made with random weights instead, the map has, signs aside, a rank correlation of {value:.2f} with this one. "
-        "Unrelated maps have 0, maps that know no weights have 1; above "
-        f"{MOST_ALIKE_RANDOM_WEIGHTS}, halfway, it fails."
-    )
+    if measured.curve is None:
+        return [_alike(WEIGHTS, measured, row, "", MOST_ALIKE_RANDOM_WEIGHTS, {}) for row in range(len(trial))]
+    worst = measured.curve.nan_to_num(nan=-1.0).argmax(1)
+    values = torch.where(measured.values.isfinite(), measured.curve[range(len(trial)), worst], torch.nan)
     maps = {} if measured.other is None else {"with random weights": measured.other}
-    return [_alike(WEIGHTS, measured, row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps) for row in range(len(trial))]
+    lights = []
+    for row, stage in enumerate(worst.tolist()):
+        words = (
+            f"With {measured.at[stage]:.0%} of the layers random, those nearest to the output, the map has, signs "
+            "aside, a rank correlation of {value:.2f} with this one. Unrelated maps have 0; above "
+            f"{MOST_ALIKE_RANDOM_WEIGHTS:.2f} more than half of its order needs nothing they learned, and it fails."
+        )
+        lights.append(_alike(WEIGHTS, replace(measured, values=values), row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps))
+    return lights
 
 
 def _class(trial: Trial, subject: Subject) -> list[Light]:
@@ -176,38 +184,3 @@ def _part(on_progress: Progress | None, name: str, place: int) -> Callable[[floa
         on_progress((place + furthest[0]) / len(_JUDGES), f"checking: {name}")
 
     return told
-
-
-def _target_of(result: Attribution, given: Any) -> BoundTarget:
-    first = result.target[0]
-    if callable(given):
-        return BoundTarget("function", function=given)
-    if first["kind"] == "function":
-        raise InputError("the target was a function, which the result does not hold; give it as target=")
-    positive, versus = ([row.get(name) for row in result.target] for name in ("index", "versus"))
-    negative = None if versus[0] is None else torch.tensor(versus)
-    return BoundTarget(first["kind"], torch.tensor(positive), negative)
-
-
-def _method_of(result: Attribution) -> Method:
-    try:
-        return _made(result.provenance.method, result.provenance.settings)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{result.method} cannot be made again from the result's settings; give it as method="
-        ) from error
-
-
-def _made(name: str, settings: dict[str, Any]) -> Method:
-    given = {key: _restored(value) for key, value in settings.items() if key != "method"}
-    return METHODS[name](**given)
-
-
-def _restored(value: Any) -> Any:
-    if isinstance(value, dict) and "method" in value:
-        return _made(value["method"], value)
-    if isinstance(value, list):
-        return tuple(_restored(each) for each in value)
-    if isinstance(value, str) and (value.startswith("tensor (") or "(" in value):
-        raise ValueError(value)
-    return value

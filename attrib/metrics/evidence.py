@@ -31,12 +31,13 @@ _FAILING = {
     CLASS: "hardly depends on the class",
     AGREES: "is not shown to agree with activation patching",
 }
-# beyond these a light fails. Correlations with the map of a network with random weights are 0 for unrelated maps and
-# 1 for maps that know nothing of the model, such as an edge detector's: a map fails that is nearer to the latter
+# beyond these a light fails. A map whose ranks correlate by more than √½ with those of a network with random layers has
+# more than half of the variance of its ranks without what these layers learned. It is asked at every stage, for the
+# layers near the output alone know of classes, and a network that is random as a whole may pass nothing on
 LARGEST_ERROR = 0.05
 LEAST_REACHED = 0.1  # of the score; less is a map of crumbs, however complete its ledger
 LARGEST_P = 0.05
-MOST_ALIKE_RANDOM_WEIGHTS = 0.5
+MOST_ALIKE_RANDOM_WEIGHTS = 0.5**0.5
 MOST_ALIKE_OTHER_CLASS = 0.8
 
 DRAWS = 19  # with 19 random maps a map that beats all has p = 1/20

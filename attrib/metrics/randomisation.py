@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.methods.base import setting
+from attrib.methods.passes import per_row
 from attrib.metrics.agreement import alike, rank_correlations, ranked
 from attrib.metrics.base import Better, Measured, Metric, MetricCard, Passes, Subject, nothing
 from attrib.metrics.reseeding import Draw, cascading, layers_of, one_by_one, seed_of
@@ -57,16 +58,19 @@ class ParameterRandomisation(Metric):
         planned = cascading if self.order == "cascading" else one_by_one
         stages = planned(len(layers_of(trial.model.module)), self.stages)
         found: list[list[Tensor]] = [[] for _ in stages]
-        own = ranked(subject.maps.abs(), trial.allowed)
+        own, nearest = ranked(subject.maps.abs(), trial.allowed), torch.zeros_like(subject.maps)
+        most = torch.full((len(trial),), -torch.inf, dtype=torch.float64)
         for number in range(self.draws):
             draw = Draw(trial.model.module, seed_of(trial.seed, -number - 1))
             for into, stage, maps in zip(found, stages, maps_of(trial, subject, draw, stages), strict=True):
                 into.append(alike(own, ranked(maps.abs(), trial.allowed)))
+                nearer = into[-1] > most
+                most, nearest = torch.where(nearer, into[-1], most), torch.where(per_row(nearer, maps), maps, nearest)
                 trial.on_progress((number + stage.share) / self.draws)
         at, curves = [stage.share for stage in stages], torch.stack([torch.stack(e).nanmean(0) for e in found], 1)
         values = curves.nanmean(1)
         words = tuple("" if v == v else "the maps with random weights are constant" for v in values.tolist())
-        return Measured(values, words, curves, tuple(at), "share of the layers that are random", other=maps)
+        return Measured(values, words, curves, tuple(at), "share of the layers that are random", other=nearest)
 
 
 @dataclass(frozen=True)
