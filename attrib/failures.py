@@ -54,6 +54,11 @@ def named_failures(name: str, twin: nn.Module, x: Tensor) -> Iterator[None]:
                     f"{name} runs parts of itself again in the backward (torch.utils.checkpoint), where rules cannot "
                     "follow; switch its checkpointing off, or ask for less memory with attrib.models.checkpointed"
                 ) from error
+            if "use_reentrant=True" in str(error):
+                raise UnsupportedModel(
+                    f"{name} checkpoints parts of itself with use_reentrant=True, through which no gradient at the "
+                    "input can be asked for; set use_reentrant=False, or switch its checkpointing off"
+                ) from error
             raise UnsupportedModel(
                 f"{name} has no gradient that autograd can compute: {type(error).__name__}: {_first_sentence(error)}; "
                 "occlusion and kernel_shap need none"

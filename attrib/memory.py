@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from attrib.models.vision import Encoded, VisionModel
 
 _TOO_LARGE = "one input alone does not fit into the device's memory; use a smaller one"
+_UNMEASURED = "don't yet support saved tensor hooks"  # what torch.func.grad says, which looks at nothing inside it
 _RAN_OUT = "the device ran out of memory"
 # more rows at once gain nothing on a CPU and cost memory; a GPU needs many to be busy
 _MOST_ROWS = {"cpu": 16, "cuda": 256, "mps": 32}
@@ -107,15 +109,22 @@ def _measure(model: VisionModel | TextModel, x: Tensor, extra: dict[str, Tensor]
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Any:
-        storage = tensor.untyped_storage()
-        if tensor.shape[:1] != () and storage.data_ptr() not in weights:
-            storages[storage.data_ptr()] = storage.nbytes()
+        with suppress(RuntimeError):  # sparse, or it stands for another: inside torch.func and torch.cond
+            storage = tensor.untyped_storage()
+            if tensor.shape[:1] != () and storage.data_ptr() not in weights:
+                storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     twin = shadow(model.module)
     weights = {t.untyped_storage().data_ptr() for t in (*twin.state_dict().values(),)}
     leaf = x.detach().requires_grad_()
     watched = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with named_failures(model.name, twin, x), torch.enable_grad(), watched:
-        model.forward(twin, leaf.clone(), extra)
+    with named_failures(model.name, twin, x), torch.enable_grad():
+        try:
+            with watched:
+                model.forward(twin, leaf.clone(), extra)
+        except RuntimeError as error:
+            if _UNMEASURED not in str(error):
+                raise
+            return free_memory(x.device)  # one row at a time
     return max(sum(storages.values()), math.prod(x.shape) * x.element_size())

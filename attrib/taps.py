@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrib.errors import InputError, UnknownName
+from attrib.errors import InputError, UnknownName, UnsupportedModel
 from attrib.sites import Survey, first_tensor
 
 
@@ -54,6 +54,11 @@ class Taps:
             if tensor is None:
                 raise InputError(
                     f"layer {path!r} puts out {type(output).__name__} without a tensor; choose another layer"
+                )
+            if not torch.is_grad_enabled():
+                raise UnsupportedModel(
+                    f"layer {path!r} runs without gradients: under no_grad, or under torch.utils.checkpoint with "
+                    "use_reentrant=True; choose a layer behind that, or set use_reentrant=False"
                 )
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()
