@@ -1,7 +1,7 @@
 """Whether a model answers a sample in a batch as it answers it alone, which chunks and batched steps rely on.
 
 Most do. BatchNorm without running statistics and decisions taken over a whole batch do not; nor does a model that
-draws random numbers, as dropout left on does, answer twice the same.
+draws random numbers, as dropout left on does, or keeps what it saw, as observers do, answer twice the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from attrib.targets import logits_of
 
 Forward = Callable[[Tensor, dict[str, Tensor]], Any]
-Oddity = Literal["none", "mixes", "draws"]
+Oddity = Literal["none", "mixes", "draws", "remembers"]
 NOTES: dict[Oddity, str] = {
     "none": "",
     "mixes": "the model's answer to one sample depends on the others of its batch: each row was given to it alone",
+    "remembers": "the model keeps something of what it was shown, and answers otherwise afterwards: methods of several "
+    "passes ask a model that changes",
     "draws": "the model draws random numbers in its forward: its score and this map differ from run to run",
 }
 _CLOSE = {torch.float16: 0.05, torch.bfloat16: 0.1}  # of the largest logit; 1e-3 in wider types
@@ -27,7 +29,7 @@ _known: weakref.WeakKeyDictionary[nn.Module, dict[Any, Oddity]] = weakref.WeakKe
 
 
 def oddity_of(module: nn.Module, twin: Callable[[], Forward], x: Tensor, extra: dict[str, Tensor]) -> Oddity:
-    """Three forwards of the first sample, in one of them on both sides of its opposite, three times as large.
+    """Four forwards of the first sample, in one of them on both sides of its opposite, three times as large.
 
     Remembered per module and shape. twin: makes the forward of a twin of `module`; x: (batch, …); extra: what else
     that takes, a row per sample.
@@ -46,11 +48,14 @@ def _found(forward: Forward, x: Tensor, extra: dict[str, Tensor]) -> Oddity:
         try:
             alone, again = (logits_of(forward(x, extra)).float() for _ in range(2))
             first, _, last = logits_of(forward(torch.cat([x, -3 * x, x]), of_three)).float().split(len(alone))
+            afterwards = logits_of(forward(x, extra)).float()
         except Exception:  # the module is anybody's code; what fails here fails again where it is told
             return "none"
     close = _CLOSE.get(x.dtype, 1e-3)
     if not _agree(alone, again, close):
         return "draws"
+    if not _agree(alone, afterwards, close):
+        return "remembers"
     # the last too: what goes on from one sample to the next leaves the first alone
     return "none" if _agree(alone, first, close) and _agree(alone, last, close) else "mixes"
 

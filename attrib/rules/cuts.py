@@ -1,4 +1,4 @@
-"""Where a model cuts relevance off: detached tensors, no_grad, numbers read off an activation.
+"""Where a model cuts relevance off: detached tensors, no_grad, numbers read off an activation, hooks on tensors.
 
 What is computed from such values has no gradient, so no rule and no hook ever meets it. They are followed from the cut
 to where they join relevance again, and the cut is reported as uncovered there. A mask or a branch that depends on
@@ -18,7 +18,10 @@ from attrib.rules.record import Record
 from attrib.rules.vocabulary import name_of
 
 _CUTTING = {Tensor.detach: "detach", Tensor.detach_: "detach", Tensor.data.__get__: "data"}  # type: ignore[attr-defined]
-_READING = frozenset({Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__float__})
+# numbers that nobody can follow, and a gradient that the model changes itself
+_READING = frozenset(
+    {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__float__, Tensor.register_hook}
+)
 # values of their own, in the shape of what they are given
 _SHAPED = frozenset(
     {torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like, torch.rand_like, torch.randn_like}

@@ -75,6 +75,26 @@ def test_a_model_that_draws_random_numbers_is_told() -> None:
     assert NOTES["draws"] in attrib.explain(model, torch.randn(2, 3, 8, 8), "saliency", target=1).notes
 
 
+class Observing(Net):
+    """Divides by the largest value it ever saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.Identity()  # type: ignore[assignment]
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest: Tensor = self.largest  # type: ignore[assignment]
+        largest.copy_(torch.maximum(largest, x.detach().abs().max()))
+        return super().forward(x / largest)
+
+
+def test_a_model_that_remembers_is_told() -> None:
+    torch.manual_seed(0)
+    model = attrib.wrap(Observing().eval())
+    assert NOTES["remembers"] in attrib.explain(model, torch.randn(2, 3, 8, 8), "deeplift", target=1).notes
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_an_ordinary_model_is_told_nothing(method: attrib.Saliency) -> None:
     model = attrib.wrap(

@@ -52,12 +52,20 @@ def in_place(y: Tensor) -> Tensor:
     return y
 
 
+def with_a_hook(y: Tensor) -> Tensor:
+    y = y * 1.0
+    if y.requires_grad:
+        y.register_hook(lambda c: c * 2)
+    return y
+
+
 CUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "no_grad": under_no_grad,
     "no_grad ": under_inference_mode,
     "no_grad  ": in_place,
     "detach": lambda y: y + (torch.round(y * 4) / 4 - y).detach(),
     "detach ": written_into_a_buffer,
+    "register_hook": with_a_hook,
     "data": lambda y: y * y.data.tanh(),
     "item": lambda y: y / y.amax().item(),
     "float": lambda y: y * float(y.detach().mean()),
