@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch._C import DisableTorchFunction
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from attrib.errors import UnsupportedModel
@@ -38,9 +39,10 @@ def reading(twin: nn.Module, places: Iterable[Place]) -> Iterator[Readings]:
     found = Readings()
 
     def note(place: Place, tensor: Tensor) -> Tensor | None:
-        found.values[place] = tensor.detach()
-        if tensor.requires_grad:
-            found.edges[place] = get_gradient_edge(tensor)
+        with DisableTorchFunction():  # no rule is asked about what the model does not do
+            found.values[place] = tensor.detach()
+            if tensor.requires_grad:
+                found.edges[place] = get_gradient_edge(tensor)
         if not place.changed:
             return None
         if place.shared:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from attrib.errors import InputError, UnknownName, UnsupportedModel
 from attrib.patching.structure import Columns, Layer, Place, Projection, Structure
@@ -68,9 +69,14 @@ def select(structure: Structure, patterns: str | Iterable[str]) -> tuple[PatchSi
     Raises UnknownName (with the nearest names) for a pattern that no model has, UnsupportedModel for sites that this
     model has not, InputError where no pattern is given.
     """
-    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    wanted = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     if not wanted:
         raise InputError("no site was asked for; give patterns such as 'resid_post.*' or 'head.*.*'")
+    return _selected(structure, wanted)
+
+
+@lru_cache(maxsize=64)
+def _selected(structure: Structure, wanted: tuple[str, ...]) -> tuple[PatchSite, ...]:
     known = all_sites(structure)
     found: dict[str, PatchSite] = {}
     for pattern in wanted:
