@@ -71,15 +71,35 @@ def timm_model(name: str) -> VisionModel:
         module: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=classes)
         return module
 
-    preprocessing = _timm_preprocessing(timm.get_pretrained_cfg(architecture, allow_unregistered=True))
+    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True)
+    preprocessing = _timm_preprocessing(config)
     if file:
         return _from_file(f"timm:{name}", Path(file), build, preprocessing)
+    if config is not None and config.hf_hub_id:
+        ask_hub(f"timm:{name}", config.hf_hub_id, "model.safetensors", "pytorch_model.bin")
     try:
         module = timm.create_model(architecture, pretrained=True)
     except (OSError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise unavailable(f"timm:{name}", error) from error
     labels = _imagenet_if(module.num_classes)
     return ready(module, module.state_dict(), f"timm:{name}", preprocessing, labels)
+
+
+def ask_hub(full_name: str, repository: str, *files: str) -> None:
+    """Ask the Hugging Face hub once for files that are not kept here: its libraries try for half a minute.
+
+    Raises ModelUnavailable where nobody answers. What is wrong with an answer is told by who loads the files.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        if not any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+            get_hf_file_metadata(hf_hub_url(repository, files[0]), timeout=10)
+    except (HfHubHTTPError, HFValidationError):
+        return
+    except Exception as error:  # each of the hub's versions has its own client with its own errors
+        raise unavailable(full_name, error) from error
 
 
 def _timm_preprocessing(config: Any) -> Preprocessing:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from attrib.errors import ModelUnavailable, UnsupportedModel
-from attrib.models.hubs import unavailable
+from attrib.models.hubs import ask_hub, unavailable
 from attrib.models.hugging_face_text import head_of, load_text
 from attrib.models.hugging_face_weights import reading, with_weights
 from attrib.models.preprocessing import INTERPOLATIONS, Preprocessing, Size
@@ -34,6 +34,7 @@ def hugging_face_model(name: str) -> VisionModel | TextModel:
     try:
         return _load(name, local=True, full_name=f"hf:{name}")  # from the cache, without asking the hub
     except ModelUnavailable:
+        ask_hub(f"hf:{name}", name, "config.json")
         return _load(name, local=False, full_name=f"hf:{name}")
 
 

@@ -203,3 +203,17 @@ def test_a_processor_that_does_more_than_is_known_is_refused() -> None:
 
 def test_the_classes_of_a_file_without_a_head() -> None:
     assert hubs._classes_in({"conv1.weight": torch.zeros(3)}, lambda classes: small_resnet(num_classes=classes)) == 1000
+
+
+@pytest.mark.parametrize("name", ["hf:some/model", "timm:resnet50.a1_in1k"])
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    asked: list[str] = []
+
+    def unreachable(url: str, **options: object) -> None:
+        asked.append(url)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    with pytest.raises(ModelUnavailable, match="Name or service not known; connect to the internet"):
+        attrib.load(name)
+    assert len(asked) == 1
