@@ -25,6 +25,7 @@ from attrib.rules.cuts import Cuts
 from attrib.rules.functions import autograd_functions, is_operator
 from attrib.rules.ledger import Ledger
 from attrib.rules.record import Record
+from attrib.rules.scripted import scripted_functions
 from attrib.rules.table import Rule as Rule
 from attrib.rules.table import Rules as Rules
 from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, OUT_OF_PLACE, name_of, usual
@@ -130,6 +131,11 @@ class Engine(TorchFunctionMode):
         if self.cache.functions is None:
             self.cache.functions = autograd_functions(scores)
         self.record.functions(self.cache.functions)
+        if self.rules.conserving:
+            if self.cache.scripted is None:
+                self.cache.scripted = scripted_functions(self._twin)
+            for name in self.cache.scripted:
+                self.record.uncovered(f"{name}, a function of torch.jit.script,", "")
 
     def under(self, compute: Callable[[], Any]) -> Any:
         """`compute()` with the table in force, for rules that rebuild an operation from others."""
