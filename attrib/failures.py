@@ -35,11 +35,22 @@ def _first_sentence(error: BaseException) -> str:
     return str(error).split("\n", 1)[0].split(". Hint", 1)[0].rstrip(".")
 
 
+def _refuse_grown(name: str, twin: nn.Module) -> None:
+    """A twin's own weights are plain tensors: a parameter on it was made by its forward, and is not the model's."""
+    grown = [path for path, p in twin.named_parameters() if isinstance(p, nn.Parameter) and p.requires_grad]
+    if grown:
+        raise UnsupportedModel(
+            f"{name} makes its parameter {grown[0]!r} in its forward, so that nobody has its values yet; run the model "
+            "once on an input before it is explained"
+        )
+
+
 @contextmanager
 def named_failures(name: str, twin: nn.Module, x: Tensor) -> Iterator[None]:
     """What `twin` raises on x becomes UnsupportedModel; attrib's own errors and running out of memory stay."""
     try:
         yield
+        _refuse_grown(name, twin)
     except AttribError:
         raise
     except Exception as error:  # the module is anybody's code

@@ -64,3 +64,25 @@ def test_reentrant_checkpoints_are_refused_in_a_sentence(method: str) -> None:
     net = Inside(lambda y, w: y).eval()
     with pytest.raises(attrib.UnsupportedModel, match="use_reentrant=False"):
         attrib.explain(attrib.wrap(net), torch.randn(2, 3, 8, 8), method, target=1)
+
+
+class Growing(Net):
+    def __init__(self, middle: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__(middle)
+        self.grown: nn.Parameter | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.grown is None:
+            self.grown = nn.Parameter(torch.ones(8))
+        out: Tensor = self.head(self.conv(x).relu().mean((2, 3)) * self.grown)
+        return out
+
+
+@pytest.mark.parametrize("method", ["saliency", "lrp", "occlusion"])
+def test_parameters_made_in_the_forward_are_told(method: str) -> None:
+    net, x = Growing(lambda y, w: y).eval(), torch.randn(1, 3, 8, 8)
+    with pytest.raises(attrib.UnsupportedModel, match="'grown' in its forward"):
+        attrib.explain(attrib.wrap(net), x, method, target=1)
+    assert net.grown is None
+    net(x)
+    assert attrib.explain(attrib.wrap(net), x, method, target=1).values.any()
