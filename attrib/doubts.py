@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attrib.methods.base import Finding
 
+_NO_DIFFERENCE = 0.05  # of the score
 _MOST_ON_FIRST = 0.45  # of all magnitudes of a text of at least four tokens
 
 
@@ -34,6 +35,7 @@ def doubts(finding: Finding) -> list[str]:
             share = f"{relative:.1%} of" if relative < 0.05 else f"{relative:.0%} of"
             share = share if relative < 10 else "more than ten times"
             found.append(f"the map does not account for {share} the score (completeness error)")
+        found += _against_baseline(finding, flat)
     if finding.ledger is not None and not unscored:
         found += _absorbed(finding.ledger, finding.score)
     if finding.coverage is not None and finding.coverage.uncovered:
@@ -46,6 +48,21 @@ def _left_open(finding: Finding) -> float:
     """The share of a score that may stay unaccounted without a word: little under rules, which claim to be exact."""
     half = finding.score.dtype in (torch.float16, torch.bfloat16)
     return 0.05 if half or finding.coverage is None else 0.005
+
+
+def _against_baseline(finding: Finding, flat: Tensor) -> list[str]:
+    """A note where a map explains the difference to a baseline, and there is hardly any."""
+    if finding.delta is None or finding.ledger is not None:
+        return []
+    explained = (flat.sum(1) - finding.delta) / finding.score.abs().clamp_min(1e-12)
+    least = explained.abs().argmin()
+    if not explained[least].abs() < _NO_DIFFERENCE:
+        return []
+    note = (
+        f"the baseline has nearly the score of the input: the map explains a difference of {explained[least]:z.1%} of "
+        "it, and may show nothing that matters; another baseline tells more"
+    )
+    return [note]
 
 
 def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:

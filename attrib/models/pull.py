@@ -123,7 +123,7 @@ def _from_second(
     try:
         return download_files(second.hub, folder, progress)
     except ModelUnavailable as error:
-        raise ModelUnavailable(f"{error}; before that, {first}") from error
+        raise ModelUnavailable(f"{name} could not be fetched: {error}; before that, {first}") from error
 
 
 def _converted(convert: Convert, found: Path, folder: Path, name: str) -> None:

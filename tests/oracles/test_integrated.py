@@ -164,3 +164,17 @@ def test_gradient_shap_draws_from_the_given_baselines():
     assert 0.25 < float(share) < 0.75
     again = attrib.explain(model, x, GradientSHAP(64, two, seed=1), 2).values[0]
     assert not torch.equal(values, again)
+
+
+def test_a_baseline_that_scores_like_the_input_is_told_of() -> None:
+    """The map is scaled to its own strongest pixel, however little there is to explain."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    with torch.no_grad():
+        net[1].bias.fill_(1e3)
+    for method, told in (("integrated_gradients", True), ("deeplift", True), ("saliency", False)):
+        notes = attrib.explain(attrib.wrap(net), torch.rand(2, 3, 2, 2), method, 1).notes
+        assert any("the baseline has nearly the score of the input" in note for note in notes) == told
+    with torch.no_grad():
+        net[1].bias.zero_()
+    assert not attrib.explain(attrib.wrap(net), torch.rand(2, 3, 2, 2), "deeplift", 1).notes
