@@ -8,12 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attrib.errors import InputError
+from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
 from attrib.methods.passes import laid_out
 from attrib.methods.units import UNIT_HELP, UNITS, drops, spread, units
 
+KEEP = ("rest", "window")
 Span = tuple[int, int]  # first row or column, and the one past the last
 # without a graph, eight rows are as quick per row as it gets on a CPU
 _MOST_ROWS = 8
@@ -21,7 +22,10 @@ _MOST_ROWS = 8
 
 @dataclass(frozen=True, eq=False)
 class Occlusion(Method):
-    """Mean over the windows that cover a pixel of f(x) − f(x with the window ← baseline). Zeiler & Fergus 2013."""
+    """Mean over the windows W that cover a pixel of f(x) − f(x with W ← baseline). Zeiler & Fergus 2013.
+
+    keep: "rest", as above and as captum; "window": of f(baseline with W ← x), as zennit where windows do not overlap.
+    """
 
     window: int = setting(
         16, "Side of the covering square in pixels of the model's input.", low=1, high=224, for_kinds=("image",)
@@ -31,6 +35,14 @@ class Occlusion(Method):
     )
     baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
     unit: str = setting("word", UNIT_HELP, choices=UNITS, for_kinds=("text",))
+    keep: str = setting(
+        "rest",
+        "What stays when a window is looked at: the rest of the picture (by how much does the score fall?), or the "
+        "window alone (what score does it get by itself?).",
+        choices=KEEP,
+        advanced=True,
+        for_kinds=("image",),
+    )
 
     name: ClassVar[str] = "occlusion"
     applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
@@ -56,7 +68,10 @@ class Occlusion(Method):
         x = question.x
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
-        drops = _drops(question, baseline, score, places)
+        if self.keep == "rest":
+            drops = score[:, None] - _scores(question, x, baseline, places)
+        else:
+            drops = _scores(question, baseline, x, places)
         total, cover = torch.zeros_like(score)[:, None, None].repeat(1, *x.shape[2:]), x.new_zeros(x.shape[2:])
         for place, ((top, bottom), (left, right)) in enumerate(places):
             total[:, top:bottom, left:right] += drops[:, place, None, None]
@@ -78,6 +93,8 @@ class Occlusion(Method):
         return Finding(values, score, kind="tokens", notes=equal_notes(question.x, baseline))
 
     def _check(self) -> None:
+        if self.keep not in KEEP:
+            raise UnknownName("what to keep", self.keep, KEEP)
         if self.window < 1 or not 1 <= self.stride <= self.window:
             raise InputError(
                 f"window {self.window}, stride {self.stride}: the stride must be from 1 to the window, "
@@ -95,17 +112,17 @@ def windows(height: int, width: int, window: int, stride: int) -> list[tuple[Spa
     return [(rows, columns) for rows in spans(height) for columns in spans(width)]
 
 
-def _drops(question: Question, baseline: Tensor, score: Tensor, places: list[tuple[Span, Span]]) -> Tensor:
-    """f(x) − f(x with the window covered), (batch, windows)."""
+def _scores(question: Question, ground: Tensor, patch: Tensor, places: list[tuple[Span, Span]]) -> Tensor:
+    """f(ground with the window ← patch), (batch, windows); both shaped like question.x."""
     x, n = question.x, len(places)
-    drops = torch.empty(len(x) * n, dtype=score.dtype, device=score.device)
+    scores: list[Tensor] = []
     for piece in torch.arange(len(x) * n, device=x.device).split(question.max_rows):
         rows = piece // n
-        covered = x[rows]
+        shown = ground[rows]
         for i, (row, place) in enumerate(zip(rows.tolist(), (piece % n).tolist(), strict=True)):
             (top, bottom), (left, right) = places[place]
-            covered[i, :, top:bottom, left:right] = baseline[row, :, top:bottom, left:right]
+            shown[i, :, top:bottom, left:right] = patch[row, :, top:bottom, left:right]
         with torch.no_grad():
-            drops[piece] = score[rows] - question.scores(covered, rows)
+            scores.append(question.scores(shown, rows))
         question.on_progress((int(piece[-1]) + 1) / (len(x) * n))
-    return drops.reshape(len(x), n)
+    return torch.cat(scores).reshape(len(x), n)

@@ -54,6 +54,25 @@ def test_occlusion_equals_the_plain_loop(window, stride, net):
     torch.testing.assert_close(result.values, plain_occlusion(model, x, window, stride, blank, 2))
 
 
+def test_keeping_the_window_alone_is_zennits_occlusion():
+    import zennit.attribution
+
+    x = pictures(2)
+    model = wrapped(rectified(), x)
+    side = x.shape[2]
+    found = attrib.explain(model, x, Occlusion(side // 2, side // 2, keep="window"), 2).values
+    theirs = zennit.attribution.Occlusion(
+        model.module,
+        window=(side // 2, side // 2),
+        stride=(side // 2, side // 2),
+        attr_output=lambda out: out * torch.eye(out.shape[1], dtype=out.dtype)[2],
+    )
+    with theirs:
+        torch.testing.assert_close(found, theirs(x)[1])
+    with pytest.raises(UnknownName, match="rest"):
+        attrib.explain(model, x, Occlusion(keep="both"))
+
+
 def test_occlusion_is_the_same_in_any_chunk():
     x = pictures(3)
     model = wrapped(rectified(), x)
