@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.app import tiny_text
+
 START_SECONDS = 90
 STOP_SECONDS = 60
 expect.set_options(timeout=30_000)  # two processes of tests, servers and browsers share two cores
@@ -35,9 +37,9 @@ Start = Callable[..., Server]
 
 @pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
-    """Starts the app as `python -m app` does; its settings come from the environment."""
+    """Starts the app as `python -m app` does, or another module; its settings come from the environment."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(_running(settings))
+        yield lambda module="app", **settings: stack.enter_context(_running(module, settings))
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +48,21 @@ def server(start: Start) -> Server:
     return start(ATTRIB_MAX_UPLOAD="1", ATTRIB_MODELS="squeezenet1_1,efficientnet-lite0")
 
 
+@pytest.fixture(scope="session")
+def texts_wait(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file; as long as it is there, circuits wait in the server of the tiny text models."""
+    return tmp_path_factory.mktemp("texts") / "wait"
+
+
+@pytest.fixture(scope="session")
+def texts(start: Start, texts_wait: Path) -> Server:
+    """The one with the tiny text models."""
+    names = f"squeezenet1_1,{tiny_text.CLASSIFIER},{tiny_text.LANGUAGE},{tiny_text.AGREEING}"
+    return start("tests.app.tiny_text", ATTRIB_MODELS=names, ATTRIB_TEST_HOLD=str(texts_wait))
+
+
 @contextmanager
-def _running(settings: dict[str, str]) -> Iterator[Server]:
+def _running(module: str, settings: dict[str, str]) -> Iterator[Server]:
     folder, port = Path(tempfile.mkdtemp(prefix="attrib-test-")), _free_port()
     cache, log = folder / "cache", folder / "log"
     own = {
@@ -58,7 +73,7 @@ def _running(settings: dict[str, str]) -> Iterator[Server]:
     }
     environment = os.environ | own | settings
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "app"], env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen([sys.executable, "-m", module], env=environment, stdout=output, stderr=output)
     try:
         _wait(process, log)
         yield Server(f"http://127.0.0.1:{port}/", cache, log, process)

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -29,7 +24,7 @@ from app.runs import Run
 from app.watching import watched
 from attrib.models import MODELS
 from tests.app import tiny_text
-from tests.app.conftest import _free_port
+from tests.app.conftest import Server
 from tests.app.tiny_text import AGREEING, CLASSIFIER, LANGUAGE
 
 HOSTILE = "<script>alert(1)</script>"
@@ -275,34 +270,9 @@ def test_the_circuit_is_the_librarys(catalogue: Catalogue, tmp_path: Path) -> No
         patching_circuit.find(answer, catalogue, 0, lambda *_: None)
 
 
-@pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file; as long as it is there, circuits wait."""
-    return tmp_path_factory.mktemp("held") / "circuits"
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[str]:
-    """The app with the tiny models, in a process of its own."""
-    folder, port = tmp_path_factory.mktemp("patching"), _free_port()
-    own = {
-        "ATTRIB_PORT": str(port), "ATTRIB_MODELS": f"{CLASSIFIER},{LANGUAGE},{AGREEING}", "OMP_NUM_THREADS": "2",
-        "ATTRIB_TEST_HOLD": str(held),
-        "ATTRIB_UPLOADS": str(folder / "uploads"), "ATTRIB_REPORTS": str(folder / "reports"),
-    }  # fmt: skip
-    log = folder / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.app.tiny_text"], env=os.environ | own, stdout=out, stderr=out
-        )
-    for _ in range(450):
-        if "attrib is at" in log.read_text() or process.poll() is not None:
-            break
-        time.sleep(0.2)
-    assert "attrib is at" in log.read_text(), log.read_text()
-    yield f"http://127.0.0.1:{port}/"
-    process.terminate()
-    process.wait(60)
+@pytest.fixture
+def url(texts: Server) -> str:
+    return texts.url
 
 
 def link(url: str, **given: str) -> str:
@@ -351,7 +321,7 @@ def test_a_visitor_patches_verifies_and_saves(page: Page, url: str, tmp_path: Pa
     expect(page.locator("#pt-link textarea, #pt-link input").first).to_have_value(re.compile("method=attribution_pat"))
 
 
-def test_a_visitor_takes_examples_and_finds_or_stops_a_circuit(page: Page, url: str, held: Path) -> None:
+def test_a_visitor_takes_examples_and_finds_or_stops_a_circuit(page: Page, url: str, texts_wait: Path) -> None:
     page.goto(f"{url}?tab=patching&model={AGREEING}")
     clean, seed = page.locator("#pt-clean textarea"), page.locator("#pt-seed input")
     page.locator("#pt-task").get_by_label("Is or are?").check()
@@ -367,13 +337,13 @@ def test_a_visitor_takes_examples_and_finds_or_stops_a_circuit(page: Page, url: 
     page.locator("#pt-find-circuit").click()  # more edges than this model has
     expect(page.locator("#pt-status .at-error")).to_contain_text("keep = 200: give a number of edges", timeout=LONG)
     page.locator("#pt-keep-edges input").fill("12")
-    held.touch()
+    texts_wait.touch()
     try:
         page.locator("#pt-find-circuit").click()
         page.locator("#pt-cancel:enabled").click()
         expect(page.locator("#pt-status")).to_contain_text("Stopping")
     finally:
-        held.unlink()
+        texts_wait.unlink()
     expect(page.locator("#pt-status .at-error")).to_contain_text("stopped", timeout=LONG)
     expect(page.locator("#pt-circuit img")).to_have_count(0)
 

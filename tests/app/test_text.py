@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-import time
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -27,7 +22,7 @@ from app.text_links import TextView
 from attrib.models import MODELS
 from attrib.render import Display
 from tests.app import tiny_text
-from tests.app.conftest import _free_port
+from tests.app.conftest import Server
 from tests.app.tiny_text import CLASSIFIER, LANGUAGE
 
 TEXT = "the film was not good at all <script>alert(1)</script>"
@@ -136,29 +131,8 @@ def test_what_a_link_asks_for_in_vain_is_said(query: str) -> None:
     assert len(problems) == 1
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder, port = tmp_path_factory.mktemp("text"), _free_port()
-    environment = os.environ | {
-        "ATTRIB_PORT": str(port), "ATTRIB_UPLOADS": str(folder), "OMP_NUM_THREADS": "1",
-        "ATTRIB_MODELS": f"squeezenet1_1,{CLASSIFIER},{LANGUAGE}", "PYTHONPATH": os.getcwd(),
-    }  # fmt: skip
-    log = folder / "log"
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "tests.app.tiny_text"]
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    for _ in range(450):
-        if "attrib is at" in log.read_text() or process.poll() is not None:
-            break
-        time.sleep(0.2)
-    assert "attrib is at" in log.read_text(), log.read_text()
-    yield f"http://127.0.0.1:{port}/"
-    process.terminate()
-    process.wait(60)
-
-
-def test_a_visitor_writes_a_text_and_sees_why(page: Page, address: str) -> None:
-    page.goto(address + "?tab=text")
+def test_a_visitor_writes_a_text_and_sees_why(page: Page, texts: Server) -> None:
+    page.goto(texts.url + "?tab=text")
     expect(page.get_by_role("tab", name="Text")).to_have_attribute("aria-selected", "true", timeout=LONG)
     expect(page.locator("#tx-text textarea")).to_be_visible(timeout=LONG)
     page.locator("#tx-text textarea").focus()
@@ -193,9 +167,9 @@ def test_a_visitor_writes_a_text_and_sees_why(page: Page, address: str) -> None:
     expect(rows.nth(1)).to_have_attribute("aria-pressed", "true", timeout=LONG)
 
 
-def test_a_visitor_clicks_through_what_the_model_wrote(page: Page, address: str) -> None:
+def test_a_visitor_clicks_through_what_the_model_wrote(page: Page, texts: Server) -> None:
     page.goto(
-        address + f"?tab=text&model={LANGUAGE}&text=the+capital+of+france&write=3&continuation=+is+paris&methods=lrp"
+        texts.url + f"?tab=text&model={LANGUAGE}&text=the+capital+of+france&write=3&continuation=+is+paris&methods=lrp"
     )
     expect(page.locator("#tx-new input[type=number]")).to_have_value("3", timeout=LONG)
     page.locator("#tx-explain").click()
@@ -211,8 +185,8 @@ def test_a_visitor_clicks_through_what_the_model_wrote(page: Page, address: str)
     expect(page.locator("#tx-gallery h2")).to_have_text("Why “is paris”?")
 
 
-def test_a_visitor_checks_a_map(page: Page, address: str) -> None:
-    page.goto(address + f"?tab=text&model={CLASSIFIER}&text=the+film+was+not+good&methods=lrp,input_x_gradient")
+def test_a_visitor_checks_a_map(page: Page, texts: Server) -> None:
+    page.goto(texts.url + f"?tab=text&model={CLASSIFIER}&text=the+film+was+not+good&methods=lrp,input_x_gradient")
     expect(page.locator("#tx-predictions button")).to_have_count(3, timeout=LONG)
     page.locator("#tx-explain").click()
     asked = page.locator("#tx-gallery [data-check]")
@@ -231,11 +205,11 @@ def test_a_visitor_checks_a_map(page: Page, address: str) -> None:
     expect(page.locator("#tx-explain")).to_be_enabled()
 
 
-def test_a_program_predicts_and_explains(address: str, tmp_path: Path) -> None:
+def test_a_program_predicts_and_explains(texts: Server, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from gradio_client import Client
-    client = Client(address, verbose=False, download_files=str(tmp_path), analytics_enabled=False)
+    client = Client(texts.url, verbose=False, download_files=str(tmp_path), analytics_enabled=False)
     assert len(client.predict(TEXT, CLASSIFIER, 2, api_name="/predict_text")) == 2
     answer, files = client.predict(TEXT, CLASSIFIER, ["lrp"], "good", "bad", {}, api_name="/explain_text")
     result = answer["results"]["lrp"]
