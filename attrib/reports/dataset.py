@@ -41,7 +41,7 @@ class Typical:
 
 
 class Drawn(NamedTuple):
-    """An item in the sample of its class: its lot, its map, and its picture's mean colours, cell by cell."""
+    """An item in the sample of its class: its lot, its map, and its picture's colours and contrasts, cell by cell."""
 
     lot: str
     item: str

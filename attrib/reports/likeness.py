@@ -16,18 +16,29 @@ DRAWS = 999  # random sets of pictures; a cluster that beats them all has p = 1/
 
 
 def cells_of(photo: bytes, side: int) -> np.ndarray | None:
-    """(side · side, 3) float16: the mean colour of each cell of a JPEG, 0 to 255; None where there is no picture."""
+    """(side · side, 6) float16: colour and contrast of each cell of a JPEG; None where there is no picture.
+
+    The mean of each channel, 0 to 255, and its standard deviation within the cell: stripes or letters may have the
+    mean of any surface.
+    """
     if not photo:
         return None
     with Image.open(io.BytesIO(photo)) as picture:
-        small = picture.convert("RGB").resize((side, side), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float16).reshape(-1, 3)
+        channels = [np.asarray(c, dtype=np.float32) for c in picture.convert("RGB").split()]
+    means = [_means_of_cells(c, side) for c in channels]
+    squares = [_means_of_cells(c * c, side) for c in channels]
+    contrasts = [np.sqrt(np.maximum(s - m * m, 0)) for m, s in zip(means, squares, strict=True)]
+    return np.stack([*means, *contrasts], axis=-1).astype(np.float16).reshape(-1, 6)
+
+
+def _means_of_cells(channel: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(channel).resize((side, side), Image.Resampling.BOX))
 
 
 def cosines(cells: np.ndarray, place: np.ndarray) -> np.ndarray:
     """(pictures, pictures): of their deviations from the mean of all, in the place.
 
-    cells: (pictures, cells, 3). place: bool, of cells.
+    cells: (pictures, cells, what `cells_of` finds in each). place: bool, of cells.
     """
     deviations = (cells - cells.mean(0))[:, place].reshape(len(cells), -1)
     directions = deviations / np.maximum(np.linalg.norm(deviations, axis=1, keepdims=True), 1e-9)
