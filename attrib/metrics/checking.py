@@ -17,7 +17,6 @@ from attrib.explain import Progress
 from attrib.methods.base import Method
 from attrib.metrics.base import Measured, Subject
 from attrib.metrics.checking_pairs import check_pairs
-from attrib.metrics.evaluate import BROKEN, CONSTANT, scored, subject_of
 from attrib.metrics.evidence import (
     BETTER,
     CLASS,
@@ -39,7 +38,9 @@ from attrib.metrics.randomisation import ParameterRandomisation, RandomLogit
 from attrib.metrics.references import references
 from attrib.metrics.remade import method_of, target_of
 from attrib.metrics.removal import Deletion, Insertion
+from attrib.metrics.scoring import BROKEN, CONSTANT, scored
 from attrib.metrics.statistics import among
+from attrib.metrics.subjects import subject_of
 from attrib.metrics.trial import Model, Trial
 from attrib.patching.pair import Pair
 
@@ -106,7 +107,7 @@ def _beat(own: list[Measured], others: list[list[Measured]], row: int) -> Light:
     p, mean = among(value, random), float(np.nanmean(random))
     as_good = int((random >= value).sum())
     words = (
-        f"Insertion less deletion is {value:.2f}; {as_good} of {len(random)} random maps, {mean:.2f} on average, "
+        f"Insertion less deletion is {_told(value)}; {as_good} of {len(random)} random maps, {_told(mean)} on average, "
         f"do as well (p = {p:.2f})."
     )
     curves = {m: _curve(own[k], row) for k, m in enumerate(("deletion", "insertion"))}
@@ -133,7 +134,7 @@ def _weights(trial: Trial, subject: Subject) -> list[Light]:
     for row, stage in enumerate(worst.tolist()):
         words = (
             f"With {measured.at[stage]:.0%} of the layers random, those nearest to the output, the map has, signs "
-            "aside, a rank correlation of {value:.2f} with this one. Unrelated maps have 0; above "
+            "aside, a rank correlation of {value} with this one. Unrelated maps have 0; above "
             f"{MOST_ALIKE_RANDOM_WEIGHTS:.2f} more than half of its order needs nothing they learned, and it fails."
         )
         lights.append(_alike(WEIGHTS, replace(measured, values=values), row, words, MOST_ALIKE_RANDOM_WEIGHTS, maps))
@@ -143,7 +144,7 @@ def _weights(trial: Trial, subject: Subject) -> list[Light]:
 def _class(trial: Trial, subject: Subject) -> list[Light]:
     measured = scored(RandomLogit(), trial, subject)
     words = (
-        "The map of another class, drawn at random, has a rank correlation of {value:.2f} with this one; "
+        "The map of another class, drawn at random, has a rank correlation of {value} with this one; "
         f"above {MOST_ALIKE_OTHER_CLASS} it fails."
     )
     maps = {} if measured.other is None else {"of another class": measured.other}
@@ -157,9 +158,14 @@ def _alike(name: str, measured: Measured, row: int, words: str, most: float, map
         said = (measured.words[row] if measured.words else "") or "one of the two maps is constant"
         return Light(name, _without_number(said), said[0].upper() + said[1:] + ".", maps=own)
     curves = {"rank correlation": _curve(measured, row)} if measured.at else {}
-    said = words.format(value=value)
+    said = words.format(value=_told(value))
     verdict: Verdict = "passes" if value <= most else "fails"
     return Light(name, verdict, said, value, most, at=measured.at, curves=curves, maps=own, axis=measured.axis)
+
+
+def _told(value: float) -> str:
+    """Two digits, and a minus sign that is one; never −0.00."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _without_number(said: str) -> Verdict:

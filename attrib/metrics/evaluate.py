@@ -12,25 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrib.attribution import Attribution
 from attrib.errors import InputError, NotApplicable
-from attrib.explain import Progress, check_applies, explain
+from attrib.explain import Progress, check_applies
 from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.metrics import METRICS, metric_named
 from attrib.metrics.agreement import rank_correlations, top_overlaps
-from attrib.metrics.base import Measured, Metric, Passes, Subject, nothing
+from attrib.metrics.base import Measured, Metric, Passes, Subject
 from attrib.metrics.evaluation import Evaluation, Row
 from attrib.metrics.localisation import masks_of
 from attrib.metrics.patched import evaluate_pairs
 from attrib.metrics.references import references
+from attrib.metrics.scoring import scored
+from attrib.metrics.subjects import subjects_of
 from attrib.metrics.trial import Model, Trial
 from attrib.patching.pair import Pair
 from attrib.provenance import plain
-from attrib.targets import BoundTarget, Logit, LogitDiff, LogProb, Targets, bind
-
-BROKEN = "the map holds NaN or infinite values"
-CONSTANT = "the map is constant: it puts nothing before anything else"
+from attrib.targets import Targets, bind
 
 
 def evaluate(
@@ -78,7 +76,7 @@ def evaluate(
     if masks is not None:
         trial = replace(trial, masks=masks_of(masks, tuple(trial.allowed.shape)))
     tasks = _Tasks(on_progress, len(asked) * (len(chosen) + 2 * n_random + 2) + len(chosen))
-    subjects = _subjects(trial, inputs, chosen, tasks, max_memory)
+    subjects = subjects_of(trial, inputs, chosen, tasks.begin, max_memory)
     nobodies = references(trial, n_random) if n_random else {}
     book = _Book(trial, subjects, nobodies)
     for name, metric in asked.items():
@@ -174,74 +172,6 @@ class _Book:
         words = measured.words[i] if measured.words else ""
         values = {name: float(found[i]) for name, found in beside.items()}
         return Row(i, method, metric, float(measured.values[i]), values, words, curve)
-
-
-def scored(metric: Metric, trial: Trial, subject: Subject) -> Measured:
-    """The metric's answer, with words in place of a number where the map itself is broken or constant."""
-    said = [_doubt(maps[inside], metric) for maps, inside in zip(subject.maps, trial.allowed, strict=True)]
-    if all(said):
-        return replace(nothing(len(trial), ""), words=tuple(said))
-    maps = torch.nan_to_num(subject.maps, nan=0.0, posinf=0.0, neginf=0.0)
-    measured = metric.score(trial, replace(subject, maps=maps))
-    words = measured.words or ("",) * len(trial)
-    values = torch.where(torch.tensor([bool(s) for s in said]), torch.nan, measured.values)
-    return replace(measured, values=values, words=tuple(a or b for a, b in zip(said, words, strict=True)))
-
-
-def _doubt(values: Tensor, metric: Metric) -> str:
-    if not len(values):
-        return "the text has no token but special ones"
-    if not values.isfinite().all():
-        return BROKEN
-    return CONSTANT if metric.ordering and len(values) > 1 and float(values.amax() - values.amin()) == 0 else ""
-
-
-def _subjects(trial: Trial, inputs: Any, methods: list[Method], tasks: _Tasks, max_memory: int | None) -> list[Subject]:
-    found: list[Subject] = []
-    target = exactly(trial.target)
-    for method in methods:
-        told = tasks.begin(f"maps of {method.name}")
-        result = explain(trial.model, inputs, method, target, max_memory=max_memory, on_progress=_alone(told))
-        found.append(subject_of(trial, method, result))
-    return _distinct(found)
-
-
-def _alone(told: Callable[[float], None]) -> Progress:
-    return lambda fraction, message: told(fraction)
-
-
-def exactly(target: BoundTarget) -> Any:
-    """A bound target as `attrib.explain` takes it."""
-    if target.function is not None:
-        return target.function
-    assert target.positive is not None  # settled
-    first = target.positive.tolist()
-    if target.kind == "difference" and target.negative is not None:
-        return [LogitDiff(a, b) for a, b in zip(first, target.negative.tolist(), strict=True)]
-    return [LogProb(a) if target.kind == "log_probability" else Logit(a) for a in first]
-
-
-def subject_of(trial: Trial, method: Method, result: Attribution) -> Subject:
-    """A method's result on trial."""
-    if trial.is_text:
-        maps = result.values.detach().cpu().double()
-    else:
-        maps = torch.from_numpy(result.heatmap((trial.allowed.shape[1], trial.allowed.shape[2]))).double()
-    if maps.shape != trial.allowed.shape:
-        raise InputError(f"maps of shape {tuple(maps.shape)} do not lie on inputs of {tuple(trial.allowed.shape)}")
-    return Subject(
-        method.name, maps, lambda model, x, target: trial.explained(method, model, x, target), result, method
-    )
-
-
-def _distinct(subjects: list[Subject]) -> list[Subject]:
-    counts: dict[str, int] = {}
-    found = []
-    for subject in subjects:
-        counts[subject.name] = counts.get(subject.name, 0) + 1
-        n = counts[subject.name]
-        found.append(subject if n == 1 else replace(subject, name=f"{subject.name}_{n}"))
-    return found
 
 
 def _named(metrics: list[Metric]) -> dict[str, Metric]:

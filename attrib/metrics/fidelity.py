@@ -18,6 +18,8 @@ from attrib.metrics.curves import BLANK_HELP, UNCHANGED
 from attrib.metrics.trial import Model, Trial
 
 _MOST_MASKS = 64  # held at once
+_ROUNDING = 1e-6  # of the score
+_NOTHING = "no random set removed anything: more samples, or a larger share"
 
 
 def regions(trial: Trial, cut: str, n: int) -> list[Tensor]:
@@ -88,15 +90,27 @@ class Infidelity(Metric):
             gone = torch.stack([self._set(trial, p, draw) for p in parts for draw in draws]).double()
             return gone, present - gone
 
+        touched = torch.zeros(len(trial), dtype=torch.bool)
+        low, high = (torch.full((len(trial),), sign * torch.inf, dtype=torch.float64) for sign in (1, -1))
+
         def forward(present: Tensor, sample: Tensor) -> Tensor:
-            return self._scores(trial, present, sample, blank)
+            scores = self._scores(trial, present, sample, blank)
+            touched[sample[(present < 0.5).flatten(1).any(1)]] = True
+            low.scatter_reduce_(0, sample, scores, "amin")
+            high.scatter_reduce_(0, sample, scores, "amax")
+            return scores
 
         maps = subject.maps * trial.allowed
         values = infidelity(
             forward, removed, torch.ones_like(maps), maps, additional_forward_args=torch.arange(len(trial)),
             n_perturb_samples=self.n_samples, max_examples_per_batch=at_once, normalize=True,
         )  # fmt: skip
-        return Measured(values.detach().double())
+        still, told = (
+            ~touched | (high - low <= _ROUNDING * high.abs()),
+            [UNCHANGED if one else _NOTHING for one in touched.tolist()],
+        )
+        words = tuple(said if one else "" for said, one in zip(told, still.tolist(), strict=True))
+        return Measured(torch.where(still, torch.nan, values.detach().double()), words)
 
     def _set(self, trial: Trial, parts: Tensor, draw: int) -> Tensor:
         return hidden(parts, trial.random(5, draw).random(int(parts.max()) + 1) < self.share)

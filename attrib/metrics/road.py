@@ -12,8 +12,8 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.methods.base import setting
 from attrib.metrics.base import Better, Measured, Metric, MetricCard, Passes, Subject, nothing
-from attrib.metrics.curves import ranks
-from attrib.metrics.trial import Model, Trial
+from attrib.metrics.curves import UNCHANGED, ranks
+from attrib.metrics.trial import Model, Trial, Variant
 
 # how much of a neighbour a missing pixel is: (rows down, columns right) -> weight
 _NEIGHBOURS = {
@@ -110,9 +110,10 @@ class ROAD(Metric):
                     for k, i in zip(step.tolist(), sample.tolist(), strict=True)]  # fmt: skip
             return torch.stack(made).to(trial.x)
 
-        curves = self._read(trial, variant)
+        curves, still = self._read(trial, variant)
+        words = tuple(UNCHANGED if one else "" for one in still.tolist())
         at = tuple(p / 100 for p in self.percentages)
-        return Measured(curves.mean(1), (), curves, at, "share of the input")
+        return Measured(torch.where(still, torch.nan, curves.mean(1)), words, curves, at, "share of the input")
 
     def _removed(self, trial: Trial, picture: np.ndarray, order: Tensor, count: int, step: int) -> Tensor:
         gone = (order < count).numpy()
@@ -120,10 +121,20 @@ class ROAD(Metric):
         noise = trial.random(4, step).standard_normal(picture.shape)
         return torch.from_numpy(filled + self.noise * noise * gone)
 
-    def _read(self, trial: Trial, variant: object) -> Tensor:
+    def _read(self, trial: Trial, variant: Variant) -> tuple[Tensor, Tensor]:
+        """(batch, shares): what is read; (batch,): whether the model said the same of all that was left."""
+        n = len(self.percentages)
         if self.read == "probability":
-            return trial.outcomes(len(self.percentages), variant).T  # type: ignore[arg-type]
-        tops = trial.outputs(len(self.percentages), variant).argmax(2).cpu()  # type: ignore[arg-type]
+            found = trial.outcomes(n, variant).T
+            return found, _same(found[..., None])
+        logits = trial.outputs(n, variant).transpose(0, 1).cpu()
         wanted = trial.target.positive
         assert wanted is not None  # of a logit
-        return (tops == wanted.cpu()).double().T
+        return (logits.argmax(2) == wanted.cpu()[:, None]).double(), _same(logits)
+
+
+def _same(found: Tensor) -> Tensor:
+    """(batch,): whether all of (batch, shares, numbers) are those of the first of two or more shares."""
+    if found.shape[1] < 2:
+        return torch.zeros(len(found), dtype=torch.bool)
+    return (found == found[:, :1]).flatten(1).all(1)

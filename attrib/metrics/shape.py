@@ -29,10 +29,13 @@ def unaccounted(result: Attribution) -> Tensor | None:
 
 
 def gini(values: Tensor) -> Tensor:
-    """(batch,): Σ (2i − n − 1) a_i / (n Σ a), a = |values| / max |values| + 1e-7 ascending. Chalasani et al. 2020."""
+    """(batch,): Σ (2i − n − 1) a_i / (n Σ a), a = |values| / max |values| + 1e-7 ascending. Chalasani et al. 2020.
+
+    NaN where all are zero.
+    """
     sizes = values.double().flatten(1).abs()
     largest = sizes.amax(1, keepdim=True)
-    a = (sizes / torch.where(largest > 0, largest, 1.0) + 1e-7).sort(1).values
+    a = (sizes / torch.where(largest > 0, largest, torch.nan) + 1e-7).sort(1).values
     n = a.shape[1]
     weights = 2 * torch.arange(1, n + 1, dtype=a.dtype, device=a.device) - n - 1
     found: Tensor = (weights * a).sum(1) / (n * a.sum(1))

@@ -16,9 +16,10 @@ import attrib
 from attrib.errors import Cancelled, InputError, NotApplicable, UnknownName
 from attrib.metrics import METRICS, metric_named
 from attrib.metrics.curves import UNCHANGED
-from attrib.metrics.evaluate import BROKEN, CONSTANT, cost
+from attrib.metrics.evaluate import cost
 from attrib.metrics.evaluation import Evaluation
 from attrib.metrics.joining import joined
+from attrib.metrics.scoring import BROKEN, CONSTANT
 
 TEXTS = ["the film was not good at all", "great", "bad food in paris"]
 _CHEAP = {
@@ -93,8 +94,8 @@ def test_the_same_alone_as_in_a_batch_in_any_chunks_and_twice(name, pictures, te
         alone = attrib.evaluate(model, inputs[1:2], "input_x_gradient", cheap(name), target=1, n_random=2, seed=4)
         for one, other in ((batch.rows, again.rows), (batch.rows[1:2], alone.rows)):
             for a, b in zip(one, other, strict=True):
-                assert b.value == pytest.approx(a.value, rel=1e-4, abs=1e-6)
-                assert b.references == pytest.approx(a.references, rel=1e-4, abs=1e-6)
+                assert b.value == pytest.approx(a.value, rel=1e-4, abs=1e-6, nan_ok=True)
+                assert b.references == pytest.approx(a.references, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_float32_and_float64_rank_methods_alike():
@@ -140,6 +141,23 @@ def test_a_still_model_and_a_single_input_get_words():
     x = contract_nets.pictures(1)
     found = attrib.evaluate(contract_nets.model(), x, "saliency", ["deletion"], n_random=1)
     assert "too few inputs" in found.summary()[0].verdict and found.summary()[0].low is None
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_where_there_is_no_number_there_are_words(pictures, fill):
+    """A map of zeros, one that is constant, and a model that never changes: no metric leaves NaN or praise alone."""
+    model, x, masks = pictures
+    names = [name for name in of("image") if name != "completeness"]
+    flat = attrib.evaluate(
+        model, x, Given(torch.full((3, 16, 16), fill)), [cheap(name) for name in names], None, masks, n_random=0
+    )
+    assert all(row.words or math.isfinite(row.value) for row in flat.rows)
+    removing = [name for name in names if name in ("deletion", "insertion", "pixel_flipping", "road", "infidelity",
+                "comprehensiveness", "sufficiency", "robust_fidelity")]  # fmt: skip
+    still = attrib.evaluate(
+        attrib.wrap(Still()), x, Given(torch.rand(3, 16, 16)), [cheap(name) for name in removing], 0, n_random=0
+    )
+    assert {row.words for row in still.rows} == {UNCHANGED}
 
 
 def test_wrong_questions_are_refused(pictures, texts):

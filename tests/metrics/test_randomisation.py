@@ -10,11 +10,11 @@ from torch import nn
 
 import attrib
 from attrib.metrics import checking
-from attrib.metrics.evaluate import subject_of
 from attrib.metrics.evidence import WEIGHTS
 from attrib.metrics.randomisation import ClassSensitivity, ParameterRandomisation, RandomLogit
 from attrib.metrics.reseeding import Draw, cascading, layers_of, one_by_one, reset, seed_of
 from attrib.metrics.stacking import maps_of
+from attrib.metrics.subjects import subject_of
 from attrib.metrics.trial import Trial
 from attrib.rules.shadow import shadow
 from attrib.targets import bind
