@@ -23,7 +23,7 @@ from attrib.patching.probing import structure_of
 from attrib.patching.prompt import Prompt
 from attrib.patching.pruned import Ablated, ablated_run, pruned
 from attrib.patching.selecting import Keep, Selection, count_of, selected
-from attrib.rows import rows_of
+from attrib.rows import rows_of, says_where
 from attrib.rules.shadow import shadow
 from attrib.targets import Targets
 from attrib.verification import target_of
@@ -111,11 +111,11 @@ def _check(graph: EdgeGraph, inputs: Pair, result: Attribution) -> None:
 
 def _prompts(model: TextModel, inputs: Pair, result: Attribution, target: Targets) -> list[tuple[Prompt, Prompt]]:
     """The clean and the corrupted prompt of each pair, without padding."""
-    encoded = encode_pair(model, inputs)
+    wanted = [target_of(described) for described in result.target] if target is None else target
+    encoded = encode_pair(model, inputs, says_where(wanted))
     own = encoded.hashes == result.provenance.input_hashes
     if target is None and not own:
         raise InputError("these are other pairs than the result's; give their target as well")
-    wanted = [target_of(described) for described in result.target] if target is None else target
     rows, bound = rows_of(model, encoded, wanted)
     if len(rows.x) != len(inputs) or bound.kind == "predicted":
         raise InputError("give one target for each pair")

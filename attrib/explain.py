@@ -22,7 +22,7 @@ from attrib.models.text import READ_AT
 from attrib.models.vision import Encoded, VisionModel
 from attrib.patching.pair import EncodedPair, Pair, encode_pair
 from attrib.provenance import provenance_of, reset_peak
-from attrib.rows import encoded_for, rows_of
+from attrib.rows import encoded_for, rows_of, says_where
 from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
 from attrib.targets import BoundTarget, Targets, candidates
@@ -63,7 +63,8 @@ def explain(
     method = method_named(method)
     check_applies(model, method, inputs)
     started = time.perf_counter()
-    encoded = encode_pair(model, inputs) if isinstance(inputs, Pair) else encoded_for(model, inputs, target)
+    is_pair = isinstance(inputs, Pair)
+    encoded = encode_pair(model, inputs, says_where(target)) if is_pair else encoded_for(model, inputs, target)
     reset_peak(model.device)
     encoded, bound = rows_of(model, encoded, target)
     finding, bound, planned = answered(

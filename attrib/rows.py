@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 def encoded_for(model: VisionModel | TextModel, inputs: Any, target: Targets) -> Encoded:
     """`inputs` as the model takes them; a masked model needs no mask where the target says where to read."""
-    places = positions(target)
-    if isinstance(model, TextModel) and places is not None and None not in places:
+    if isinstance(model, TextModel) and says_where(target):
         return model.encode(inputs, anywhere=True)
     return model.encode(inputs)
+
+
+def says_where(target: Targets) -> bool:
+    """Whether the target says at which position the output is read, for every input."""
+    places = positions(target)
+    return places is not None and None not in places
 
 
 def rows_of(model: VisionModel | TextModel, encoded: Encoded, target: Targets) -> tuple[Encoded, BoundTarget]:

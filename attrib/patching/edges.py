@@ -81,6 +81,8 @@ def edge_graph(structure: Structure) -> EdgeGraph:
     lacking = [why for why in structure.missing if not why.startswith("neuron")]
     if lacking or not structure.heads or any(layer.z is None for layer in structure.layers):
         raise UnsupportedModel(f"{structure.model} has no edges between heads and MLPs: {'; '.join(lacking)}")
+    if structure.tokens_first:
+        raise UnsupportedModel(f"{structure.model} has no edges between heads and MLPs: its stream has tokens in front")
     unknown = next((layer.block for layer in structure.layers if layer.course is None), None)
     if unknown is not None:
         raise UnsupportedModel(

@@ -116,6 +116,8 @@ def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: i
 
     rows: how many forwards may run at the same time; as many rows of single blocks fit that there are blocks.
     """
+    if prompt.structure.tokens_first:
+        raise NotReplayable("their tokens are in the first dimension")
     causal = _is_causal(prompt.first(), twin)
     if causal:
         prompt = prompt.until_read()

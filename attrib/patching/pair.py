@@ -53,14 +53,17 @@ def pair(clean: Any, corrupted: Any) -> Pair:
     return Pair(first, second)
 
 
-def encode_pair(model: TextModel | VisionModel, given: Pair) -> EncodedPair:
-    """Both prompts as the model takes them.
+def encode_pair(model: TextModel | VisionModel, given: Pair, anywhere: bool = False) -> EncodedPair:
+    """Both prompts as the model takes them. anywhere: a masked model's need no mask.
 
     Raises PromptPairError where a prompt and its counterpart have different numbers of tokens, or masks elsewhere.
     """
     if isinstance(model, VisionModel):
         raise NotApplicable(f"pairs of prompts are for text models; {model.name} takes {model.kind}s")
-    clean, corrupted = _encoded(model, given.clean, "clean"), _encoded(model, given.corrupted, "corrupted")
+    clean, corrupted = (
+        _encoded(model, prompts, which, anywhere)
+        for prompts, which in ((given.clean, "clean"), (given.corrupted, "corrupted"))
+    )
     for i in range(len(given)):
         _check_aligned(i, clean, corrupted)
     _check_same_reading(clean, corrupted)
@@ -107,9 +110,9 @@ def _ids(item: Any, which: str) -> tuple[int, ...]:
     return tuple(row)
 
 
-def _encoded(model: TextModel, prompts: Sequence[Any], which: str) -> EncodedText:
+def _encoded(model: TextModel, prompts: Sequence[Any], which: str, anywhere: bool) -> EncodedText:
     try:
-        return model.encode(list(prompts))
+        return model.encode(list(prompts), anywhere=anywhere)
     except PromptPairError:
         raise
     except AttribError as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attrib.errors import UnsupportedModel
 from attrib.failures import named_failures
+from attrib.patching.blocklist import blocks_of, final_norm_of, head_of, leaves_behind
 from attrib.patching.columns import with_projections
 from attrib.patching.stream import Branch, Stream, passed, stream_of
 from attrib.patching.structure import Joining, Layer, Passing, Place, Structure
@@ -73,46 +74,29 @@ class _Reading:
         self.missing: dict[str, None] = {}
 
     def structure(self, embedding: str) -> Structure:
-        blocks = self._blocks()
+        blocks = blocks_of(self.name, self.twin, self.trace)
         streams = [self._stream(visit) for visit in blocks]
         layers = [self._layer(visit, stream) for visit, stream in zip(blocks, streams, strict=True)]
         heads, head_dim = self._heads(streams)
         layers, kv_heads, why = with_projections(self.trace, layers, streams, heads, head_dim)
         if why is not None:
             self.missing[f"head.*.*.q, k, v: {why}"] = None
-        behind = self._behind(blocks[-1])
+        behind, made = leaves_behind(self.twin, self.trace, blocks[-1]), self.trace.tensors[blocks[0].output]
         return Structure(
             model=self.name,
             embedding=embedding,
             layers=tuple(layers),
-            width=int(self.trace.tensors[blocks[0].output].shape[-1]),
+            width=int(made.shape[-1]),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
             neurons=self._width([s.mlp.read if s.mlp else None for s in streams]),
             parallel=all(stream.mid is None for stream in streams),
-            final_norm=next(
-                (v.path for v in behind if v.inputs[:1] == (blocks[-1].output,) and self._is_norm(v)), None
-            ),
-            head=self._head(behind),
+            final_norm=final_norm_of(self.twin, self.trace, blocks[-1], behind),
+            head=head_of(self.name, self.trace, behind),
+            tokens_first=made.dim() == 3 and len(made) > 1,
             missing=tuple(self.missing),
         )
-
-    def _blocks(self) -> list[Visit]:
-        """The calls of the largest list of like modules that run one after the other, each once."""
-        best: list[Visit] = []
-        for path, module in self.twin.named_modules():
-            if not isinstance(module, nn.ModuleList) or len({type(m) for m in module}) != 1:
-                continue
-            inside = {f"{path}.{i}" if path else str(i) for i in range(len(module))}
-            visits = [visit for visit in self.trace.visits if visit.path in inside]
-            if len({v.path for v in visits}) == len(visits) > len(best) and all(v.inputs for v in visits):
-                best = visits
-        if not best:
-            raise UnsupportedModel(
-                f"{self.name} has no list of blocks that run one after the other, each once: its layers have no sites"
-            )
-        return best
 
     def _stream(self, visit: Visit) -> Stream:
         stream = stream_of(self.trace, visit)
@@ -206,23 +190,6 @@ class _Reading:
         """The common width of these tensors; 0 where they have none."""
         widths = {0 if node is None else int(self.trace.tensors[node].shape[-1]) for node in nodes}
         return next(iter(widths)) if len(widths) == 1 else 0
-
-    def _behind(self, last: Visit) -> list[Visit]:
-        """Leaf modules that run after the last block."""
-        place = self.trace.visits.index(last)
-        leaf = {path for path, module in self.twin.named_modules() if next(module.children(), None) is None}
-        return [visit for visit in self.trace.visits[place + 1 :] if visit.path in leaf]
-
-    def _is_norm(self, visit: Visit) -> bool:
-        return self.trace.nodes[visit.output].kind == "pointwise" and bool(
-            self.twin.get_submodule(visit.path)._parameters
-        )
-
-    def _head(self, behind: list[Visit]) -> str:
-        matrices = [visit.path for visit in behind if self.trace.nodes[visit.output].kind == "matrix"]
-        if not matrices:
-            raise UnsupportedModel(f"{self.name} has no head behind its last block: no weight matrix makes its logits")
-        return matrices[-1]
 
 
 def _outermost(visits: list[Visit]) -> Visit:

@@ -77,6 +77,7 @@ class Structure:
     neurons: of one MLP, 0 where they were not found.
     parallel: attention and MLP both read the block's input. final_norm: the norm behind the last block, None without.
     head: the last weight matrix, which makes the logits. missing: what was not found, and why.
+    tokens_first: the stream is (tokens, batch, width), as XLNet's; its prompts are taken one at a time.
     """
 
     model: str
@@ -91,3 +92,4 @@ class Structure:
     final_norm: str | None
     head: str
     missing: tuple[str, ...] = ()
+    tokens_first: bool = False
