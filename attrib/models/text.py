@@ -6,7 +6,7 @@ import inspect
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
 from attrib.models.hashing import Hashed, hash_of
+from attrib.models.lengths import MASK, by_length, padded_rows
 from attrib.models.probing import Task, check_supported, check_vocabulary, probed, window_of
-from attrib.models.token_bytes import entries_named
+from attrib.models.token_names import token_called
 from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
 from attrib.models.vision import Encoded
@@ -28,7 +29,6 @@ from attrib.targets import logits_of
 
 # which position of a language model's output is read; for forward() only, the model does not take it
 READ_AT = "read_at"
-_MASK = "attention_mask"
 _TOLERANCE = 1e-3  # of the largest logit: another kernel for another shape, never another position
 
 
@@ -91,7 +91,7 @@ class TextModel(Wrapped):
         anywhere: the caller says where a masked model is read (`read_at`), so there need not be one mask.
         """
         rows = tokens_of(self.tokenizer, inputs, self.window, len(self._weight), self.name)
-        ids = _padded([row.ids for row in rows], self._padding).to(self.device)
+        ids = padded_rows([row.ids for row in rows], self._padding).to(self.device)
         with torch.no_grad():
             x = self.embeddings(ids).detach().clone()
         encoded = EncodedText(
@@ -104,7 +104,7 @@ class TextModel(Wrapped):
             words=tuple(row.reading.words for row in rows),
             token_ids=tuple(row.ids for row in rows),
         )
-        if self._padding_is_harmless is None and _MASK in encoded.extra:
+        if self._padding_is_harmless is None and MASK in encoded.extra:
             self._padding_is_harmless = self._ignores_padding(encoded)
         return encoded
 
@@ -122,9 +122,9 @@ class TextModel(Wrapped):
         longest = int(lengths.max())
         extra: dict[str, Tensor] = {}
         if bool((lengths != longest).any()):
-            extra[_MASK] = (torch.arange(longest, device=self.device)[None] < lengths[:, None]).long()
+            extra[MASK] = (torch.arange(longest, device=self.device)[None] < lengths[:, None]).long()
         if "token_type_ids" in self.takes and any(any(row.types) for row in rows):
-            extra["token_type_ids"] = _padded([row.types for row in rows], 0).to(self.device)
+            extra["token_type_ids"] = padded_rows([row.types for row in rows], 0).to(self.device)
         if self.task == "next_token":
             extra[READ_AT] = lengths - 1
         if self.task == "masked":
@@ -147,8 +147,8 @@ class TextModel(Wrapped):
         """Logits (rows, classes) of `twin`, a shadow of the module, from embeddings (rows, tokens, width)."""
         if self.recomputes:
             recompute_blocks(twin)
-        if _MASK in extra and not self._padding_is_harmless:
-            return self._forward_by_length(twin, x, extra)
+        if MASK in extra and not self._padding_is_harmless:
+            return by_length(partial(self._forward_together, twin), x, extra)
         return self._forward_together(twin, x, extra)
 
     def _forward_together(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
@@ -169,35 +169,15 @@ class TextModel(Wrapped):
         logits = logits_of(twin(inputs_embeds=x, **given))
         return logits[torch.arange(len(x), device=x.device), read]
 
-    def _forward_by_length(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
-        """The same for a model that reads padding as text: rows of one length at a time, cut to it."""
-        lengths = extra[_MASK].sum(1)
-        if len(x) == 1:  # which may be read at several positions
-            length = int(lengths[0])
-            own = {
-                name: value[:, :length] if value.dim() > 1 else value for name, value in extra.items() if name != _MASK
-            }
-            return self._forward_together(twin, x[:, :length], own)
-        parts, order = [], []
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            own = {
-                name: value[rows][:, :length] if value.dim() > 1 else value[rows]
-                for name, value in extra.items()
-                if name != _MASK
-            }
-            parts.append(self._forward_together(twin, x[rows, :length], own))
-            order.append(rows)
-        return torch.cat(parts)[torch.cat(order).argsort()]
-
     def _ignores_padding(self, encoded: EncodedText) -> bool:
         """Whether the shortest input gets the logits it gets alone."""
-        shortest = int(encoded.extra[_MASK].sum(1).argmin())
+        shortest = int(encoded.extra[MASK].sum(1).argmin())
         x = encoded.x[shortest : shortest + 1]
         extra = {name: value[shortest : shortest + 1] for name, value in encoded.extra.items()}
         twin = shadow(self.module)
         with named_failures(self.name, twin, x), torch.no_grad():
-            padded, alone = self._forward_together(twin, x, extra), self._forward_by_length(twin, x, extra)
+            padded = self._forward_together(twin, x, extra)
+            alone = by_length(partial(self._forward_together, twin), x, extra)
         return bool((padded - alone).abs().max() <= _TOLERANCE * alone.abs().max())
 
     def index_of(self, name: int | str) -> int:
@@ -207,7 +187,7 @@ class TextModel(Wrapped):
         if self.task == "classification":
             return super().index_of(name)
         if isinstance(name, str):
-            return self._token_called(name)
+            return token_called(self.tokenizer, name, self.name)
         try:
             index = operator.index(name)
         except TypeError:
@@ -215,32 +195,6 @@ class TextModel(Wrapped):
         if not 0 <= index < len(self._weight):
             raise TargetError(f"token {index} is out of range: {self.name} has {len(self._weight)} tokens")
         return index
-
-    def _token_called(self, text: str) -> int:
-        pieces = self._pieces(text)
-        if len(pieces) == 1:
-            return pieces[0]
-        vocabulary = self.tokenizer.get_vocab()
-        for entry in (text, *entries_named(text)):  # a piece as the vocabulary has it, "##ing", or as it is shown
-            if entry in vocabulary:
-                return int(vocabulary[entry])
-        other = text[1:] if text.startswith(" ") else f" {text}"
-        hint = ""
-        if len(self._pieces(other)) == 1:
-            how = "without" if text.startswith(" ") else "with"
-            hint = f"; {other!r}, {how} the leading space, is one"
-        shown = ", ".join(repr(token_text(self.tokenizer, piece)) for piece in pieces) or "nothing it knows"
-        raise TargetError(f"{text!r} is not one token of {self.name}: it becomes {shown}{hint}")
-
-    def _pieces(self, text: str) -> list[int]:
-        """The tokens of `text`; none where it is not known."""
-        try:
-            pieces = list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
-        except (UnicodeError, TypeError):
-            return []
-        unknown = getattr(self.tokenizer, "unk_token_id", None)
-        unreadable = unknown in pieces and text != self.tokenizer.unk_token
-        return [] if unreadable else pieces
 
     def label_of(self, index: int) -> str:
         """The class's name, or the token as text."""
@@ -277,8 +231,3 @@ def _labels_of(module: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
     if len(labels) != classes:
         raise UnsupportedModel(f"{len(labels)} labels were given for {classes} classes")
     return tuple(labels)
-
-
-def _padded(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])

@@ -8,17 +8,14 @@ token whose vocabulary entry has them.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attrib.models.token_bytes import bytes_of, shown
+from attrib.models.words import kind_of, words_of
 
 _SPACES = ("Ġ", "▁", "Ċ", "ĉ", " ", "\n", "\t")  # how vocabularies begin an entry with white space
-_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
-_SKIN_TONES = ("\U0001f3fb", "\U0001f3ff")
-_APOSTROPHES = "'’"
 _BROKEN = "\ufffd"
 _DECODED_AT_ONCE = 8
 
@@ -122,60 +119,6 @@ def token_labels(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return labels
 
 
-def words_of(text: str) -> list[int | None]:
-    """The index of each character's word; None for white space.
-
-    A word is a run of letters, digits and marks with apostrophes inside ("wasn't"); an ideograph, an emoji with what
-    modifies it, or a run of one punctuation mark is a word of its own.
-    """
-    words: list[int | None] = []
-    number, kind, last = -1, "", ""
-    for i, character in enumerate(text):
-        now = _kind(character)
-        following = text[i + 1] if i + 1 < len(text) else ""
-        if now == "mark" and kind not in ("", "space"):
-            words.append(number)  # and what it modifies stays what comes before
-            last = character
-            continue
-        if character in _APOSTROPHES + ".," and kind == "letters" and _goes_on(character, last, following):
-            words.append(number)
-            last = character
-            continue
-        joined = now == "letters" == kind or (now == kind == "sign" and character == last)
-        joined = joined or (kind == "picture" == now and last == "\u200d")
-        if now == "space":
-            words.append(None)
-        else:
-            number += not joined
-            words.append(number)
-        kind, last = now, character
-    return words
-
-
-def _goes_on(character: str, last: str, following: str) -> bool:
-    """An apostrophe between letters, a point or comma between digits."""
-    if character in _APOSTROPHES:
-        return following.isalpha()
-    return last.isdigit() and following.isdigit()
-
-
-def _kind(character: str) -> str:
-    if character.isspace():
-        return "space"
-    category = unicodedata.category(character)
-    if category.startswith("M") or character in _JOINERS or _SKIN_TONES[0] <= character <= _SKIN_TONES[1]:
-        return "mark"
-    if _is_ideograph(character):
-        return "ideograph"
-    if character.isalnum() or character == "_":
-        return "letters"
-    return "picture" if category == "So" else "sign"
-
-
-def _is_ideograph(character: str) -> bool:
-    return "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff" or character >= "\U00020000"
-
-
 def _reading(text: str, spans: Sequence[tuple[int, int] | None], raw: Sequence[str]) -> Reading:
     of_character = words_of(text)
     numbers: dict[int, int] = {}  # word of the text → word of the tokens; words that share a token are one
@@ -208,7 +151,7 @@ def _next_start(offsets: Sequence[tuple[int, int]], i: int, stop: int, length: i
 
 def _with_marks(text: str, stop: int, limit: int) -> int:
     """`stop`, moved past combining marks that no token has because the tokenizer strips them."""
-    while 0 < stop < limit and _kind(text[stop]) == "mark":
+    while 0 < stop < limit and kind_of(text[stop]) == "mark":
         stop += 1
     return stop
 

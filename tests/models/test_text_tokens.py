@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from attrib.models.token_bytes import bytes_of, entries_named, shown
 from attrib.models.tokenizing import Tokens, tokens_of
-from attrib.models.tokens import decoded_pieces, read_ids, token_labels, token_text, words_of
+from attrib.models.tokens import decoded_pieces, read_ids, token_labels, token_text
+from attrib.models.words import words_of
 from tests.models.text_families import byte_level, metaspace, word_piece
 
 TOKENIZERS = {"word_piece": word_piece, "byte_level": byte_level, "metaspace": metaspace}
