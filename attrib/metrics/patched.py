@@ -16,6 +16,7 @@ from attrib.class_sensitivity import spearman
 from attrib.errors import InputError, NotApplicable, PromptPairError
 from attrib.explain import Progress, check_applies, explain
 from attrib.methods.base import Method, setting
+from attrib.metrics.agreement import shared_tops
 from attrib.metrics.base import Better, Metric, MetricCard, Passes
 from attrib.metrics.evaluation import Evaluation, Row
 from attrib.patching.pair import Pair
@@ -45,7 +46,8 @@ class PatchingCorrelation(Metric):
         formula="Pearson's r (or Spearman's ρ) of estimated and true effects, over sites at positions drawn at random",
         reference="Kramár, Lieberum, Shah, Nanda 2024, arXiv:2403.00745; Jafari et al. 2025, arXiv:2508.21258",
         misleads="A few large effects decide Pearson's r, and fifty sites leave it uncertain. Activation patching is "
-        "no truth either: a mixture of two runs may be a state that the model never is in.",
+        "no truth either: a mixture of two runs may be a state that the model never is in. It stands beside random "
+        "numbers alone: among sites there is neither a middle nor an edge.",
     )
 
     def passes(self, model: Model) -> Passes:
@@ -142,7 +144,7 @@ def _agreement(names: list[str], results: dict[Any, Attribution], n: int) -> dic
     for a, b in itertools.combinations(names, 2):
         if results[a, 0].sites == results[b, 0].sites:
             both = [[_flat(results[name, i]) for name in (a, b)] for i in range(n)]
-            correlation, overlap = ([number(*each) for each in both] for number in (spearman, _overlap))
+            correlation, overlap = ([number(*each) for each in both] for number in (spearman, _shared))
             found[a, b] = (float(np.nanmean(correlation)), float(np.mean(overlap)))
     return found
 
@@ -152,7 +154,5 @@ def _flat(result: Attribution) -> np.ndarray:
     return found
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    k = max(1, round(0.1 * len(a)))
-    tops = [set(np.argsort(-np.abs(values), kind="stable")[:k].tolist()) for values in (a, b)]
-    return len(tops[0] & tops[1]) / k
+def _shared(a: np.ndarray, b: np.ndarray) -> float:
+    return shared_tops(np.abs(a), np.abs(b))
