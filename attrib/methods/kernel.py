@@ -76,24 +76,27 @@ class KernelSHAP(Method):
             return self._of_text(question, baseline, score)
         regions = [self._regions(image) for image in question.x]
         values, difference = torch.empty_like(question.x), torch.empty_like(score)
+        doubts = [0.0] * len(regions)
         for row, region in enumerate(regions):
             report = lambda fraction, row=row: question.on_progress((row + fraction) / len(regions))  # noqa: E731
-            shares, difference[row] = self._shares(question, baseline, row, region, report)
+            shares, difference[row], doubts[row] = self._shares(question, baseline, row, region, report)
             density = shares / torch.bincount(region.flatten()) / question.x.shape[1]
             values[row] = density[region].to(values.dtype)
         delta = values.flatten(1).sum(1) - difference
-        return Finding(values, score, delta=delta, notes=(*equal_notes(question.x, baseline), *self._notes(regions)))
+        notes = (*equal_notes(question.x, baseline), *self._notes(regions, max(doubts)))
+        return Finding(values, score, delta=delta, notes=notes)
 
     def _of_text(self, question: Question, baseline: Tensor, score: Tensor) -> Finding:
         """Words or tokens are the players; special tokens are always there."""
         parts = units(question, self.unit)
         values, difference = score.new_zeros(question.x.shape[:2]), torch.zeros_like(score)
+        doubts = [0.0] * len(parts)
         for row, part in enumerate(parts):
             report = lambda fraction, row=row: question.on_progress((row + fraction) / len(parts))  # noqa: E731
             if int(part.max()) >= 0:
-                shares, difference[row] = self._shares(question, baseline, row, part, report)
+                shares, difference[row], doubts[row] = self._shares(question, baseline, row, part, report)
                 values[row] = spread(shares, part).to(values)
-        notes = (*equal_notes(question.x, baseline), *self._notes(parts))
+        notes = (*equal_notes(question.x, baseline), *self._notes(parts, max(doubts)))
         return Finding(values, score, kind="tokens", delta=values.sum(1) - difference, notes=notes)
 
     def _regions(self, image: Tensor) -> Tensor:
@@ -105,18 +108,29 @@ class KernelSHAP(Method):
 
     def _shares(
         self, question: Question, baseline: Tensor, row: int, region: Tensor, report: object
-    ) -> tuple[Tensor, Tensor]:
-        """Shapley values of the regions of one sample, and f(x) − f(baseline)."""
+    ) -> tuple[Tensor, Tensor, float]:
+        """Shapley values of the regions of one sample, f(x) − f(baseline), and how far the values may be off."""
         kept, weights = coalitions(int(region.max()) + 1, self.n_samples, self.seed)
         ends = torch.tensor([[True], [False]]).expand(2, kept.shape[1])
         scores = _scores_of(question, baseline[row], row, region, torch.cat([ends, kept]), report)
-        return shapley_regression(kept, weights, scores[2:] - scores[1], scores[0] - scores[1]), scores[0] - scores[1]
+        gains, whole = scores[2:] - scores[1], scores[0] - scores[1]
+        shares = shapley_regression(kept, weights, gains, whole)
+        all_sets = len(kept) == 2 ** kept.shape[1] - 2
+        return shares, whole, 0.0 if all_sets else _uncertainty(kept, gains, shares) / float(shares.abs().max())
 
-    def _notes(self, regions: list[Tensor]) -> tuple[str, ...]:
+    def _notes(self, regions: list[Tensor], doubt: float) -> tuple[str, ...]:
+        """doubt: the values' typical error as a share of the largest."""
         most = max(int(region.max()) + 1 for region in regions)
-        if 2**most - 2 <= self.n_samples or self.n_samples >= 2 * most:
+        if 2**most - 2 <= self.n_samples:
             return ()
-        return (f"{self.n_samples} samples are few for {most} regions: the values are little more than noise",)
+        if self.n_samples < 2 * most:
+            return (f"{self.n_samples} samples are few for {most} regions: the values are little more than noise",)
+        if not 0.02 < doubt < float("inf"):
+            return ()
+        estimate = (
+            f"an estimate from {self.n_samples} random sets: one value is off by {doubt:.0%} of the largest or less"
+        )
+        return (f"{estimate}; four times as many sets halve that",)
 
 
 def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, kept: Tensor, report: object) -> Tensor:
@@ -132,6 +146,20 @@ def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, k
             scores.append(question.scores(torch.where(shown, question.x[row], baseline), rows).cpu().double())
         report(sum(map(len, scores)) / len(kept))  # type: ignore[operator]
     return torch.cat(scores)
+
+
+def _uncertainty(kept: Tensor, gains: Tensor, shares: Tensor) -> float:
+    """The standard error of a region's value as least squares has it, from what the values leave unexplained.
+
+    Sets come with their complements, of which one's error takes some of the other's: it is about half of that.
+    """
+    design = kept.double()
+    reduced = design[:, :-1] - design[:, -1:]
+    free = len(kept) - reduced.shape[1]
+    if free < 1 or not reduced.shape[1]:
+        return 0.0
+    variance = (gains - design @ shares).square().sum() / free
+    return float((variance * torch.linalg.pinv(reduced.T @ reduced).diagonal().mean()).sqrt())
 
 
 def coalitions(n: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:

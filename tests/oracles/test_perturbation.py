@@ -54,6 +54,16 @@ def test_occlusion_equals_the_plain_loop(window, stride, net):
     torch.testing.assert_close(result.values, plain_occlusion(model, x, window, stride, blank, 2))
 
 
+def test_kernel_shap_says_how_far_its_values_may_be_off():
+    x = pictures(1)
+    model = wrapped(rectified(), x)
+    few, every = (attrib.explain(model, x, KernelSHAP(n_segments=9, n_samples=n)) for n in (40, 510))
+    (said,) = [int(note.split("off by ")[1].split("%")[0]) for note in few.notes if "off by" in note]
+    off = (few.values - every.values).abs().mean() / every.values.abs().max()
+    assert 0.1 * said / 100 < off < said / 100
+    assert not any("off by" in note for note in every.notes)
+
+
 def test_keeping_the_window_alone_is_zennits_occlusion():
     import zennit.attribution
 
