@@ -148,6 +148,8 @@ def _connect_link(page: gr.Blocks, tabs: gr.Tabs, parts: Parts, catalogue: Catal
         if asked.get("tab") != "text":
             return UNCHANGED
         view, problems = text_links.from_query(asked, catalogue)
+        if view == text_links.TextView() and not problems:  # only the tab: what a visitor wrote meanwhile stays
+            return {tabs: gr.update(selected="text")}
         return {tabs: gr.update(selected="text"), **_restored(parts, catalogue, view, problems)}
 
     page.load(restore, None, outputs, **PRIVATE)
