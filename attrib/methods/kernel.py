@@ -116,7 +116,7 @@ class KernelSHAP(Method):
         gains, whole = scores[2:] - scores[1], scores[0] - scores[1]
         shares = shapley_regression(kept, weights, gains, whole)
         all_sets = len(kept) == 2 ** kept.shape[1] - 2
-        return shares, whole, 0.0 if all_sets else _uncertainty(kept, gains, shares) / float(shares.abs().max())
+        return shares, whole, 0.0 if all_sets else _uncertainty(kept, gains, shares)
 
     def _notes(self, regions: list[Tensor], doubt: float) -> tuple[str, ...]:
         """doubt: the values' typical error as a share of the largest."""
@@ -149,17 +149,18 @@ def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, k
 
 
 def _uncertainty(kept: Tensor, gains: Tensor, shares: Tensor) -> float:
-    """The standard error of a region's value as least squares has it, from what the values leave unexplained.
+    """The standard error of a value as least squares has it, as a share of the largest value; 0 where all are 0.
 
     Sets come with their complements, of which one's error takes some of the other's: it is about half of that.
     """
     design = kept.double()
     reduced = design[:, :-1] - design[:, -1:]
     free = len(kept) - reduced.shape[1]
-    if free < 1 or not reduced.shape[1]:
+    largest = float(shares.abs().max())
+    if free < 1 or not reduced.shape[1] or largest == 0:
         return 0.0
     variance = (gains - design @ shares).square().sum() / free
-    return float((variance * torch.linalg.pinv(reduced.T @ reduced).diagonal().mean()).sqrt())
+    return float((variance * torch.linalg.pinv(reduced.T @ reduced).diagonal().mean()).sqrt()) / largest
 
 
 def coalitions(n: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
