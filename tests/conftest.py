@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from playwright.sync_api import Browser, sync_playwright
 import attrib
 from attrib.models import VisionModel
 from attrib.models import photos as example_photos
+
+# of the processes that tests start; theirs is set below. Threads of several processes on two cores wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _BROWSER_FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",

@@ -66,6 +66,6 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "Rules": ("a rule table", _of(Rules)),
     "Stabiliser": ("a Stabiliser", _of(Stabiliser)),
     "tuple[str, ...]": ("a tuple of names", _all(_of(str))),
-    "tuple[float, ...]": ("a tuple of numbers", _all(_is_finite)),
+    "tuple[float, ...]": ("a tuple of finite numbers", _all(_is_finite)),
     "None": ("nothing", _of(type(None))),
 }

@@ -52,9 +52,7 @@ class Choices:
         states = {getattr(tensor, "_attrib_choice", None) for tensor in given if not self._carries(tensor)}
         if func in _DECIDING and (signal or states & {"seen", "decided"}):
             self._mark(output, "decided")
-        elif (
-            signal and "decided" in states and any(map(self._carries, each_tensor(args if output is None else output)))
-        ):
+        elif signal and "decided" in states and self._goes_on(args if output is None else output):
             return [tensor for tensor in given if getattr(tensor, "_attrib_choice", None) == "decided"]
         elif states & {"seen", "decided"}:
             self._mark(output, "decided" if "decided" in states else "seen")

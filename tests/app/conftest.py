@@ -69,7 +69,6 @@ def _running(module: str, settings: dict[str, str]) -> Iterator[Server]:
         "ATTRIB_PORT": str(port),
         "ATTRIB_UPLOADS": str(cache),
         "ATTRIB_REPORTS": str(folder / "reports"),
-        "OMP_NUM_THREADS": "2",
     }
     environment = os.environ | own | settings
     with log.open("wb") as output:

@@ -121,7 +121,7 @@ def test_layers_combined(combine, weights):
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
 def test_weights_that_do_not_fit_the_layers(weights):
     x = pictures(1)
-    with pytest.raises(attrib.InputError, match="one number of at least 0 for each"):
+    with pytest.raises(attrib.InputError, match=r"one number of at least 0 for each|a tuple of finite numbers"):
         attrib.explain(wrapped(rectified(), x), x, NormGrad(("1", "4"), combine="sum", weights=weights), 2)
 
 
