@@ -18,7 +18,7 @@ from typing import IO
 
 from attrib.reports.store import Store
 
-FIRST = 32  # items drawn here: another process has hardly started by then
+FEW = 32  # items that are drawn here at the end: another process has hardly started by then
 _TOGETHER = 8  # items drawn between two answers
 _UNDER_WAY = 3  # such groups that the other process has at a time
 _LATE = 1000  # items that may wait while there is something to compute
@@ -31,20 +31,17 @@ class Draughtsman:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._drawn = 0
         self._waiting: deque[str] = deque()
         self._other: _Other | None = None
 
     def draw(self, items: Iterable[str]) -> None:
-        """These items, now or later."""
+        """These items, later."""
         self._waiting.extend(items)
-        while self._waiting and (self._drawn < FIRST or not sys.executable):
-            self._draw_here(self._waiting.popleft())
-        if self._waiting and self._other is None:
+        if len(self._waiting) > FEW and self._other is None and sys.executable:
             self._other = _Other(self._store)
         self._hand_over()
         while len(self._waiting) > _LATE:
-            self._draw_here(self._waiting.popleft())
+            draw(self._store, [self._waiting.popleft()])
 
     def finish(self, tell: Callable[[], None]) -> None:
         """What still waits, in both processes; returns when all is drawn. tell: called in between; may raise."""
@@ -52,7 +49,7 @@ class Draughtsman:
             tell()
             self._hand_over()
             if self._waiting:
-                self._draw_here(*(self._waiting.pop() for _ in range(min(_TOGETHER, len(self._waiting)))))
+                draw(self._store, [self._waiting.pop() for _ in range(min(_TOGETHER, len(self._waiting)))])
             elif self._other is not None:
                 self._end_or_wait(self._other)
 
@@ -61,10 +58,6 @@ class Draughtsman:
         if self._other is not None:
             self._other.close()
         self._other = None
-
-    def _draw_here(self, *items: str) -> None:
-        draw(self._store, items)
-        self._drawn += len(items)
 
     def _hand_over(self) -> None:
         other = self._other

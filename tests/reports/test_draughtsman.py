@@ -34,16 +34,16 @@ def test_another_process_draws_the_same_files(
     whole = contents(make(photos_of_noise, "whole").folder)
     assert len(drawn_here) == 7
     drawn_here.clear()
-    monkeypatch.setattr(draughtsman, "FIRST", 2)
+    monkeypatch.setattr(draughtsman, "FEW", 2)
     assert contents(make(photos_of_noise, "shared").folder) == whole
-    assert len(drawn_here) == 2
+    assert drawn_here == []
 
 
 @pytest.mark.parametrize("program", ["raise SystemExit(3)", "import os; os.read(0, 1); os.write(1, b'.')"])
 def test_what_the_other_process_leaves_is_drawn_here(
     make: Make, photos_of_noise: Path, monkeypatch: pytest.MonkeyPatch, drawn_here: list[str], program: str
 ) -> None:
-    monkeypatch.setattr(draughtsman, "FIRST", 1)
+    monkeypatch.setattr(draughtsman, "FEW", 1)
     monkeypatch.setattr(draughtsman, "_TOGETHER", 2)
     monkeypatch.setattr(draughtsman, "_CODE", program)
     report = make(photos_of_noise)
