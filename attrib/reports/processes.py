@@ -26,7 +26,7 @@ from attrib.reports.spec import Spec
 from attrib.reports.workers import Heart, Worker, ahead
 
 # fewer rows than these are done before another process has imported torch, loaded the models and paid for both
-FEW_ROWS = 128
+FEW_ROWS = 256
 
 
 class Processes:
