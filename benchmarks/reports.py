@@ -180,7 +180,7 @@ def main(
             if part == "rate":
                 rate(folder, items, model, steps, batch)
             elif part == "workers":
-                workers(folder, model, ["lrp", "normgrad"], min(items, 100))
+                workers(folder, model, ["lrp", "normgrad"], min(items, 200))
             elif part == "start":
                 start(folder, model, ["lrp", "integrated_gradients", "normgrad"])
             else:
