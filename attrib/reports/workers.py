@@ -63,7 +63,6 @@ def here(
     except Cancelled:
         raise heart.why from None
     finally:
-        heart.stop.set()
         decoded.close()
 
 
