@@ -9,6 +9,7 @@ import gradio as gr
 
 from app import api, image_api, image_tab, patching_api, patching_tab, reports_api, reports_tab, text_api, text_tab
 from app.catalogue import Catalogue
+from app.closed import Page
 from app.report_folder import ReportFolder
 from app.report_jobs import Jobs
 from app.running import sessions_of
@@ -54,7 +55,7 @@ def build(settings: Settings, folder: str, reports: ReportFolder | None = None) 
     kinds = tuple(kind for kind in ("image", "text") if catalogue.of(kind))
     jobs = None if reports is None else Jobs(reports, catalogue, settings.concurrency)
     shown = [tab for tab in TABS if tab.kind in kinds or (tab.kind == "reports" and jobs is not None)]
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# attrib\n{_SAYS[kinds]}", elem_id="at-header")
         with gr.Tabs() as tabs:
             server = Server(page, tabs, catalogue, runs, folder, settings.concurrency, jobs)

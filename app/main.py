@@ -10,6 +10,8 @@ import sys
 import tempfile
 from typing import Any
 
+from starlette.middleware import Middleware
+
 from app.settings import Settings, SettingsError
 
 
@@ -33,12 +35,9 @@ def main() -> None:
 def serve(settings: Settings, *, wait: bool = True) -> Any:
     """Start the server with gradio's unsafe defaults off; returns the page (stop it with `.close()`)."""
     folder = upload_folder(settings)
-    from app import (
-        layout,
-        report_folder,
-        report_routes,
-        theme,
-    )  # after upload_folder: gradio reads its folder while it is imported
+    # after upload_folder: gradio reads its folder while it is imported
+    from app import closed, layout, report_folder, report_routes, theme
+    from app.bodies import Bounded, Limits
 
     reports = report_folder.configured(settings)
     page = layout.build(settings, folder, reports)
@@ -58,7 +57,10 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
         mcp_server=False,
         pwa=False,
         ssr_mode=False,
-        app_kwargs={"routes": report_routes.routes(reports) if reports else []},
+        app_kwargs={
+            "routes": [*closed.routes(), *(report_routes.routes(reports) if reports else [])],
+            "middleware": [Middleware(Bounded, Limits.of(settings, folder))],
+        },
         footer_links=[],
         quiet=True,
         inbrowser=False,

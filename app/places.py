@@ -15,7 +15,7 @@ def new_place(folder: str | Path) -> Path:
     """A new folder inside `folder`. Where those before it take more than MOST_KEPT, the oldest go."""
     room = MOST_KEPT
     for place in sorted(Path(folder).glob(f"{_PREFIX}*"), key=_changed, reverse=True):
-        room -= _size(place)
+        room -= size(place)
         if room < 0:
             shutil.rmtree(place, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
@@ -30,9 +30,10 @@ def _changed(place: Path) -> float:
     return 0.0
 
 
-def _size(place: Path) -> int:
-    size = 0
+def size(place: Path) -> int:
+    """Bytes of all files inside."""
+    taken = 0
     for file in place.rglob("*"):
         with suppress(FileNotFoundError):
-            size += file.stat().st_size
-    return size
+            taken += file.stat().st_size
+    return taken

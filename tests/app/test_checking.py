@@ -118,7 +118,7 @@ def test_a_check_can_be_cancelled_and_what_was_there_stays(catalogue: Catalogue)
     began = time.monotonic()
     with pytest.raises(attrib.Cancelled):
         list(work)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert markup.gallery(answer, Display()).count("data-check=") == 2
 
 

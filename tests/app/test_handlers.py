@@ -118,7 +118,7 @@ def test_cancel_stops_between_chunks(cheetah: Path, catalogue: Catalogue) -> Non
     assert runs.cancel("tab")
     with pytest.raises(attrib.Cancelled):
         list(work)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # of the minutes that it would take
     runs.end("tab", run)
     assert not runs.cancel("tab")
 

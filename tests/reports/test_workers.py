@@ -129,4 +129,4 @@ def test_ahead_keeps_order_passes_errors_on_and_ends_its_thread() -> None:
     time.sleep(0.1)
     assert len(made) < 10  # it waits for whoever takes them
     endless.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
