@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from attrib.reports.api import report
-from attrib.reports.run import How, Report, run
+from attrib.reports.how import How
+from attrib.reports.run import Report, run
 from attrib.reports.spec import Spec, spec_of
 from attrib.reports.store import Input, Row, Store
 

@@ -14,7 +14,8 @@ from attrib.methods.base import Method
 from attrib.models.text import TextModel
 from attrib.models.vision import VisionModel
 from attrib.reports.batches import Model
-from attrib.reports.run import How, OnProgress, Report, run
+from attrib.reports.how import How, OnProgress
+from attrib.reports.run import Report, run
 from attrib.reports.spec import read_toml, spec_of
 
 _RUNNING = ("out", "workers", "ray")  # keys of a spec file that do not decide what a report holds

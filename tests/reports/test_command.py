@@ -75,7 +75,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["attrib.reports.run"], "store", interrupted)
+    monkeypatch.setattr(sys.modules["attrib.reports.making"], "store", interrupted)
     write_pictures(tmp_path / "in", ["a.png"])
     assert run(monkeypatch, "report", str(tmp_path / "in"), *QUICK, "--out", str(tmp_path / "out")) == 130
     assert "the same command goes on with it" in capsys.readouterr().err
