@@ -32,7 +32,8 @@ class Limit:
 class Row:
     """One method. limits: by network. long: takes minutes, so it runs once, and at batch 1 unless asked for.
 
-    per: None where ratios are to the bare pass; else the number of forwards that the time is divided by.
+    per: None where ratios are to the bare pass; else the number of forwards that the time is divided by; peers_per:
+    that of the peers, where they run fewer.
     remark: a sentence to put below the table. networks: those that it runs on; None: all.
     """
 
@@ -42,6 +43,7 @@ class Row:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     long: bool = False
     per: Callable[[Case], int] | None = None
+    peers_per: Callable[[Case], int] | None = None
     remark: Callable[[Case], str] | None = None
     networks: tuple[str, ...] | None = None
 

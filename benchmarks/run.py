@@ -43,10 +43,14 @@ def measured(row: Row, case: Case, repeats: int) -> Line:
             if failed is not None:
                 failures[name] = failed
         costs = once(reference, calls, case.device) if row.long else compare(reference, calls, repeats, case.device)
-        if row.per is not None:
-            costs = {name: cost.each(row.per(case)) for name, cost in costs.items()}
+        costs = {name: _each(row, case, name, cost) for name, cost in costs.items()}
         remark = None if row.remark is None else row.remark(case)
     return Line(row, case.network, case.batch, costs, failures, remark)
+
+
+def _each(row: Row, case: Case, name: str, cost: Cost) -> Cost:
+    per = row.per if name == OURS else row.peers_per or row.per
+    return cost if per is None else cost.each(per(case))
 
 
 def _tried(calls: dict[str, Run], name: str, start: Callable[[Case], Run], case: Case, long: bool) -> str | None:

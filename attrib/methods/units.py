@@ -11,7 +11,8 @@ from attrib.methods.baselines import special_tokens
 from attrib.models.prefix import Prefix, keeps_prefixes
 
 _CPU_TOKENS = 512
-_MOST_ROWS = 64
+# of one forward behind a kept beginning: more are no quicker, and each has keys and values of all tokens
+_MOST_ROWS = 16
 UNITS = ("word", "token")
 UNIT_HELP = "What comes and goes together: the tokens of a word, or each token alone."
 
