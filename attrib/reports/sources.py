@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from attrib.errors import InputError
+from attrib.reports.arrow_tables import arrow_files
 from attrib.reports.spec import COLUMNS, FORMATS, Spec
-from attrib.reports.tables import arrow_files, read_table
+from attrib.reports.tables import read_table
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"}) | frozenset(
     {".tif", ".tiff", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}

@@ -9,39 +9,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from attrib.errors import InputError, MissingExtra
+from attrib.errors import InputError
+from attrib.reports.arrow_tables import arrow_table, parquet_table
+from attrib.reports.rows import AT_ONCE, Cells, Table
 
 MAX_LINE = 16 * 2**20  # bytes
-_ROWS_AT_ONCE = 64
-
-Cells = tuple[str, dict[str, Any] | InputError]  # where, "line 3"; the columns, or why they cannot be read
-
-
-@dataclass(frozen=True)
-class Table:
-    """known: the columns' names. rows(columns): a stream of rows with at least these of the columns."""
-
-    known: list[str]
-    rows: Callable[[list[str]], Iterator[Cells]]
 
 
 def read_table(path: str, form: str, stdin: BinaryIO | None = None) -> Table:
     """The table in the file or folder `path` ("-": standard input) of the format `form`."""
     return _READERS[form](path, stdin)
-
-
-def arrow_files(folder: Path) -> list[Path]:
-    """The files of a Hugging Face data set saved in `folder`, every split of it; [] where there is none."""
-    try:
-        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
-    except (OSError, ValueError, KeyError, TypeError):
-        splits = ["."]
-    return [file for split in splits for file in sorted((folder / str(split)).glob("*.arrow"))]
 
 
 @contextmanager
@@ -91,7 +71,7 @@ def _line_table(path: str, stdin: BinaryIO | None) -> Table:
 
 def _json_table(path: str, stdin: BinaryIO | None) -> Table:
     found = ((place, _object(line)) for place, line in _lines(path, stdin))
-    first = list(islice(found, _ROWS_AT_ONCE))
+    first = list(islice(found, AT_ONCE))
     objects = [cells for _, cells in first if isinstance(cells, dict)]
     if first and not objects:
         raise InputError(f"{path!r} is not JSONL: {first[0][0]}: {first[0][1]}")
@@ -149,83 +129,11 @@ def _csv_rows(path: str, stdin: BinaryIO | None, delimiter: str) -> Iterator[tup
             text.detach()  # the file, standard input above all, is closed by whoever opened it
 
 
-def _parquet_table(path: str, stdin: BinaryIO | None) -> Table:
-    parquet = _pyarrow("pyarrow.parquet")
-    with _arrow_errors(path):
-        file = parquet.ParquetFile(path)
-        known = list(file.schema_arrow.names)
-    return Table(known, lambda columns: _arrow_rows(path, file.iter_batches(_ROWS_AT_ONCE, columns=columns)))
-
-
-def _arrow_table(path: str, stdin: BinaryIO | None) -> Table:
-    files = arrow_files(Path(path)) if Path(path).is_dir() else [Path(path)]
-    with _arrow_errors(path):
-        known = list(_arrow_reader(files[0]).schema.names)
-
-    def rows(columns: list[str]) -> Iterator[Cells]:
-        batches = (small for file in files for batch in _batches(file) for small in _small(batch.select(columns)))
-        return _arrow_rows(path, batches)
-
-    return Table(known, rows)
-
-
-def _arrow_reader(file: Path) -> Any:
-    """Data sets are saved as streams; other programs write Arrow files."""
-    arrow = _pyarrow("pyarrow")
-    source = arrow.memory_map(str(file))
-    try:
-        return arrow.ipc.open_stream(source)
-    except arrow.ArrowInvalid:
-        source.seek(0)
-        return arrow.ipc.open_file(source)
-
-
-def _batches(file: Path) -> Iterator[Any]:
-    reader = _arrow_reader(file)
-    if hasattr(reader, "num_record_batches"):
-        return (reader.get_batch(i) for i in range(reader.num_record_batches))
-    return iter(reader)
-
-
-def _small(batch: Any) -> Iterator[Any]:
-    return (batch.slice(start, _ROWS_AT_ONCE) for start in range(0, batch.num_rows, _ROWS_AT_ONCE))
-
-
-def _arrow_rows(path: str, batches: Iterator[Any]) -> Iterator[Cells]:
-    number = 0
-    with _arrow_errors(path):
-        for batch in batches:
-            for row in batch.to_pylist():
-                yield f"row {number}", row
-                number += 1
-
-
-@contextmanager
-def _arrow_errors(path: str) -> Iterator[None]:
-    arrow = _pyarrow("pyarrow")
-    try:
-        yield
-    except (arrow.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read {path!r}: {error}") from error
-
-
-def _pyarrow(name: str) -> Any:
-    import importlib
-
-    try:
-        importlib.import_module("pyarrow.ipc")
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtra("reading this needs pyarrow: pip install pyarrow") from error
-
-
 _READERS: dict[str, Callable[[str, BinaryIO | None], Table]] = {
     "lines": _line_table,
     "csv": _csv_table,
     "tsv": lambda path, stdin: _csv_table(path, stdin, "\t"),
     "jsonl": _json_table,
-    "parquet": _parquet_table,
-    "arrow": _arrow_table,
+    "parquet": lambda path, stdin: parquet_table(path),
+    "arrow": lambda path, stdin: arrow_table(path),
 }
