@@ -60,7 +60,7 @@ def _scores(question: Question, graph: EdgeGraph, base: Run, other: Run, links: 
     values = change.new_full((rows, len(graph.senders), len(graph.receivers)), torch.nan)
     for numbers in _together(graph):
         own = [_of_input(graph.receivers[i], graph, base, links) for i in numbers]
-        for senders, passed in passed_back(graph.receivers[numbers[0]].course, own, links):
+        for senders, passed in passed_back(graph.receivers[numbers[0]].course, own, links, base.values):
             coefficients = torch.stack([_wide(c).reshape(rows, -1) for c in passed], 2)
             values[:, senders, numbers] = change[:, senders] @ coefficients
         question.on_progress(min(1.0, (numbers[-1] + 1) / len(graph.receivers)))

@@ -160,13 +160,14 @@ class TextModel(Wrapped):
         if "use_cache" in self.takes:
             given["use_cache"] = False
         read = extra.get(READ_AT)
+        given["inputs_embeds"] = x.clone()  # CTRL multiplies what it is given in place
         if read is None or self.task == "classification":
-            return logits_of(twin(inputs_embeds=x, **given))
+            return logits_of(twin(**given))
         if "logits_to_keep" in self.takes:
             # only these positions go through the large last layer
             kept, read = torch.unique(read, return_inverse=True)
             given["logits_to_keep"] = kept
-        logits = logits_of(twin(inputs_embeds=x, **given))
+        logits = logits_of(twin(**given))
         return logits[torch.arange(len(x), device=x.device), read]
 
     def _ignores_padding(self, encoded: EncodedText) -> bool:

@@ -62,7 +62,8 @@ def _projections(trace: Trace, stream: Stream) -> list[tuple[int, int]]:
         return []
     matrices = frozenset(i for i, node in enumerate(trace.nodes) if node.kind == "matrix")
     before = ancestors(trace, read, matrices)
-    nearest = sorted({i for node in before for i in trace.nodes[node].inputs if i in matrices})
+    reached = {i for node in before for i in trace.nodes[node].inputs if i in matrices}
+    nearest = sorted(i for i in reached if trace.tensors[i].requires_grad)  # not those of positions alone
     given = {node: trace.nodes[node].inputs[0] for node in sorted(before) if trace.nodes[node].kind == "pointwise"}
     norms = [(node, nearest.index(matrix)) for node, matrix in given.items() if matrix in nearest]
     return [*((node, of) for of, node in enumerate(nearest)), *norms]

@@ -105,22 +105,28 @@ def reproduces(course: Course, twin: nn.Module, values: Mapping[Place, Tensor], 
 
 
 def passed_back(
-    course: Course, coefficients: list[Tensor], links: Mapping[Place, GradientEdge]
+    course: Course, coefficients: list[Tensor], links: Mapping[Place, GradientEdge], values: Mapping[Place, Tensor]
 ) -> Iterator[tuple[slice, list[Tensor]]]:
     """(senders, their coefficients) of each stretch, from coefficients of the stream at the end of the course.
 
-    links: of a graded run, at the stretches' norms. One entry for each input that reads the stream there.
+    links, values: of a graded run, at the stretches' norms. One entry for each input that reads the stream there.
     """
     for stretch in reversed(course):
-        coefficients = _back(stretch.behind, coefficients, links)
-        yield stretch.part, _back(stretch.by, coefficients, links)
+        coefficients = _back(stretch.behind, coefficients, links, values)
+        yield stretch.part, _back(stretch.by, coefficients, links, values)
 
 
-def _back(by: Sequence[Passing], coefficients: list[Tensor], links: Mapping[Place, GradientEdge]) -> list[Tensor]:
+def _back(
+    by: Sequence[Passing],
+    coefficients: list[Tensor],
+    links: Mapping[Place, GradientEdge],
+    values: Mapping[Place, Tensor],
+) -> list[Tensor]:
     for step in reversed(by):
         if isinstance(step, str):
-            ends = [links[Place(step, "output")]], [links[Place(step, "input")]]
-            coefficients = [torch.autograd.grad(*ends, [c], retain_graph=True)[0] for c in coefficients]
+            made = Place(step, "output")
+            ends, shape = ([links[made]], [links[Place(step, "input")]]), values[made].shape  # some flatten tokens
+            coefficients = [torch.autograd.grad(*ends, [c.reshape(shape)], retain_graph=True)[0] for c in coefficients]
         else:
             coefficients = [c * step for c in coefficients]
     return coefficients

@@ -123,7 +123,7 @@ def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: i
         prompt = prompt.until_read()
     try:
         calls = recorded(twin, prompt.structure, lambda: prompt.forward(twin, prompt.x), causal)
-        tail = Tail(prompt.model.module, prompt.structure, calls, prompt.forward, prompt.target)
+        tail = Tail(prompt.model.module, prompt.structure, calls, prompt.forward, prompt.x, prompt.target)
         first = prompt.structure.layers[0].block
         found = Replay(
             twin,

@@ -49,7 +49,7 @@ def _probed(model: TextModel) -> Structure:
     twin = shadow(model.module)
     x = _probe_input(model)
     with named_failures(model.name, twin, x), torch.enable_grad():
-        trace = Trace(twin).run(x.requires_grad_(), lambda twin, x: model.forward(twin, x, {}))
+        trace = Trace(twin).run(x.requires_grad_().clone(), lambda twin, x: model.forward(twin, x, {}))
     return _Reading(model.name, twin, trace).structure(_path_of(model))
 
 

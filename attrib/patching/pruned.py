@@ -182,7 +182,7 @@ def pruned(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Pr
     try:
         with torch.no_grad():
             calls = recorded(twin, graph.structure, lambda: prompt.forward(twin, prompt.x), causal=False)
-            tail = Tail(prompt.model.module, graph.structure, calls, prompt.forward, prompt.target)
+            tail = Tail(prompt.model.module, graph.structure, calls, prompt.forward, prompt.x, prompt.target)
     except NotReplayable as error:
         raise UnsupportedModel(
             f"{graph.structure.model} cannot be run on some of its edges, which is done block by block: {error}"

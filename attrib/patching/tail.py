@@ -24,8 +24,8 @@ class Tail:
     A twin of its own runs with its blocks left out: what surrounds them (final norm, pooling, head, soft-caps) is the
     model's. Where the target reads one or two logits, the head computes these alone.
 
-    forward: what the model's wrapper returns for (twin, hidden states (rows, tokens, width)).
-    target: of the prompts that `calls` are of.
+    forward: what the model's wrapper returns for (twin, word embeddings (rows, tokens, width)).
+    x: word embeddings of the prompts that `calls` and `target` are of.
     """
 
     def __init__(
@@ -34,18 +34,35 @@ class Tail:
         structure: Structure,
         calls: tuple[Call, ...],
         forward: Callable[[nn.Module, Tensor], Any],
+        x: Tensor,
         target: BoundTarget,
     ) -> None:
-        self._twin, self._forward, self._target = shadow(module), forward, target
+        self._twin, self._forward, self._x, self._target = shadow(module), forward, x, target
         self._last = calls[-1]
         self._hidden: Tensor | None = None
         for layer, call in zip(structure.layers, calls, strict=True):
             _replace_forward(self._twin.get_submodule(layer.block), self._skip(call))
         self._at_once = _FULL_HEAD_AT_ONCE
-        if _narrowed(self._twin.get_submodule(structure.head), target):
-            self._target, self._at_once = _renumbered(target), 1 << 20
+        if target.kind in ("logit", "difference") and target.positive is not None:
+            self._narrow(self._twin.get_submodule(structure.head))
         if not self._takes_rows(calls[-1].made[:1]):
             self._at_once = 1
+
+    def _narrow(self, head: nn.Module) -> None:
+        """Let the head compute the tokens that the target reads alone, where the metric is the same then."""
+        if type(head) is not nn.Linear:
+            return
+        made, of = self._last.made[:1], torch.zeros(1, dtype=torch.long, device=self._x.device)
+        expected, whole = self._scores(made, of), (self._target, self._at_once, dict(head._parameters))
+        _cut(head, self._target)
+        self._target, self._at_once = _renumbered(self._target), 1 << 20
+        try:
+            found = self._scores(made, of)
+        except RuntimeError:  # a bias of all tokens stands behind the head, say
+            found = torch.full_like(expected, torch.nan)
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
+            self._target, self._at_once, parameters = whole
+            head._parameters.update(parameters)
 
     def scores(self, hidden: Tensor, of: Tensor) -> Tensor:
         """(rows,) from (rows, tokens, width). of: (rows,) which prompt each is of."""
@@ -63,7 +80,8 @@ class Tail:
 
     def _scores(self, hidden: Tensor, of: Tensor) -> Tensor:
         self._hidden = hidden
-        outputs = self._forward(self._twin, hidden)
+        # what the blocks are given is of no account, but it has to fit what stands in front of them
+        outputs = self._forward(self._twin, self._x[:1, -hidden.shape[1] :].expand(len(hidden), -1, -1))
         return self._target.scores(outputs, None if self._target.function else of)
 
     def _skip(self, call: Call) -> Callable[..., Any]:
@@ -78,20 +96,18 @@ def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
     module.__dict__["forward"] = forward
 
 
-def _narrowed(head: nn.Module, target: BoundTarget) -> bool:
-    """Cut the head of a twin to the tokens that the target reads; whether that was possible."""
-    if type(head) is not nn.Linear or target.kind not in ("logit", "difference") or target.positive is None:
-        return False
+def _cut(head: nn.Linear, target: BoundTarget) -> None:
+    """Leave the head of a twin only the tokens that the target reads."""
+    assert target.positive is not None, "`_narrow` has looked"
     read = [target.positive] if target.negative is None else [target.positive, target.negative]
     tokens = torch.cat(read).to(head.weight.device)
     for name, parameter in head._parameters.items():
         if parameter is not None:
             head._parameters[name] = parameter[tokens]  # type: ignore[assignment]
-    return True
 
 
 def _renumbered(target: BoundTarget) -> BoundTarget:
     """The same target for logits that are its own tokens' alone."""
-    assert target.positive is not None, "`_narrowed` has looked"
+    assert target.positive is not None, "`_narrow` has looked"
     first = torch.arange(len(target.positive))
     return replace(target, positive=first, negative=None if target.negative is None else first + len(first))
