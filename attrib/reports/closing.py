@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attrib.reports.dataset import DatasetView, Entry
-from attrib.reports.dataset_page import alarms, render_dataset
+from attrib.reports.dataset_page import render_dataset
 from attrib.reports.entry_files import current_summary, summary_path
 from attrib.reports.evidence_page import EVIDENCE, EvidenceView, render_evidence
 from attrib.reports.files import write_file
+from attrib.reports.head import facts_of, summary_of, title_of
 from attrib.reports.index_page import ALL, Seen, render_index, table_row, write_all
-from attrib.reports.pages import PER_PAGE, index_path, short
+from attrib.reports.pages import PER_PAGE, index_path
 from attrib.reports.pdf import render_pdf
 from attrib.reports.profiles import Model, Profiler
 from attrib.reports.store import Store
 from attrib.reports.summary import Summary
-
-_TARGETS = {"item": "each item's own, else the top prediction", "predicted": "the top prediction"}
 
 Progress = Callable[[float, str], None]
 
@@ -74,29 +73,13 @@ def close_report(
     fraction, message); what it raises stops the writing. The same store gives the same files.
     """
     told = on_progress or (lambda fraction, message: None)
-    total = max(1, store.journal.count_inputs())
     title = title_of(store)
     table, view = _Table(store, title, store.journal.count_inputs()), DatasetView()
     profilers, evidence = _profilers(store, load), EvidenceView()
-    for n, (it, rows, summary) in enumerate(_entries(store)):
-        agreement = None
-        if _is_first(store, it.item, it.position):
-            agreement = view.first_pass(it, rows, summary)
-            _profile(store, profilers, rows, it.text)
-            evidence.add(it, rows)
-        else:
-            agreement = view.repeated(rows, summary)
-        table.add(table_row(it, rows, summary, agreement), agreement)
-        told(0.6 * n / total, "reading results")
-    table.flush()
-    view.choose()
-    for n, (it, rows, summary) in enumerate(_entries(store)):
-        if _is_first(store, it.item, it.position):
-            view.second_pass(it, rows, summary)
-        told(0.6 + 0.3 * n / total, "comparing with the class means")
-    view.finish()
-    profiles = [p for profiler in profilers.values() if (p := profiler.finish()) is not None]
+    _read(store, table, view, profilers, evidence, lambda part: told(0.6 * part, "reading results"))
+    _compare(store, view, lambda part: told(0.6 + 0.3 * part, "comparing with the class means"))
     told(0.9, "writing pages")
+    profiles = [p for profiler in profilers.values() if (p := profiler.finish()) is not None]
     photo = _photos(store)
     write_file(store.folder / "dataset.html", render_dataset(title, view, photo, profiles))
     if evidence:
@@ -104,63 +87,43 @@ def close_report(
     # without times, so that the same report makes the same file
     facts = [fact for fact in facts_of(store, view) if fact[0] != "started"]
     write_file(store.folder / "report.pdf", render_pdf(store, title, facts, view, photo, profiles))
-    write_file(store.folder / "index.html", render_index(0, table.first, table.total, title, _summary(store, view)))
+    write_file(store.folder / "index.html", render_index(0, table.first, table.total, title, summary_of(store, view)))
     table.write_all()
     _remove_beyond(store, table.number)
     told(1.0, "report written")
     return view
 
 
-def title_of(store: Store) -> str:
-    """What the report is called."""
-    return short(f"Report on {', '.join(store.models)}", 120)
+def _read(
+    store: Store,
+    table: _Table,
+    view: DatasetView,
+    profilers: dict[str, Profiler],
+    evidence: EvidenceView,
+    told: Callable[[float], None],
+) -> None:
+    """Every item once, into all that is over them."""
+    for n, (it, rows, summary) in enumerate(_entries(store)):
+        if _is_first(store, it.item, it.position):
+            agreement = view.first_pass(it, rows, summary)
+            _profile(store, profilers, rows, it.text)
+            evidence.add(it, rows)
+        else:
+            agreement = view.repeated(rows, summary)
+        table.add(table_row(it, rows, summary, agreement), agreement)
+        told(n / table.total)
+    table.flush()
 
 
-def facts_of(store: Store, view: DatasetView) -> list[tuple[str, str, bool]]:
-    """(name, value, whether it is long) for the head of the report."""
-    times = store.manifest.get("times", {})
-    classes = len({label for _, label in view.classes})
-    return [
-        ("items", str(store.journal.count_inputs()), False),
-        ("failed", str(view.failed) + (f" (+ {view.partly} in part)" if view.partly else ""), False),
-        ("classes explained", str(classes), False),
-        ("models", short(", ".join(store.models), 200), True),
-        ("methods", short(", ".join(store.methods), 300), True),
-        ("targets", short(", ".join(_TARGETS.get(t, t) for t in store.targets), 200), True),
-        *([("started", _minute(str(times["started"])), True)] if times.get("started") else []),
-    ]
-
-
-def _summary(store: Store, view: DatasetView) -> dict[str, Any]:
-    found = [{"text": a["text"], "href": f"dataset.html#{a['anchor']}"} for a in alarms(view)]
-    if view.failed or view.partly:
-        many = f"{view.failed} item{'s' * (view.failed != 1)} failed"
-        what = f"{many}{f', {view.partly} in part' if view.partly else ''}: filter the table by state to see why."
-        found.insert(0, {"text": what, "href": ""})
-    if store.manifest["spec"].get("evidence"):
-        found.append({"text": "How far to trust the maps: what was measured of them.", "href": EVIDENCE})
-    manifest = store.manifest
-    models = [
-        (f"model {m['name']}", f"weights {m['weights_hash']}, {m['device']}, {m['dtype']}") for m in manifest["models"]
-    ]
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    settings = [(f"method {name}", _plain(value)) for name, value in manifest["spec"]["methods"].items()]
-    pairs = [*models, *settings, ("versions", versions)]
-    return {
-        "facts": facts_of(store, view),
-        "warnings": found,
-        "provenance": [(short(name, 80), short(value, 400)) for name, value in pairs],
-    }
-
-
-def _plain(value: Any) -> str:
-    told = ", ".join(f"{k} = {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-    return told or "default settings"
-
-
-def _minute(time: str) -> str:
-    """ISO 8601 in UTC, to the minute."""
-    return f"{time[:16].replace('T', ' ')} UTC" if time.endswith(("+00:00", "Z")) else time
+def _compare(store: Store, view: DatasetView, told: Callable[[float], None]) -> None:
+    """Every item once more, beside the means that are known now."""
+    view.choose()
+    total = max(1, store.journal.count_inputs())
+    for n, (it, rows, summary) in enumerate(_entries(store)):
+        if _is_first(store, it.item, it.position):
+            view.second_pass(it, rows, summary)
+        told(n / total)
+    view.finish()
 
 
 def _entries(store: Store) -> Iterator[Entry]:
