@@ -58,6 +58,7 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
         pwa=False,
         ssr_mode=False,
         app_kwargs={
+            "openapi_url": None,
             "routes": [*closed.routes(), *(report_routes.routes(reports) if reports else [])],
             "middleware": [Middleware(Bounded, Limits.of(settings, folder))],
         },
