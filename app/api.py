@@ -94,7 +94,7 @@ def _numbers(a: attrib.Attribution, i: int) -> dict[str, Any]:
         "delta": None if a.delta is None else float(a.delta[i]),
         "ledger": None if a.ledger is None else {name: float(amount[i]) for name, amount in a.ledger.items()},
         "coverage": None if a.coverage is None else str(a.coverage),
-        "notes": list(a.notes),
+        "notes": list(a[i].notes),
         "signed": a.signed,
         "shape": list(a.values.shape),
         "settings": json.loads(json.dumps(a.provenance.settings)),

@@ -66,7 +66,7 @@ class Attribution:
     target: one dict per sample: kind, index, label.
     score: (batch,) the explained number. delta: (batch,) completeness error in its units, or None.
     ledger: where the score went, name → (batch,), adding up to the score; None outside LRP.
-    notes: what a reader must know before trusting the map, one sentence each.
+    notes: what a reader must know before trusting the map, one sentence each; of one sample alone: `result[i].notes`.
     pictures: (batch, height, width, 3) uint8, what the model saw; None for text.
     reduction: how channels become one number in `heatmap`: "sum", "mean", "max_abs" or "norm".
     words: per sample, the word that each token is a piece of; None for special tokens.
@@ -97,14 +97,20 @@ class Attribution:
         return int(self.values.shape[0])
 
     def __getitem__(self, rows: int | slice) -> Attribution:
-        """The result of one sample, or of several, as a batch of its own; iterating gives them one by one."""
+        """The result of one sample, or of several, as a batch of its own, with notes that are true of it.
+
+        Iterating gives the samples one by one.
+        """
+        from attrib.doubts import own_notes  # deferred: it knows methods
+
         if not isinstance(rows, slice):
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"sample {rows} of a result with {len(self)}")
             rows = slice(rows % len(self), rows % len(self) + 1)
         own = {name: _rows(getattr(self, name), rows) for name in _PER_SAMPLE}
         hashes = self.provenance.input_hashes[rows]
-        return replace(self, **own, provenance=replace(self.provenance, input_hashes=hashes))
+        chosen = replace(self, **own, provenance=replace(self.provenance, input_hashes=hashes))
+        return replace(chosen, notes=own_notes(self, chosen))
 
     @property
     def method(self) -> str:

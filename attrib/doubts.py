@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from attrib.methods.base import Finding
 
+if TYPE_CHECKING:
+    from attrib.attribution import Attribution
+
 _NO_DIFFERENCE = 0.05  # of the score
 _MOST_ON_FIRST = 0.45  # of all magnitudes of a text of at least four tokens
 
 
-def doubts(finding: Finding) -> list[str]:
+def own_notes(batch: Attribution, rows: Attribution) -> tuple[str, ...]:
+    """The notes of some rows of `batch`: what holds for all of it, and what speaks against their own numbers."""
+    parked = sinks(batch, batch.words)
+    told = {*doubts(batch), *parked}
+    kept = [note for note in batch.notes if note not in told]
+    # where no note of the batch tells of a sink, the model is none to have one
+    own = sinks(rows, rows.words) if set(parked) & set(batch.notes) else []
+    return (*kept, *doubts(rows), *own)
+
+
+def doubts(finding: Finding | Attribution) -> list[str]:
     """What speaks against the numbers themselves: no number, all zero, a score that is not accounted for."""
     found = []
     flat = finding.values.detach().flatten(1)
@@ -24,11 +38,11 @@ def doubts(finding: Finding) -> list[str]:
     empty = (flat == 0).all(1).nonzero()[:, 0].tolist()
     unscored = (~finding.score.detach().isfinite()).nonzero()[:, 0].tolist()
     if unscored:
-        found.append(f"the model's score of input {_listed(unscored)} is NaN or infinite: nothing can explain it")
+        found.append(f"the model's score{_of(unscored, finding)} is NaN or infinite: nothing can explain it")
     if broken:
-        found.append(f"the map of input {_listed(broken)} holds NaN or infinite values and means nothing")
+        found.append(f"the map{_of(broken, finding)} holds NaN or infinite values and means nothing")
     if empty:
-        found.append(f"the map of input {_listed(empty)} is zero everywhere: the method found nothing")
+        found.append(f"the map{_of(empty, finding)} is zero everywhere: the method found nothing")
     if finding.delta is not None:
         relative = (finding.delta.abs() / finding.score.abs().clamp_min(1e-12)).max().item()
         if relative > _left_open(finding):
@@ -44,13 +58,13 @@ def doubts(finding: Finding) -> list[str]:
     return found
 
 
-def _left_open(finding: Finding) -> float:
+def _left_open(finding: Finding | Attribution) -> float:
     """The share of a score that may stay unaccounted without a word: little under rules, which claim to be exact."""
     half = finding.score.dtype in (torch.float16, torch.bfloat16)
     return 0.05 if half or finding.coverage is None else 0.005
 
 
-def _against_baseline(finding: Finding, flat: Tensor) -> list[str]:
+def _against_baseline(finding: Finding | Attribution, flat: Tensor) -> list[str]:
     """A note where a map explains the difference to a baseline, and there is hardly any."""
     if finding.delta is None or finding.ledger is not None:
         return []
@@ -67,7 +81,7 @@ def _against_baseline(finding: Finding, flat: Tensor) -> list[str]:
 
 def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
     """A note where little of the score reached the input, and what took the rest."""
-    kept = ledger["input"] + ledger.get("position", torch.zeros_like(score))
+    kept = sum((ledger[name] for name in ("input", "position") if name in ledger), torch.zeros_like(score))
     share = (kept / score.where(score != 0, torch.ones_like(score))).abs().min().item()
     if share > 0.5 or len(ledger) == 1:
         return []
@@ -76,7 +90,7 @@ def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
     return [f"only {share:.2g} of the score reached the input; most was absorbed by {taken} (see the ledger)"]
 
 
-def sinks(finding: Finding, words: Sequence[Sequence[int | None]] | None) -> list[str]:
+def sinks(finding: Finding | Attribution, words: Sequence[Sequence[int | None]] | None) -> list[str]:
     """A note where LRP puts most on the first token of a text, and that is an ordinary word.
 
     words: of a causal language model's inputs; None for other models.
@@ -95,5 +109,8 @@ def sinks(finding: Finding, words: Sequence[Sequence[int | None]] | None) -> lis
     return [note]
 
 
-def _listed(indices: list[int]) -> str:
-    return ", ".join(str(i) for i in indices[:5]) + (" and others" if len(indices) > 5 else "")
+def _of(indices: list[int], finding: Finding | Attribution) -> str:
+    """Which inputs; nothing where there is one alone."""
+    if len(finding.score) == 1:
+        return ""
+    return f" of input {', '.join(str(i) for i in indices[:5])}" + (" and others" if len(indices) > 5 else "")

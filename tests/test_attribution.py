@@ -163,9 +163,24 @@ def test_rows_of_a_result():
         torch.testing.assert_close(one.values, alone.values)
         assert (one.target, one.provenance.input_hashes) == (alone.target, alone.provenance.input_hashes)
         assert one.ledger.keys() == alone.ledger.keys() and len(one) == 1
+        assert one.notes == alone.notes
     assert torch.equal(result[-1].values, result[2:].values) and len(result[:2]) == 2
     with pytest.raises(IndexError, match="sample 3 of a result with 3"):
         result[3]
+
+
+def test_notes_of_a_row_are_about_that_row():
+    model, x = tiny(), torch.rand(3, 3, 4, 4)
+    x[1] = 0  # nothing times any gradient
+    result = attrib.explain(model, x, "input_x_gradient", 0)
+    empty = "is zero everywhere: the method found nothing"
+    assert f"the map of input 1 {empty}" in result.notes
+    assert [f"the map {empty}" in one.notes for one in result] == [False, True, False]
+    assert f"the map of input 0 {empty}" in result[1:].notes
+    alone = [attrib.explain(model, x[i : i + 1], "input_x_gradient", 0).notes for i in range(3)]
+    assert [one.notes for one in result] == alone and len(set(alone)) == 3
+    planned = dataclasses.replace(result, notes=("chunks of one row", *result.notes))
+    assert planned[0].notes == ("chunks of one row", *alone[0])
 
 
 def test_as_an_array():

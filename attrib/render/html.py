@@ -182,7 +182,7 @@ def _card(
         "ledger": [(name, number(amount)) for name, amount in ledger],
         "coverage": None if a.coverage is None else str(a.coverage),
         "uncovered": [] if a.coverage is None else list(a.coverage.uncovered),
-        "notes": list(a.notes),
+        "notes": list(a[i].notes),
         "seconds": f"{a.provenance.seconds:.2f} s",
         "settings": [(k, str(v)) for k, v in a.provenance.settings.items() if k != "method"],
         "provenance": _provenance(a, i),

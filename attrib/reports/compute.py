@@ -20,7 +20,7 @@ from attrib.reports.asked import asked, settled
 from attrib.reports.batches import Model, Ready, told
 from attrib.reports.evidence import Measurement, measured
 from attrib.reports.journal import Finished, Key
-from attrib.reports.reading import found_in, one_map, own_notes, own_values
+from attrib.reports.reading import found_in, one_map, own_values
 from attrib.reports.spec import Spec
 from attrib.reports.store import COMPARED
 from attrib.targets import Logit
@@ -144,11 +144,10 @@ class _Work:
 
     def _add(self, outcome: Outcome, places: list[int], explained: Explained) -> None:
         result, seconds = explained.result, explained.seconds
-        notes = own_notes(result)
         for n, i in enumerate(places):
             item, shown = self.prepared.batch.items[i], self.prepared.shown[i]
             key = Key(item.id, outcome.model, outcome.method, outcome.target)
-            found = found_in(result, n, self.predicted[i], (*self.prepared.notes[i], *notes[n]))
+            found = found_in(result, n, self.predicted[i], (*self.prepared.notes[i], *result[n].notes))
             evidence = explained.evidence[n]
             found |= {"evidence": evidence.document} if evidence.document else {}
             outcome.rows.append(Finished(key, found, seconds / len(places), result.provenance.peak_memory))

@@ -1,4 +1,4 @@
-"""One input's part of a batch's result: its values, its notes, and the strongest regions or words in short."""
+"""One input's part of a batch's result: its values, and the strongest regions or words in short."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution, labels_of
-from attrib.doubts import doubts
-from attrib.methods.base import Finding
 from attrib.models.wrapped import Prediction
 
 _GRID = 8  # regions of a picture: a grid of so many rows and columns
@@ -33,21 +31,6 @@ def own_values(result: Attribution, index: int) -> dict[str, Tensor]:
     tensors = {"values": result.values} | {f"parts.{k}": v for k, v in (result.parts or {}).items()}
     length = None if result.token_texts is None else len(result.token_texts[index])
     return {name: tensor[index, ..., :length].detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def own_notes(result: Attribution) -> list[tuple[str, ...]]:
-    """The notes of every input: those of the whole batch, and what speaks against its own numbers."""
-    of_batch = set(_doubts(result, slice(None)))
-    shared = [note for note in result.notes if note not in of_batch]
-    return [(*shared, *_doubts(result, slice(i, i + 1))) for i in range(len(result))]
-
-
-def _doubts(result: Attribution, rows: slice) -> list[str]:
-    ledger = None if result.ledger is None else {name: amount[rows] for name, amount in result.ledger.items()}
-    delta = None if result.delta is None else result.delta[rows]
-    return doubts(
-        Finding(result.values[rows], result.score[rows], delta=delta, ledger=ledger, coverage=result.coverage)
-    )
 
 
 def found_in(result: Attribution, index: int, predictions: list[Prediction], notes: tuple[str, ...]) -> dict[str, Any]:

@@ -149,7 +149,9 @@ def test_a_generation_from_one_forward_is_that_of_every_beginning(family: str) -
         found = attrib.explain_generation(subject, SHORT, method, new)
         assert [len(texts) for texts in found.token_texts] == [len(prompt) + i for i in range(3)]
         for i, token in enumerate(new):
-            same(found, i, attrib.explain(subject, prompt + new[:i], method, token))
+            alone = attrib.explain(subject, prompt + new[:i], method, token)
+            same(found, i, alone)
+            assert found[i].notes == alone.notes
 
 
 def test_a_generation_of_contrasts_and_probabilities() -> None:
