@@ -44,6 +44,7 @@ class KernelSHAP(Method):
             "text": "Random sets of words or tokens; one forward each. All sets, if there are no more.",
         },
         low=4,
+        high=10_000,
     )
     baseline: Baseline = setting("zero", BASELINE_HELP, choices=BASELINES)
     unit: str = setting("word", UNIT_HELP, choices=UNITS, for_kinds=("text",))
