@@ -53,7 +53,7 @@ def class_sensitivity(model: VisionModel, inputs: Any, method: Method | str, **o
     x = model.encode(inputs).x
     twin = shadow(model.module)
     with torch.no_grad():
-        logits = torch.cat([logits_of(twin(part)) for part in x.split(_AT_ONCE)])
+        logits = torch.cat([logits_of(twin(part.clone())) for part in x.split(_AT_ONCE)])
     logits = logits if logits.dim() == 2 else logits.flatten(2).sum(2)
     best, worst = logits.argmax(1), logits.argmin(1)
     size = (x.shape[2], x.shape[3])

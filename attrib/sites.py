@@ -205,7 +205,7 @@ def _probe(twin: nn.Module, x: Tensor) -> Survey:
     with ExitStack() as stack, torch.no_grad():
         for module in twin.modules():
             stack.callback(module.register_forward_hook(note).remove)
-        outputs = twin(x)
+        outputs = twin(x.clone())  # which it may change in place
     try:
         n_classes = logits_of(outputs).shape[1]
     except (UnsupportedModel, IndexError):

@@ -126,7 +126,7 @@ class Question:
             )
         engine = engine_in_force()
         if engine is not None and scores.requires_grad:
-            engine.watch_functions(scores)
+            engine.watch_hidden(scores)
         return scores
 
     def outputs(self, x: Tensor, rows: Tensor | None = None) -> Any:

@@ -30,7 +30,7 @@ def one_step(question: Question, rate: float) -> Iterator[None]:
     try:
         _put(places, trained)
         with torch.enable_grad():
-            logits = logits_of(question.twin(question.x))
+            logits = logits_of(question.twin(question.x.clone()))
             logits = logits if logits.dim() == 2 else logits.flatten(2).sum(2)
             loss = F.cross_entropy(logits, target.positive.to(logits.device))
             leaves = [p for p in trained.values() if p.requires_grad]

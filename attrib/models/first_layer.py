@@ -20,7 +20,7 @@ def channels_taken(module: nn.Module, x: Tensor) -> int | None:
     looking = _FirstLayer(x.shape)
     try:
         with torch.no_grad(), looking:
-            shadow(module)(x)
+            shadow(module)(x.clone())  # which it may change in place
     except _Reached:
         return looking.channels
     except Exception:  # anybody's module, given what may not suit it: the real run will say so

@@ -79,7 +79,7 @@ def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Modu
             elif type(module) in _NORMS and module.running_mean is not None:
                 stack.callback(module.register_forward_pre_hook(norm_runs).remove)
         with torch.no_grad(), uses:
-            outputs = twin(x)
+            outputs = twin(x.clone())
     known = isinstance(outputs, (list, tuple, dict, Tensor))
     for tensor in _tensors_in(outputs if known else getattr(outputs, "__dict__", {})):
         if id(tensor) in uses.counts:

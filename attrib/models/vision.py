@@ -90,10 +90,10 @@ class VisionModel(Wrapped):
         return self._channels
 
     def forward(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Any:
-        """What `twin`, a shadow of the module, returns for x; pictures come with nothing extra."""
+        """What `twin`, a shadow of the module, returns for x, which stays as it is; there is nothing extra."""
         if self.recomputes:
             recompute_blocks(twin)
-        return twin(x)
+        return twin(x if x.requires_grad else x.clone())
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         """(low, high), (1, channel, 1, 1) each: what black and white pixels become; None when nobody knows."""

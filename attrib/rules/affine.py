@@ -46,9 +46,9 @@ class Affine:
 
     @staticmethod
     def of(call: Call, cache: WeightCache) -> Affine | None:
-        """None for calls that are no plain layer: unbatched input, weights that carry relevance."""
+        """None for calls that are no plain layer: unbatched input, complex numbers, weights that carry relevance."""
         weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
-        if weight.requires_grad or (bias is not None and bias.requires_grad):
+        if weight.requires_grad or (bias is not None and bias.requires_grad) or weight.is_complex():
             return None
         if call.kind == "linear":
             return Affine(weight, bias, None, cache)
@@ -143,12 +143,13 @@ class Affine:
         """W with the folded scale."""
         if self.scale is None:
             return self.weight
-        axis = 1 if self.geometry is not None and self.geometry.transposed else 0
-        shape = [1] * self.weight.dim()
-        shape[axis] = -1
-        if axis == 1 and self.geometry is not None and self.geometry.groups > 1:
-            raise NotImplementedError("BatchNorm behind a grouped transposed convolution")
-        return self.weight * self.scale.view(shape)
+        ones = [1] * (self.weight.dim() - 2)
+        if self.geometry is None or not self.geometry.transposed:
+            return self.weight * self.scale.view(-1, 1, *ones)
+        groups = self.geometry.groups  # each has its rows of the weight, and its share of the scale
+        by_group = self.weight.unflatten(0, (groups, -1)) * self.scale.view(groups, 1, -1, *ones)
+        whole: Tensor = by_group.flatten(0, 1)
+        return whole
 
     def positive(self) -> Tensor:
         """W⁺."""

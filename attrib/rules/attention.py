@@ -13,6 +13,7 @@ from torch import Tensor
 from attrib.errors import NotApplicable
 from attrib.rules.call import Call
 from attrib.rules.ledger import Ledger, booking
+from attrib.rules.ruled import on_relevance
 
 SOFTMAX = "softmax remainder"
 HALVED = "halved value path"
@@ -23,7 +24,7 @@ def matrix_product(call: Call) -> Any:
     other = call.argument(1, "other", call.argument(1, "mat2"))
     output = call.plain()
     if call.x.requires_grad and isinstance(other, Tensor) and other.requires_grad:
-        output.register_hook(lambda c: c / 2)
+        on_relevance(output, lambda c: c / 2)
     return output
 
 
@@ -35,7 +36,7 @@ def sum_and_product(call: Call) -> Any:
     if not (left.requires_grad and right.requires_grad):
         output = call.plain()
         if not first.requires_grad:
-            output.register_hook(booking(call.engine.ledger, "bias", first.detach() * beta))
+            on_relevance(output, booking(call.engine.ledger, "bias", first.detach() * beta))
         return output
     product = call.engine.under(lambda: torch.matmul(left, right))
     return call.engine.under(lambda: first * beta + product * alpha)
@@ -172,17 +173,17 @@ def _scaled(x: Tensor, share: float) -> Tensor:
     if not x.requires_grad:
         return x
     alias = _alias(x)
-    alias.register_hook(lambda c: c * share)
+    on_relevance(alias, lambda c: c * share)
     return alias
 
 
 def _book_difference(ledger: Ledger, name: str, inputs: list[Tensor], output: Tensor) -> None:
     """Σ R(output) − Σ R(inputs), under `name`. Hooks run in order, so an input's scaling is already in its c."""
     value = output.detach()
-    output.register_hook(lambda c: ledger.absorb(name, c * value))
+    on_relevance(output, lambda c: ledger.absorb(name, c * value))
     for x in inputs:
         if x.requires_grad:
-            x.register_hook(_taking(ledger, name, x.detach()))
+            on_relevance(x, _taking(ledger, name, x.detach()))
 
 
 def _taking(ledger: Ledger, name: str, x: Tensor) -> Any:

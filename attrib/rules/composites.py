@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrib.rules.call import Call
+from attrib.rules.ruled import on_relevance
 
 
 def contraction(call: Call) -> Any:
@@ -21,7 +22,7 @@ def contraction(call: Call) -> Any:
     carrying = sum(operand.requires_grad for operand in operands)
     output = call.plain()
     if carrying > 1:
-        output.register_hook(lambda c: c / carrying)
+        on_relevance(output, lambda c: c / carrying)
     return output
 
 

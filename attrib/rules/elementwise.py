@@ -12,7 +12,7 @@ from attrib.rules.call import Call, carries_relevance
 from attrib.rules.homogeneous import is_marked, marked
 from attrib.rules.ledger import Ledger, booking, relevance_of
 from attrib.rules.precision import widest
-from attrib.rules.ruled import ruled
+from attrib.rules.ruled import on_relevance, ruled
 
 
 def as_gradient(call: Call) -> Any:
@@ -94,7 +94,7 @@ def product(call: Call) -> Any:
         kept = [f.detach() if is_gate else f for f, is_gate in zip(factors, gates, strict=True)]
         return call.function(*kept, *call.args[2:])
     output = call.plain()
-    output.register_hook(lambda c: c / 2)
+    on_relevance(output, lambda c: c / 2)
     return output
 
 
@@ -128,7 +128,7 @@ class SumWithConstant:
             constant = not (isinstance(value, Tensor) and value.requires_grad)
             if constant and not (isinstance(value, (int, float)) and value == 0):
                 amount = finite(value.detach()) * sign if isinstance(value, Tensor) else value * sign
-                output.register_hook(booking(call.engine.ledger, "bias", amount))
+                on_relevance(output, booking(call.engine.ledger, "bias", amount))
         return output
 
 
@@ -142,7 +142,7 @@ def concatenation(call: Call) -> Any:
             continue
         length = part.shape[axis]
         if not part.requires_grad and part.is_floating_point():
-            output.register_hook(_booking_slice(call.engine.ledger, part.detach(), axis, start))
+            on_relevance(output, _booking_slice(call.engine.ledger, part.detach(), axis, start))
         start += length
     return output
 
@@ -183,7 +183,7 @@ def affine_norm(call: Call) -> Any:
     _, shift = affine
     output = call.plain()
     shape = (1, -1, *[1] * (output.dim() - 2))
-    output.register_hook(booking(call.engine.ledger, "bias", shift.reshape(shape)))
+    on_relevance(output, booking(call.engine.ledger, "bias", shift.reshape(shape)))
     return output
 
 

@@ -22,13 +22,12 @@ from attrib.errors import UnsupportedModel
 from attrib.rules.autocast import is_lowered, lowered
 from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform
 from attrib.rules.cuts import Cuts
-from attrib.rules.functions import autograd_functions, is_operator
+from attrib.rules.functions import OUTSIDE, Seen, is_operator
 from attrib.rules.ledger import Ledger
 from attrib.rules.record import Record
-from attrib.rules.scripted import scripted_functions
 from attrib.rules.table import Rule as Rule
 from attrib.rules.table import Rules as Rules
-from attrib.rules.vocabulary import ACTIVATIONS, IS_LINEAR, KIND, OUT_OF_PLACE, name_of, usual
+from attrib.rules.vocabulary import IS_LINEAR, KIND, NONLINEAR, OUT_OF_PLACE, name_of, usual
 from attrib.rules.weights import OnePass, WeightCache
 
 _DIFFERENTIATING = (torch.autograd.grad, Tensor.backward)
@@ -55,6 +54,7 @@ class Engine(TorchFunctionMode):
         self.deposits: list[Tensor] = []
         self.record = Record(strict)
         self._cuts = Cuts(self.record)
+        self.seen = Seen()
         self.first_done = False
         self._transforms: list[tuple[str, str]] = []  # what ran in one, and in which module
         self._twin = twin
@@ -80,9 +80,11 @@ class Engine(TorchFunctionMode):
         return None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.seen.answering(self._called, func, args, kwargs or {})
+
+    def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         if in_transform():
-            return self._transformed(func, args, kwargs or {})
-        kwargs = kwargs or {}
+            return self._transformed(func, args, kwargs)
         with _kept_in_checkpoint():
             if not self._cuts.concern(func) or not self.rules.conserving:
                 return self._met(func, args, kwargs)
@@ -107,7 +109,7 @@ class Engine(TorchFunctionMode):
     def _transformed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation inside torch.vmap or torch.func, which custom gradients and hooks cannot enter."""
         kind = KIND.get(func)
-        expected = self.rules.conserving or kind in ACTIVATIONS
+        expected = self.rules.conserving or kind in NONLINEAR
         if expected and func not in IS_LINEAR and torch.is_grad_enabled() and carries_inside(args, kwargs):
             self._transforms.append((f"{name_of(func)} inside torch.vmap or torch.func", self.path))
         return func(*args, **kwargs)
@@ -124,18 +126,14 @@ class Engine(TorchFunctionMode):
         self.record.count("linear" if rule in self.rules.harmless else "ruled", name_of(func))
         return output
 
-    def watch_functions(self, scores: Tensor) -> None:
-        """Count what no rule and no hook could enter: the model's own autograd functions, and transforms."""
+    def watch_hidden(self, scores: Tensor) -> None:
+        """Count what no rule and no hook could enter: transforms, and what the graph shows besides."""
         for name, path in self._transforms:
             self.record.uncovered(name, path)
-        if self.cache.functions is None:
-            self.cache.functions = autograd_functions(scores)
-        self.record.functions(self.cache.functions)
-        if self.rules.conserving:
-            if self.cache.scripted is None:
-                self.cache.scripted = scripted_functions(self._twin)
-            for name in self.cache.scripted:
-                self.record.uncovered(f"{name}, a function of torch.jit.script,", "")
+        if self.cache.hidden is None:
+            self.cache.hidden = self.seen.hidden([scores])
+        # gradients do not care about what else takes some; relevance that goes there is lost
+        self.record.hidden(name for name in self.cache.hidden if self.rules.conserving or name != OUTSIDE)
 
     def under(self, compute: Callable[[], Any]) -> Any:
         """`compute()` with the table in force, for rules that rebuild an operation from others."""
@@ -152,10 +150,10 @@ class Engine(TorchFunctionMode):
     def _verdict(self, kind: str) -> str:
         if self.rules.conserving:
             return "uncovered"
-        return "uncovered" if kind in ACTIVATIONS else "linear"
+        return "uncovered" if kind in NONLINEAR else "linear"
 
     def _expects_a_rule(self, func: Any) -> bool:
-        return self.rules.conserving or KIND.get(func) in ACTIVATIONS or is_operator(func)
+        return self.rules.conserving or KIND.get(func) in NONLINEAR or is_operator(func)
 
     def _unruled(self, func: Any, args: Any, kwargs: Any, verdict: str) -> Any:
         if not torch.is_grad_enabled() or not carries_relevance(args, kwargs):

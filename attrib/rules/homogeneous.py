@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from attrib.rules.call import Call
+from attrib.rules.ruled import on_relevance
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Homogeneous:
 def scaled(output: Tensor, degree: float) -> Tensor:
     """`output`, marked as a scale, handing back 1/degree of its gradient."""
     if degree != 1:
-        output.register_hook(lambda c: c / degree)
+        on_relevance(output, lambda c: c / degree)
     return marked(output)
 
 

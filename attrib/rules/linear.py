@@ -21,6 +21,7 @@ from attrib.rules.call import Call
 from attrib.rules.engine import Engine
 from attrib.rules.layer import Bias, Computed, LinearRule, bias_within, book, book_added, wide_of
 from attrib.rules.pointwise import is_packed
+from attrib.rules.ruled import on_relevance
 from attrib.rules.stabiliser import Stabiliser
 
 
@@ -65,7 +66,7 @@ def _booked(call: Call) -> Any:
     output = call.plain()
     if bias is not None:
         ledger = call.engine.ledger
-        output.register_hook(lambda c: ledger.absorb("bias", c @ bias.to(c.dtype)))
+        on_relevance(output, lambda c: ledger.absorb("bias", c @ bias.to(c.dtype)))
     return output
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from attrib.rules.call import Call, each_tensor
 from attrib.rules.elementwise import finite
 from attrib.rules.ledger import booking
+from attrib.rules.ruled import on_relevance
 
 CONSTANT = "constants put in"
 
@@ -20,7 +21,7 @@ def placed(call: Call) -> Any:
     output = call.plain()
     if constants is not None and bool(constants.any()):
         changed = call.x if output is None else output  # Tensor.__setitem__ returns nothing
-        changed.register_hook(booking(call.engine.ledger, CONSTANT, finite(constants)))
+        on_relevance(changed, booking(call.engine.ledger, CONSTANT, finite(constants)))
     return output
 
 

@@ -17,7 +17,6 @@ from torch.overrides import _get_current_function_mode_stack
 
 from attrib.errors import NotApplicable, UnsupportedModel
 from attrib.rules.engine import Engine
-from attrib.rules.functions import autograd_functions
 
 _LISTS = (nn.ModuleList, nn.Sequential)
 _CLEAR = (Tensor, tuple, list, dict, str, int, float, type(None), torch.dtype, torch.device)
@@ -112,7 +111,7 @@ class _Again(torch.autograd.Function):
                 stack.enter_context(_uncounted(ctx.modes))
             outputs, ctx.counted = ctx.run(views), True
             for engine in ctx.modes:
-                engine.record.functions(tuple(name for output in outputs for name in autograd_functions(output)))
+                engine.record.hidden(engine.seen.hidden([o for o in outputs if o.requires_grad]))
             pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad and g is not None]
             wanted = torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True)
         return (None, None, *wanted)

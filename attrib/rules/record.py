@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from attrib.errors import UncoveredOperation
+from attrib.rules.ruled import on_relevance
 
 
 class Record:
@@ -26,12 +28,12 @@ class Record:
             raise _uncovered(name, path)
         self.count("uncovered", f"{name} in {path or 'the model'}")
 
-    def functions(self, names: tuple[str, ...]) -> None:
-        """The model's own autograd functions, inside which no mode can see."""
+    def hidden(self, names: Iterable[str]) -> None:
+        """What no mode can see into."""
         for name in names:
             if self.strict:
                 raise _uncovered(name, "")
-            self.count("uncovered", f"{name}, a custom autograd function,")
+            self.count("uncovered", name)
 
     def watch(self, output: Any, name: str, path: str) -> None:
         """Report the operation once relevance really comes back through it: a detached norm's square is harmless."""
@@ -44,7 +46,7 @@ class Record:
 
         for part in output if isinstance(output, (tuple, list)) else (output,):
             if isinstance(part, Tensor) and part.requires_grad:
-                part.register_hook(met)
+                on_relevance(part, met)
 
 
 def _uncovered(name: str, path: str) -> UncoveredOperation:

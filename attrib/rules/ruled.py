@@ -37,3 +37,11 @@ def ruled(compute: Callable[..., Computed], *xs: Tensor) -> Tensor:
     """Apply a RuleFunction: `compute(*xs)` gives (value, tensors to save, pull(grad, *saved) -> grads of xs)."""
     output: Tensor = RuleFunction.apply(compute, *xs)
     return output
+
+
+def on_relevance(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:
+    """Call `hook` with what comes back to `tensor`, as its register_hook does, and not where nothing comes back.
+
+    Behind a first-layer rule, which puts all relevance on the input itself, autograd gives hooks None.
+    """
+    tensor.register_hook(lambda c: None if c is None else hook(c))

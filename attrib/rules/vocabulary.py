@@ -136,6 +136,7 @@ ACTIVATIONS = frozenset(
     {"relu", "hardtanh", "leaky_relu", "activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"}
     | {"sigmoid"}
 )
+NONLINEAR = ACTIVATIONS | {"recurrence"}  # what tables that change the gradient are expected to have rules for
 
 _CHANGING = (
     "add sub subtract mul multiply div divide true_divide pow square sqrt rsqrt reciprocal abs neg clamp clamp_min "

@@ -96,8 +96,7 @@ class WeightCache:
 
     def __init__(self) -> None:
         self.followed_by_norm: set[int] = set()  # weights of layers whose output goes into a BatchNorm
-        self.functions: tuple[str, ...] | None = None  # the model's custom autograd functions, once looked for
-        self.scripted: tuple[str, ...] | None = None  # the scripted functions that it mentions, once looked for
+        self.hidden: tuple[str, ...] | None = None  # the model's operations that no mode meets, once looked for
         self.mixed: dict[tuple[object, ...], bool] = {}  # rules and shape: whether a ledger mixes the samples
         self._entries: dict[tuple[object, ...], _Entry] = {}
 

@@ -86,3 +86,77 @@ def test_parameters_made_in_the_forward_are_told(method: str) -> None:
     assert net.grown is None
     net(x)
     assert attrib.explain(attrib.wrap(net), x, method, target=1).values.any()
+
+
+class Overwriting(Net):
+    """It normalises the pictures where they lie."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.sub_(0.1).div_(0.5)
+        x[..., 0, 0] = 0
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("method", ["saliency", "integrated_gradients", "occlusion", "lrp", "grad_cam", "normgrad"])
+def test_a_model_that_overwrites_its_input_changes_nobody_elses(method: str) -> None:
+    torch.manual_seed(0)
+    net, x = Overwriting(lambda y, w: y @ w).eval(), torch.randn(2, 3, 8, 8)
+    given = x.clone()
+    found = attrib.explain(attrib.wrap(net), given, method, target=1)
+    torch.testing.assert_close(given, x, rtol=0, atol=0)
+    torch.testing.assert_close(found.score, net(x.clone())[:, 1].detach())
+    torch.testing.assert_close(attrib.explain(attrib.wrap(net), given, method, target=1).values, found.values)
+
+
+def test_recurrent_layers_are_told_where_only_relu_has_a_rule() -> None:
+    cell = nn.RNNCell(8, 8, nonlinearity="relu")
+
+    class Recurrent(Net):
+        def __init__(self) -> None:
+            super().__init__(lambda y, w: cell(y))
+
+    found = attrib.explain(attrib.wrap(Recurrent().eval()), torch.randn(1, 3, 8, 8), "guided_backprop", target=1)
+    assert found.coverage is not None and any("rnn_relu_cell" in name for name in found.coverage.uncovered)
+
+
+def test_complex_layers_are_told() -> None:
+    def mixed(y: Tensor, w: Tensor) -> Tensor:
+        out: Tensor = torch.nn.functional.linear(torch.complex(y, y.flip(1)), torch.complex(w, w / 2)).real
+        return out
+
+    found = attrib.explain(attrib.wrap(Net(mixed).eval()), torch.randn(1, 3, 8, 8), "lrp", target=1)
+    assert found.coverage is not None and any("linear" in name for name in found.coverage.uncovered)
+
+
+@pytest.mark.parametrize("preset", ["epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1"])
+def test_batch_norm_behind_a_grouped_transposed_convolution_is_folded(preset: str) -> None:
+    """As behind the same convolution whose weight is spelled out with zeros between the groups."""
+    torch.manual_seed(0)
+    grouped, norm = nn.ConvTranspose2d(8, 6, 2, stride=2, groups=2), nn.BatchNorm2d(6)
+    norm.running_mean, norm.running_var = torch.randn(6), torch.rand(6) + 0.5
+    whole = nn.ConvTranspose2d(8, 6, 2, stride=2)
+    with torch.no_grad():
+        whole.weight.zero_()
+        whole.weight[:4, :3], whole.weight[4:, 3:] = grouped.weight[:4], grouped.weight[4:]
+        whole.bias.copy_(grouped.bias)
+    head = [norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)]
+    first, x = nn.Conv2d(3, 8, 3), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    nets = [nn.Sequential(first, nn.ReLU(), layer, *head).double().eval() for layer in (grouped, whole)]
+    by_groups, spelled = (attrib.explain(attrib.wrap(net), x, attrib.LRP(preset=preset), target=1) for net in nets)
+    torch.testing.assert_close(by_groups.values, spelled.values)
+
+
+@pytest.mark.parametrize("preset", ["epsilon_plus_flat", "epsilon_gamma_box"])
+def test_first_layer_rules_meet_a_model_that_normalises_its_input(preset: str) -> None:
+    class Normalising(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward((x - 0.1) / 0.5)
+
+    torch.manual_seed(0)
+    net, x = Normalising(lambda y, w: y @ w).eval(), torch.randn(2, 3, 8, 8)
+    plain = Net(net.middle).eval()
+    plain.load_state_dict(net.state_dict())
+    method = attrib.LRP(preset=preset, low=-5.0, high=5.0)
+    found = attrib.explain(attrib.wrap(net), x, method, target=1, strict=True)
+    wanted = attrib.explain(attrib.wrap(plain), (x - 0.1) / 0.5, method, target=1)
+    torch.testing.assert_close(found.values, wanted.values)
