@@ -39,7 +39,10 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is needed to compute the same numbers again, and to tell when they cannot be the same."""
+    """What is needed to compute the same numbers again, and to tell when they cannot be the same.
+
+    settings: as they ran. chosen: of those that attrib chose by itself, what the caller had given: {"preset": "auto"}.
+    """
 
     method: str
     settings: dict[str, Any]
@@ -53,6 +56,7 @@ class Provenance:
     seconds: float
     peak_memory: int  # bytes: the allocator's peak on CUDA, the process' peak resident size elsewhere
     created: str  # ISO 8601, UTC
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

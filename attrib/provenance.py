@@ -41,7 +41,7 @@ def provenance_of(
     """The provenance of a run that took `seconds` on inputs with these hashes."""
     return Provenance(
         method=method.name,
-        settings=plain(method),
+        settings=plain(method, model.kind),
         model=model.name,
         weights_hash=model.weights_hash,
         input_hashes=hashes,
@@ -52,19 +52,35 @@ def provenance_of(
         seconds=seconds,
         peak_memory=_peak_of(model.device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        chosen=_chosen(method, model.kind),
     )
 
 
-def plain(value: Any) -> Any:
-    """A method's settings as JSON can hold them."""
+def plain(value: Any, kind: str | None = None) -> Any:
+    """A method's settings as JSON can hold them; kind: of the model, to have them as they ran on it."""
     if isinstance(value, Method):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
-        return {"method": value.name, **fields}
+        ran = value if kind is None else value.settled(kind)
+        return {"method": ran.name, **{name: plain(setting, kind) for name, setting in _settings(ran)}}
     if isinstance(value, Tensor):
         return f"tensor {tuple(value.shape)}, sha256 {hash_of({'': value})[:16]}"
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value if isinstance(value, (int, float, str, bool, type(None))) else repr(value)
+
+
+def _settings(method: Method) -> list[tuple[str, Any]]:
+    return [(f.name, getattr(method, f.name)) for f in dataclasses.fields(method)]  # type: ignore[arg-type]
+
+
+def _chosen(method: Method, kind: str, within: str = "") -> dict[str, Any]:
+    """What was given of the settings that are others in the method as it ran; a base method's as "base.preset"."""
+    found: dict[str, Any] = {}
+    for (name, given), (_, ran) in zip(_settings(method), _settings(method.settled(kind)), strict=True):
+        if isinstance(given, Method):
+            found |= _chosen(given, kind, f"{within}{name}.")
+        elif given is not ran:
+            found[within + name] = plain(given)
+    return found
 
 
 @cache

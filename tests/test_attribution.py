@@ -217,3 +217,13 @@ def test_compare_numbers_equal_names():
         "gradient",
     ]
     assert all(r.target[0]["index"] == 1 for r in results.values())
+
+
+def test_provenance_holds_the_preset_that_ran_and_that_it_was_chosen():
+    asked, plain, given = (
+        attrib.explain(tiny(), torch.ones(1, 3, 4, 4), method, 0).provenance
+        for method in (attrib.SmoothGrad(base=attrib.LRP(), n_samples=2), attrib.LRP(), attrib.LRP("epsilon_plus_flat"))
+    )
+    assert plain.settings == given.settings and plain.settings["preset"] == "epsilon_plus_flat"
+    assert (plain.chosen, given.chosen, asked.chosen) == ({"preset": "auto"}, {}, {"base.preset": "auto"})
+    assert asked.settings["base"]["preset"] == "epsilon_plus_flat"

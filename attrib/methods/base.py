@@ -196,6 +196,10 @@ class Method:
     def explain(self, question: Question) -> Finding:
         raise NotImplementedError
 
+    def settled(self, kind: str) -> Method:
+        """The same method with every setting as it is taken on models of this kind."""
+        return self
+
     @property
     def shares_forward(self) -> bool:
         """Whether `explain` can answer several targets of one input from one forward, with a backward each.

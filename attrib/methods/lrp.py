@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -87,13 +87,17 @@ class LRP(Method):
     def shares_forward(self) -> bool:
         return self.composite is None
 
+    def settled(self, kind: str) -> LRP:
+        return replace(self, preset=_AUTO[kind]) if self.preset == "auto" and self.composite is None else self
+
     def explain(self, question: Question) -> Finding:
         if self.composite is not None:
             return explain_with_composite(self.composite, question)
-        return of_each_sample(question, self._explained, self.preset)
+        settled = self.settled(question.model.kind)
+        return of_each_sample(question, settled._explained, settled.preset)
 
     def _explained(self, question: Question) -> Finding:
-        preset = _AUTO[question.model.kind] if self.preset == "auto" else self.preset
+        preset = self.preset
         if isinstance(preset, Rules):
             rules = preset
         else:

@@ -220,6 +220,7 @@ def _provenance(a: Attribution, i: int) -> list[tuple[str, str]]:
         "weights": p.weights_hash,
         "input": p.input_hashes[i] if i < len(p.input_hashes) else "",
         "device": f"{p.device}, {p.dtype}",
+        "chosen here": ", ".join(f"{name} (given: {given})" for name, given in p.chosen.items()),
         "seed": "" if p.seed is None else str(p.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in p.versions.items()),
         "peak memory": f"{p.peak_memory / 2**20:.0f} MB",
