@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -31,9 +32,10 @@ def _changed(place: Path) -> float:
 
 
 def size(place: Path) -> int:
-    """Bytes of all files inside."""
+    """Bytes of all files inside; what goes meanwhile counts for nothing."""
     taken = 0
-    for file in place.rglob("*"):
-        with suppress(FileNotFoundError):
-            taken += file.stat().st_size
+    for folder, _, files in os.walk(place):
+        for file in files:
+            with suppress(FileNotFoundError):
+                taken += os.lstat(os.path.join(folder, file)).st_size
     return taken

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import attrib
+from app import places
 from app.report_asks import ReportAsk
 from app.report_inputs import Limits, Upload, placed
 from app.settings import Settings
@@ -125,7 +126,7 @@ class ReportFolder:
 
     def check_space(self, size: int | None = None) -> None:
         """Raise InputError where reports take more than they may. size: bytes, where they are known."""
-        used = size_of(self.root) if size is None else size
+        used = places.size(self.root) if size is None else size
         if used >= self.limits.disk:
             raise attrib.InputError(
                 f"the reports take {used / 2**20:.0f} MB of the {self.limits.disk / 2**20:.0f} MB that they may: "
@@ -166,18 +167,6 @@ def usual_name(model: str) -> str:
     """A name for a report that was given none."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", model.rsplit("/", 1)[-1]).strip("-_")[:40] or "report"
     return f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files below `folder`; links are not followed."""
-    total = 0
-    for place, _, files in os.walk(folder):
-        for file in files:
-            try:
-                total += os.lstat(os.path.join(place, file)).st_size
-            except FileNotFoundError:
-                continue
-    return total
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any
 import attrib
 from app import questions
 from app.catalogue import Catalogue
+from app.places import size
 from app.report_asks import ReportAsk
-from app.report_folder import ReportFolder, size_of, usual_name
+from app.report_folder import ReportFolder, usual_name
 from app.report_inputs import TABLES, Upload, check
 from app.report_told import failures, for_visitors, summary
 from app.runs import Run
@@ -167,14 +168,14 @@ class Jobs:
 
     def _progress(self, job: Job) -> Callable[[int, int | None, str], None]:
         """Told how far a report is; looks after the disk, too."""
-        others = size_of(self.folder.root) - size_of(self.folder.place(job.name))
+        others = size(self.folder.root) - size(self.folder.place(job.name))
         looked = time.monotonic()
 
         def told(done: int, total: int | None, message: str) -> None:
             nonlocal looked
             job.told(done, message)
             if time.monotonic() - looked > LOOK_AT_DISK:
-                self.folder.check_space(others + size_of(self.folder.place(job.name)))
+                self.folder.check_space(others + size(self.folder.place(job.name)))
                 looked = time.monotonic()
 
         return told

@@ -34,6 +34,8 @@ def theme() -> gr.themes.Base:
         input_border_width="1px",
         input_border_color="*neutral_400",
         input_border_color_dark="*neutral_500",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
     )

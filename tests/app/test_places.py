@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,21 @@ def test_the_oldest_go_when_all_are_too_large(tmp_path: Path, monkeypatch: pytes
         os.utime(made[-1], (second, second))
     assert [place.exists() for place in made] == [False, False, False, True, True, True]
     assert other.exists()
+
+
+def test_a_folder_that_goes_while_it_is_measured_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(bytes(5))
+    walk, gone = os.walk, []
+
+    def slow(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for place in walk(folder):
+            yield place
+            gone.append(shutil.rmtree(tmp_path / "b", ignore_errors=True))
+
+    monkeypatch.setattr(os, "walk", slow)
+    assert places.size(tmp_path) == 5
+    assert gone
