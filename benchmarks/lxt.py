@@ -1,166 +1,129 @@
-"""AttnLRP and CP-LRP beside LXT 2.1: seconds of both, and of the bare pass in each one's own transformers.
+"""AttnLRP and CP-LRP beside LXT 2.1: CPU seconds of both, and of the bare pass in each one's own transformers.
 
 LXT imports names that newer transformers do not have, and patches classes for a whole process. So it gets its own
-transformers, and each of the four (LXT, ours, and a bare pass beside each) a process; these take turns.
+transformers, and processes of its own (`lxt_process`); those of a network live together, and their calls take turns.
 
     pip install --target OLD --no-deps transformers==4.52.4 "huggingface_hub<1" "tokenizers<0.22" lxt==2.1
     python -m benchmarks.lxt OLD
+    python -m benchmarks.lxt OLD --networks smollm2-135m --tokens 512
 """
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
+
+from benchmarks.lxt_process import BARE
 
 TOKENS = (32, 128, 512)
 PRESETS = {"bert-base": ("attn_lrp",), "gpt2-small": ("attn_lrp", "cp_lrp"), "smollm2-135m": ("attn_lrp", "cp_lrp")}
-_THEIRS = {"attn_lrp": "attnLRP", "cp_lrp": "cp_LRP"}
-_ROUNDS = 7
-_TARGET = 1
-_LLAMA = {
-    "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-    "intermediate_size": 1536, "vocab_size": 49152, "max_position_embeddings": 8192, "rope_theta": 100000,
-    "tie_word_embeddings": True,
-}  # fmt: skip
+_FEWEST = 3
+_HEAD = ("preset", "network", "tokens", "LXT", "attrib", *(f"{name} / its bare pass" for name in ("LXT", "attrib")))
 
 
-def main(old: str) -> None:
-    """Print the table, a row a case, as it grows."""
-    print("| preset | network | tokens | LXT | attrib | LXT / its bare pass | attrib / its bare pass | attrib / LXT |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for network, presets in PRESETS.items():
-        for tokens in TOKENS:
-            for preset in presets:
-                print(_row(old, network, tokens, preset), flush=True)
+def main(
+    old: Annotated[Path, typer.Argument(help="Folder of LXT and its transformers.", exists=True, file_okay=False)],
+    networks: Annotated[str, typer.Option(help="With commas.")] = ",".join(PRESETS),
+    tokens: Annotated[str, typer.Option(help="Lengths, with commas.")] = ",".join(map(str, TOKENS)),
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of a length; medians count.")] = 7,
+    seconds: Annotated[float, typer.Option(help="No further round of a length after so long.")] = 45.0,
+) -> None:
+    """Print the table, a row a case, as it grows. What fails is told, and the next network follows."""
+    asked = networks.split(",")
+    if unknown := set(asked) - set(PRESETS):
+        raise typer.BadParameter(f"no network {min(unknown)!r}; there are {', '.join(PRESETS)}")
+    print(_row([*_HEAD, "attrib / LXT"]), _row(["---"] * (len(_HEAD) + 1)), sep="\n", flush=True)
+    for network in asked:
+        try:
+            for row in _rows(str(old.resolve()), network, [int(n) for n in tokens.split(",")], rounds, seconds):
+                print(_row(row), flush=True)
+        except (ProcessEnded, OSError) as error:
+            sys.stderr.write(f"{network}: {error}\n")
 
 
-def _row(old: str, network: str, tokens: int, preset: str) -> str:
-    seconds = _taking_turns(
-        [_Asked(kind, old, network, str(tokens), preset) for kind in ("lxt", "bare of lxt", "ours", "bare of ours")]
-    )
-
-    def ratio(above: str, below: str) -> str:
-        each = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
-        return f"{statistics.median(each):.2f}×"
-
-    def middle(kind: str) -> str:
-        return f"{1000 * statistics.median(seconds[kind]):.0f} ms"
-
-    return (
-        f"| {preset} | {network} | {tokens} | {middle('lxt')} | {middle('ours')} | {ratio('lxt', 'bare of lxt')} "
-        f"| {ratio('ours', 'bare of ours')} | {ratio('ours', 'lxt')} |"
-    )
+class ProcessEnded(RuntimeError):
+    """A process that was asked is gone; what it said stands on stderr."""
 
 
-class _Asked:
-    """A process that runs its call once for each line that it is sent, and answers with the CPU seconds."""
+@dataclass(frozen=True)
+class Asked:
+    """A call of a process: it is run there, and answered with its CPU seconds."""
 
-    def __init__(self, kind: str, *case: str) -> None:
-        self.kind = kind
-        command = [sys.executable, "-m", "benchmarks.lxt", kind, *case]
-        root = Path(__file__).parent.parent
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
+    process: subprocess.Popen[str]
+    call: str
 
-    def seconds(self) -> float:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
-
-    def end(self) -> None:
-        self._process.communicate()
+    def seconds(self, tokens: int) -> float:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{self.call} {tokens}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise ProcessEnded(f"{' '.join(self.process.args[3:])} ended with {self.process.wait()}")  # type: ignore[index,arg-type]
+        return float(answer)
 
 
-def _taking_turns(asked: list[_Asked]) -> dict[str, list[float]]:
+def _rows(old: str, network: str, lengths: Sequence[int], rounds: int, most: float) -> Iterator[list[str]]:
+    presets = PRESETS[network]
+    with ExitStack() as stack:
+        own = stack.enter_context(_process("ours", network))
+        theirs = {name: stack.enter_context(_process("lxt", network, old, name)) for name in ("", *presets)}
+        asked = {("lxt", name or BARE): Asked(process, name or BARE) for name, process in theirs.items()}
+        asked |= {("attrib", name): Asked(own, name) for name in (BARE, *presets)}
+        for tokens in lengths:
+            taken = _taking_turns(asked, tokens, rounds, most)
+            yield from ([name, network, str(tokens), *_cells(taken, name)] for name in presets)
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.lxt_process", *arguments]
+    root = Path(__file__).parent.parent
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root)
     try:
-        for one in asked * 2:
-            one.seconds()  # caches are warm afterwards
-        return {one.kind: list(row) for one, row in zip(asked, zip(*_rounds(asked), strict=True), strict=True)}
+        yield process
     finally:
-        for one in asked:
-            one.end()
+        process.kill()
+        process.communicate()
 
 
-def _rounds(asked: list[_Asked]) -> list[list[float]]:
-    return [[one.seconds() for one in asked] for _ in range(_ROUNDS)]
+Taken = dict[tuple[str, str], list[float]]  # (whose, call) -> CPU seconds, round by round
 
 
-def answer(kind: str, old: str, network: str, tokens: int, preset: str) -> None:
-    """What a process of `_Asked` does."""
-    warnings.simplefilter("ignore")
-    theirs = kind.endswith("lxt")
-    if theirs:
-        sys.path.insert(0, old)
-    import torch
-
-    torch.set_num_threads(1)
-    if theirs:
-        run = _of_old(network, tokens, None if kind.startswith("bare") else _THEIRS[preset])
-    else:
-        run = _of_ours(network, tokens, None if kind.startswith("bare") else preset)
-    for _ in sys.stdin:
-        start = time.process_time()
-        run()
-        print(time.process_time() - start, flush=True)
+def _taking_turns(asked: dict[tuple[str, str], Asked], tokens: int, rounds: int, most: float) -> Taken:
+    for one in asked.values():
+        one.seconds(tokens)  # caches are warm afterwards
+    taken: Taken = {name: [] for name in asked}
+    begun = time.monotonic()
+    for done in range(rounds):
+        if done >= _FEWEST and time.monotonic() - begun > most:
+            break
+        for name, one in asked.items():
+            taken[name].append(one.seconds(tokens))
+    return taken
 
 
-def _of_ours(network: str, tokens: int, preset: str | None) -> Callable[[], Any]:
-    import torch
+def _cells(taken: Taken, preset: str) -> list[str]:
+    lxt, ours = ("lxt", preset), ("attrib", preset)
 
-    import attrib
-    from benchmarks.text_cases import TextCase
+    def ratio(above: tuple[str, str], below: tuple[str, str]) -> str:
+        return f"{statistics.median(a / b for a, b in zip(taken[above], taken[below], strict=True)):.2f}×"
 
-    case = TextCase(network, tokens, torch.device("cpu"))
-    case.wrapped.module.requires_grad_(False)
-    if preset is None:
-        return case.bare
-    return lambda: attrib.explain(case.wrapped, case.ids, attrib.LRP(preset=preset), case.target)
+    seconds = [f"{1000 * statistics.median(taken[whose]):.0f} ms" for whose in (lxt, ours)]
+    return [*seconds, ratio(lxt, ("lxt", BARE)), ratio(ours, ("attrib", BARE)), ratio(ours, lxt)]
 
 
-def _of_old(network: str, tokens: int, preset: str | None) -> Callable[[], Any]:
-    """x ⊙ gradient of the patched model as LXT's examples do it; None: the gradient alone, nothing patched."""
-    import torch
-
-    model, width = _model(network, preset)
-    x = torch.randn(1, tokens, width)
-    keep = {} if network == "bert-base" else {"logits_to_keep": 1, "use_cache": False}
-
-    def run() -> Any:
-        leaf = x.clone().requires_grad_()
-        score = model(inputs_embeds=leaf, **keep).logits.reshape(-1)[_TARGET]
-        gradient = torch.autograd.grad(score, leaf)[0]
-        return gradient if preset is None else (leaf * gradient).sum(-1)
-
-    return run
-
-
-def _model(network: str, preset: str | None) -> tuple[Any, int]:
-    import transformers
-
-    family, name, width = {
-        "bert-base": ("bert", "BertForSequenceClassification", 768),
-        "gpt2-small": ("gpt2", "GPT2LMHeadModel", 768),
-        "smollm2-135m": ("llama", "LlamaForCausalLM", 576),
-    }[network]
-    modelling = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
-    if preset is not None:
-        patches = importlib.import_module(f"lxt.efficient.models.{family}")
-        modelling = getattr(patches, f"modeling_{family}")
-        importlib.import_module("lxt.efficient").monkey_patch(modelling, getattr(patches, preset))
-    settings: dict[str, Any] = {"gpt2": {"vocab_size": 49152}, "llama": _LLAMA}.get(family, {})
-    config = getattr(transformers, {"bert": "BertConfig", "gpt2": "GPT2Config", "llama": "LlamaConfig"}[family])
-    return getattr(modelling, name)(config(**settings)).eval().requires_grad_(False), width
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        main(str(Path(sys.argv[1]).resolve()))
-    else:
-        answer(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
+    typer.run(main)
