@@ -27,7 +27,7 @@ _UNEVEN = 0.01  # of what a bias falls or rises: steps of bfloat16 are no more e
 
 
 class RowsApart(Exception):
-    """The model answers a batch in several forwards (texts of one length at a time), which share no positions."""
+    """A batch's positions are no row per sample: it is answered in several forwards, or they are looked up once."""
 
 
 @dataclass
@@ -120,8 +120,12 @@ def _whole(batch: int) -> Any:
 
 def _looked_up(sources: PositionSources, path: str) -> Any:
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        leaf = sources.leaf(path, output if output.dim() == 3 else output[None])
-        return leaf[0] if output.dim() == 2 and sources.batch == 1 else leaf
+        if output.dim() != 2:
+            return sources.leaf(path, output)
+        if sources.batch > 1 and is_sinusoidal(output):  # perhaps no summand but a rotation, as RoFormer's
+            raise RowsApart
+        leaf = sources.leaf(path, output[None])
+        return leaf[0] if sources.batch == 1 else leaf
 
     return hook
 

@@ -37,12 +37,15 @@ def identity(call: Call) -> Any:
         ratio = (y.to(wide.dtype) - offset) / wide
         if bool(size.amin() < _NEAR):
             ratio.masked_fill_(size < _NEAR, slope)
+        # a masked place, z = −∞, hands nothing back: all of its y is the mask's
+        masked = size.isinf() if offset != 0 else None
+        at_zero = offset if masked is None or not bool(masked.any()) else torch.where(masked, y, offset)
         if call.in_place:
             y = z.copy_(y)
 
         def pull(c: Tensor, ratio: Tensor) -> Tensor:
             if offset != 0:
-                ledger.absorb("activation offset", offset * c)
+                ledger.absorb("activation offset", at_zero * c)
             return (c * ratio).to(c.dtype)
 
         return y, (ratio,), pull

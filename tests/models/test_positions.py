@@ -6,6 +6,7 @@ import pytest
 import text_families
 import torch
 from torch import Tensor, nn
+from transformers import RoFormerConfig, RoFormerForSequenceClassification
 
 import attrib
 from attrib.errors import NotApplicable
@@ -107,3 +108,23 @@ def test_texts_of_unequal_length_that_a_model_reads_apart():
         assert torch.equal(both.values[row, :tokens], alone.values[0]) and not both.values[row, tokens:].any()
         assert torch.equal(both.parts["position_by_layer"][row, :, :tokens], alone.parts["position_by_layer"][0])
         assert both.ledger["position"][row] == alone.ledger["position"][0] != 0
+
+
+def test_a_rotation_that_is_looked_up_once_is_followed_for_each_text_of_a_batch():
+    tokenizer = text_families.word_piece()
+    sizes = {"hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = RoFormerConfig(vocab_size=len(tokenizer), intermediate_size=64, pad_token_id=0, **sizes)
+    torch.manual_seed(0)
+    module = RoFormerForSequenceClassification(config).eval().double()
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    subject, method = attrib.wrap(module, tokenizer=tokenizer), attrib.LRP("attn_lrp", positions=True)
+    texts = ["a good film", "the film"]
+    both = attrib.explain(subject, texts, method, target=0)
+    for row, text in enumerate(texts):
+        alone = attrib.explain(subject, text, method, target=0)
+        tokens = alone.values.shape[1]
+        torch.testing.assert_close(both.values[row, :tokens], alone.values[0])
+        torch.testing.assert_close(both.parts["position"][row, :tokens], alone.parts["position"][0])
+        assert alone.parts["position"].abs().max() > 1e-6 and float(alone.delta.abs()) < 1e-9

@@ -226,3 +226,24 @@ def test_as_an_activation_module_it_is_known_by_its_behaviour() -> None:
     for method in (attrib.LRP(), attrib.DeepLift()):
         first, second = (attrib.explain(attrib.wrap(n), x, method, target=0, strict=True) for n in (net, builtin))
         torch.testing.assert_close(first.values, second.values, rtol=1e-7, atol=1e-10)
+
+
+def test_places_masked_by_minus_infinity_leave_nothing_open() -> None:
+    """exp(−∞) = 0, as in the decay of state space models, while exp(0) = 1 is booked as an offset elsewhere."""
+
+    class Decaying(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps, self.head = nn.Linear(48, 6), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            steps = self.steps(x.permute(0, 2, 1, 3).flatten(2)).cumsum(1) / 8
+            between = steps[:, :, None] - steps[:, None]
+            seen = torch.ones(16, 16, dtype=torch.bool).tril()[:, :, None]
+            answer: Tensor = self.head(between.masked_fill(~seen, float("-inf")).exp().mean((1, 2)))
+            return answer
+
+    torch.manual_seed(0)
+    model, x = attrib.wrap(Decaying().double().eval()), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    found = attrib.explain(model, x, attrib.LRP("epsilon"), target=1, strict=True)
+    assert found.delta is not None and float(found.delta.abs().max()) < 1e-9
