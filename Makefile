@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# at a terminal somebody waits: pip shows what it fetches
+QUIET := $(shell test -t 2 || echo --quiet)
 
 .DELETE_ON_ERROR:
 .PHONY: app install install-test browser lint types test bench weights sentiment clean
@@ -25,12 +27,12 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing attrib with its models into $(VENV): a few minutes and 6 GB, once"
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install $(QUIET) --editable .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@echo "Installing attrib and its tests into $(VENV): a few minutes and 6 GB, once"
-	@$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@$(BIN)/python -m pip install $(QUIET) --editable '.[test]'
 	@touch $(VENV)/.installed $@
 
 browser: install-test
@@ -46,7 +48,7 @@ test: lint types browser
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 bench: install-test
-	@$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@$(BIN)/python -m pip install $(QUIET) --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks --only text
 
