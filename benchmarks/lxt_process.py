@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -41,14 +40,13 @@ def main(whose: str, network: str, old: str = "", preset: str = "") -> None:
         sys.path.insert(0, old)
     import torch
 
+    from benchmarks.measure import seconds_of
+
     torch.set_num_threads(1)
     start = cache(ours(network) if whose == "ours" else lxt(network, preset))
     for line in sys.stdin:
         call, tokens = line.split()
-        run = start(call, int(tokens))
-        begun = time.process_time()
-        run()
-        print(time.process_time() - begun, flush=True)
+        print(seconds_of(start(call, int(tokens)), torch.device("cpu")), flush=True)
 
 
 def ours(network: str) -> Start:
