@@ -63,6 +63,7 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
             "middleware": [Middleware(Bounded, Limits.of(settings, folder))],
         },
         footer_links=[],
+        i18n=theme.words(),
         quiet=True,
         inbrowser=False,
         prevent_thread_lock=True,

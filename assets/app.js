@@ -36,13 +36,35 @@
     entered = null;
   });
 
+  // Explain and Cancel take turns: the one that is switched off hands its focus to the other, where it would be lost
+  let held = null;
+  document.addEventListener('focusin', event => held = event.target);
+  document.addEventListener('pointerdown', () => held = null);
+  const handOn = () => {
+    if (!held?.disabled || ![document.body, held].includes(document.activeElement)) return;
+    const other = {explain: 'cancel', cancel: 'explain'}[held.id.split('-').at(-1)];
+    const next = other && document.getElementById(held.id.replace(/[a-z]+$/, other));
+    if (next && !next.disabled) next.focus({preventScroll: true});
+  };
+
+  // gradio gives the photo no words
+  const nameThePhoto = () => {
+    const photo = document.querySelector('#at-photo img');
+    const words = document.querySelector('#at-predictions button')?.innerText.split('\n');
+    const told = words ? `Your photo; the model's first guess: ${words.join(', ')}` : 'Your photo';
+    if (photo && photo.alt !== told) photo.alt = told;
+  };
+
   // progress is written anew several times a second; it is spoken when its words change
   const spoken = Object.assign(document.createElement('div'), {className: 'at-heard', ariaLive: 'polite'}), last = {};
   document.body.append(spoken);
   new MutationObserver(() => {
+    handOn();
+    nameThePhoto();
     for (const words of document.querySelectorAll('.at-status:not(.at-error) > span')) {
       const place = words.closest('[id]').id;
       if (last[place] !== words.textContent) spoken.textContent = last[place] = words.textContent;
     }
-  }).observe(document.body, {childList: true, subtree: true, characterData: true});
+  }).observe(document.body, {
+    childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ['disabled']});
 }
