@@ -159,7 +159,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         raise InputError(
             f"grey values from {values.min()} to {values.max()} are not 16-bit; save the image with 8 or 16 bits"
         )
-    converted = Image.fromarray((values >> 8).astype(np.uint8))
+    few = image.mode == "I" and values.max() < 256  # 32 bits that hold grey values of 8
+    converted = Image.fromarray((values if few else values >> 8).astype(np.uint8))
     converted.info = dict(image.info)
     converted.getexif().update(image.getexif())
     return converted

@@ -158,6 +158,7 @@ def test_grey_and_16_bit() -> None:
         np.testing.assert_array_equal(np.asarray(picture.image), expected)
         assert "8 bits" in picture.notes[0]
     np.testing.assert_array_equal(pixels(Image.fromarray(deep.astype(np.int32))), expected)
+    np.testing.assert_array_equal(pixels(Image.fromarray(grey.astype(np.int32))), expected)
     with pytest.raises(InputError, match="not 16-bit"):
         pictures_of(Image.fromarray(np.array([[70_000, 0]], np.int32)))
     with pytest.raises(InputError, match="floating-point"):
