@@ -103,7 +103,7 @@ def _true_effects(
         progress = share(question.on_progress, done, len(groups))
         true = true_effects(base, other, question.twin, entries, question.max_rows, progress)
         for row, effects in zip(rows.tolist(), true.effects, strict=True):
-            values[row, [s for s, _ in chosen], [p for _, p in chosen]] = effects
+            values[row, [s for s, _ in chosen], [p for _, p in chosen]] = effects.to(values)
         metrics.append((true.other, true.base) if direction == "denoising" else (true.base, true.other))
         notes += true.notes
     order = torch.cat(groups).argsort()

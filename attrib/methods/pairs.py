@@ -14,11 +14,11 @@ from attrib.methods.base import Finding, Question
 from attrib.methods.passes import about
 from attrib.patching.edges import EdgeGraph
 from attrib.patching.probing import structure_of
-from attrib.patching.sites import PatchSite, select
+from attrib.patching.sites import PatchSite, select, usual
 
 Sites = str | tuple[str, ...]
 DIRECTIONS = ("denoising", "noising")
-DEFAULT_SITES = ("resid_post.*", "attn_out.*", "mlp_out.*")
+DEFAULT_SITES = ("resid_post.*", "attn_out.*", "mixer_out.*", "mlp_out.*")  # those that the model has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Effects:
 
 def sites_of(question: Question, patterns: Sites) -> tuple[PatchSite, ...]:
     """The sites of the question's model that the patterns name."""
-    return select(structure_of(question.model), patterns)  # type: ignore[arg-type]  # pairs are of text models only
+    structure = structure_of(question.model)  # type: ignore[arg-type]  # pairs are of text models only
+    return select(structure, usual(structure, patterns) if patterns == DEFAULT_SITES else patterns)
 
 
 def found(question: Question, sites: Sequence[PatchSite], effects: Callable[[Question], Effects]) -> Finding:

@@ -79,9 +79,13 @@ def _overwriting(change: Change) -> Change:
 
 def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tensor], Tensor | None]) -> None:
     """Call `visit` with the place's tensor; what it returns, if anything, takes the tensor's place."""
-    module = twin.get_submodule(place.path)
+    module, turn = twin.get_submodule(place.path), _Turn(place.call)
+    if place.call is not None:
+        stack.callback(twin.register_forward_pre_hook(turn.restart).remove)
 
     def behind(module: nn.Module, args: Any, output: Any) -> Any:
+        if not turn.comes():
+            return None
         tensor = first_tensor(output)
         if tensor is None:
             raise UnsupportedModel(f"module {place.path!r} puts out {type(output).__name__} without a tensor")
@@ -89,6 +93,8 @@ def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tens
         return None if new is None else replaced(output, tensor, new)
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if not turn.comes():
+            return None
         tensor = first_tensor((*args, *kwargs.values()))
         if tensor is None:
             raise UnsupportedModel(f"module {place.path!r} is given no tensor")
@@ -99,6 +105,21 @@ def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tens
         stack.callback(module.register_forward_hook(behind).remove)
     else:
         stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+
+
+@dataclass
+class _Turn:
+    """Counts a module's calls since the twin's forward began, up to the one that is meant; None: every one is."""
+
+    call: int | None
+    done: int = 0
+
+    def restart(self, *_: Any) -> None:
+        self.done = 0
+
+    def comes(self) -> bool:
+        self.done += 1
+        return self.call is None or self.done == self.call + 1
 
 
 def replaced(value: Any, old: Tensor, new: Tensor) -> Any:

@@ -1,49 +1,90 @@
-"""Which modules of a trace are the blocks, and what stands behind the last one."""
+"""Where a transformer's layers begin and end in a trace: which modules are blocks, and what stands behind the last."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import nn
 
 from attrib.errors import UnsupportedModel
+from attrib.patching.stream import regions_of, stream_of
 from attrib.patching.trace import Trace, Visit
 
 
-def blocks_of(name: str, twin: nn.Module, trace: Trace) -> list[Visit]:
-    """The calls of the largest list of like modules that run one after the other, each once."""
-    best: list[Visit] = []
-    repeated: list[Visit] = []
-    for path, module in twin.named_modules():
-        if not isinstance(module, nn.ModuleList) or len({type(m) for m in module}) != 1:
-            continue
-        inside = {f"{path}.{i}" if path else str(i) for i in range(len(module))}
-        visits = [visit for visit in trace.visits if visit.path in inside]
-        if len({v.path for v in visits}) < len(visits):
-            repeated = max(repeated, visits, key=len)
-        elif len(visits) > len(best) and all(v.inputs for v in visits):
-            best = visits
-    if len(repeated) > len(best):
-        raise UnsupportedModel(
-            f"{name} runs {repeated[0].path!r} {len(repeated)} times in one forward: its layers share their modules, "
-            "so a site cannot be told from the same one of another layer; methods on single texts explain this model"
-        )
-    if not best:
-        raise UnsupportedModel(
-            f"{name} has no list of blocks that run one after the other, each once: its layers have no sites"
-        )
-    return best
+@dataclass(frozen=True)
+class Span:
+    """One layer: nodes of the stream at its beginning and end, and the call of its block if that is a module."""
+
+    start: int
+    end: int
+    visit: Visit | None = None
 
 
-def leaves_behind(twin: nn.Module, trace: Trace, last: Visit) -> list[Visit]:
-    """Leaf modules that run after the last block."""
+def spans_of(name: str, twin: nn.Module, trace: Trace) -> list[Span]:
+    """The layers in order. Raises UnsupportedModel where there are none.
+
+    A list of blocks that run one after the other, or stretches of the stream where no module is a whole layer.
+    """
+    visits = blocks_of(twin, trace)
+    blocks = [Span(visit.inputs[0], visit.output, visit) for visit in visits]
+    if blocks and (is_chain(trace, visits) or all(stream_of(trace, span.start, span.end) for span in blocks)):
+        return blocks
+    read = [visit.inputs[0] for visit in leaves(twin, trace) if trace.nodes[visit.output].kind == "matrix"]
+    found = [Span(start, end) for start, end in regions_of(trace, 0, read[-1])] if read else []
+    if not found or not all(stream_of(trace, span.start, span.end) for span in found):
+        raise UnsupportedModel(
+            f"{name} has no list of blocks that run one after the other, and its stream of hidden states is more than "
+            "sums, norms and factors: its layers have no sites"
+        )
+    return found
+
+
+def blocks_of(twin: nn.Module, trace: Trace) -> list[Visit]:
+    """The calls of the longest list of modules that run one after the other; nothing where there is none.
+
+    Each is given what the one before has put out, or at least every one of them is there and of one type.
+    """
+    lists = {path: module for path, module in twin.named_modules() if isinstance(module, nn.ModuleList) and len(module)}
+    calls = {path: _calls(trace, path, len(module)) for path, module in lists.items()}
+    alike = [path for path, module in lists.items() if len({type(m) for m in module}) == 1]
+    usable = {
+        path: visits
+        for path, visits in calls.items()
+        if visits and (is_chain(trace, visits) or (path in alike and len({v.path for v in visits}) == len(visits)))
+    }
+    parts = {path for path in usable for other in usable if len(lists[other]) > 1 and path.startswith(f"{other}.")}
+    found = [visits for path, visits in usable.items() if path not in parts]
+    return max(found, key=lambda visits: (is_chain(trace, visits), len(visits)), default=[])
+
+
+def _calls(trace: Trace, path: str, length: int) -> list[Visit]:
+    inside = {f"{path}.{i}" if path else str(i) for i in range(length)}
+    visits = [visit for visit in trace.visits if visit.path in inside]
+    return visits if all(visit.inputs for visit in visits) else []
+
+
+def is_chain(trace: Trace, visits: Sequence[Visit]) -> bool:
+    """Whether each is given what the one before has put out."""
+    return all(_is_view(trace, b.inputs[0], a.output) for a, b in pairwise(visits))
+
+
+def _is_view(trace: Trace, node: int, of: int) -> bool:
+    while node != of and trace.nodes[node].kind == "alias":
+        node = trace.nodes[node].inputs[0]
+    return node == of
+
+
+def leaves(twin: nn.Module, trace: Trace) -> list[Visit]:
+    """The calls of leaf modules."""
     leaf = {path for path, module in twin.named_modules() if next(module.children(), None) is None}
-    return [visit for visit in trace.visits[trace.visits.index(last) + 1 :] if visit.path in leaf]
+    return [visit for visit in trace.visits if visit.path in leaf]
 
 
-def final_norm_of(twin: nn.Module, trace: Trace, last: Visit, behind: Sequence[Visit]) -> str | None:
-    """The norm that reads what the last block puts out, if there is one."""
-    norms = (v.path for v in behind if v.inputs[:1] == (last.output,) and _is_norm(twin, trace, v))
+def final_norm_of(twin: nn.Module, trace: Trace, last: int, behind: Sequence[Visit]) -> str | None:
+    """The norm that reads the stream behind the last block, a node, if there is one."""
+    norms = (v.path for v in behind if v.inputs[:1] == (last,) and _is_norm(twin, trace, v))
     return next(norms, None)
 
 

@@ -107,6 +107,14 @@ class Call:
         return _Prefix(self.keys[..., :start, :][of], self.values[..., :start, :][of])
 
 
+def block_paths(structure: Structure) -> list[str]:
+    """The blocks' modules in order. NotReplayable where a layer has none of its own."""
+    paths = [layer.block for layer in structure.layers if layer.block is not None]
+    if len(paths) < len(structure.layers):
+        raise NotReplayable("a layer is no module of its own, or shares it with others")
+    return paths
+
+
 def recorded(twin: nn.Module, structure: Structure, run: Callable[[], Any], causal: bool) -> tuple[Call, ...]:
     """The calls of all blocks while `run` runs the twin on its prompts; causal: with their keys and values.
 
@@ -114,7 +122,7 @@ def recorded(twin: nn.Module, structure: Structure, run: Callable[[], Any], caus
     its shape. NotReplayable where the blocks are no chain.
     """
     entered: dict[str, Tensor] = {}
-    noted: dict[str, dict[str, Any]] = {layer.block: {} for layer in structure.layers}
+    noted: dict[str, dict[str, Any]] = {path: {} for path in block_paths(structure)}
     caches = {path: _Noting() for path in noted}
 
     def enter(path: str, module: nn.Module, args: Any, kwargs: Any) -> Any:

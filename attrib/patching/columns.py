@@ -1,45 +1,67 @@
 """Which columns of which projection are the queries, keys and values of each head, read off gradients.
 
-With z_h the output of head h at the last token: only that token's queries act on it; keys of all tokens act on every
-component of z_h; a column of the values acts on one component alone. So fused, separate, interleaved and grouped
+With the output of a head at the last token: only that token's queries act on it; keys of all tokens act on every
+component of it; a column of the values acts on one component alone. So fused, separate, interleaved and grouped
 projections need no case of their own. Where a norm goes over all heads of a projection at once, its columns act on
 every head; behind that norm they are each head's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from attrib.patching.stream import Stream, ancestors
+from attrib.patching.stream import ancestors
 from attrib.patching.structure import Columns, Layer, Place, Projection
 from attrib.patching.trace import Trace
+
+if TYPE_CHECKING:
+    from attrib.patching.layers import Reader
 
 _KINDS = ("queries", "keys", "values")
 # "queries" … → which projection of the block, and the columns of each head; without the kinds that were not found
 _Found = dict[str, tuple[int, tuple[Columns, ...]]]
 
 
+def heads_apart(trace: Trace, z: int, attention: Sequence[int], heads: int) -> bool:
+    """Whether each head of attention acts on its own share of the columns of z alone, all of one width, in order."""
+    tensor = trace.tensors[z]
+    if not heads or tensor.shape[-1] % heads:
+        return False
+    attended = [trace.tensors[node] for node in attention]
+    weights = torch.linspace(1.0, 2.0, tensor.shape[-1] // heads, dtype=tensor.dtype, device=tensor.device)
+    for head in range(heads):
+        own = tensor.unflatten(-1, (heads, -1))[..., head, :]
+        gradients = torch.autograd.grad((own * weights).sum(), attended, retain_graph=True, allow_unused=True)
+        acts = [g.flatten(0, -3).flatten(1).any(1) for g in gradients if g is not None]
+        if {int(i) for each in acts for i in each.nonzero()} != {head}:
+            return False
+    return True
+
+
 def with_projections(
-    trace: Trace, layers: list[Layer], streams: list[Stream], heads: int, head_dim: int
+    reader: Reader, layers: list[Layer], zs: Sequence[int | None], heads: int
 ) -> tuple[list[Layer], int, str | None]:
     """(layers with their projections, how many key-value heads, why there are none).
 
-    Blocks are alike: the columns of the first block that shows them clearly hold for all.
+    zs: the outputs of their heads. Blocks are alike: the columns of the first that shows them clearly hold for all.
     """
-    projected = [_projections(trace, stream) for stream in streams]
-    widths = {tuple((int(trace.tensors[node].shape[-1]), of) for node, of in each) for each in projected}
+    trace = reader.trace
+    projected = [[] if z is None else _projections(reader, z) for z in zs]
+    widths = {tuple((int(trace.tensors[node].shape[-1]), of) for node, of in each) for each in projected if each}
     if not heads or len(widths) != 1:
-        return layers, heads, "blocks have different projections before attention"
+        return layers, heads, "blocks have different projections before attention" if heads else None
     found: _Found = {}
-    for each, stream in zip(projected, streams, strict=True):
-        if stream.attention.read is not None and len(found) < len(_KINDS):
-            z, tensors = trace.tensors[stream.attention.read], [trace.tensors[node] for node, _ in each]
-            found = _columns(z, tensors, [of for _, of in each], heads, head_dim) | found
-    paths = [[trace.nodes[node].path for node, _ in each] for each in projected]
-    full = [_projected(layer, found, own) for layer, own in zip(layers, paths, strict=True)]
+    for each, z in zip(projected, zs, strict=True):
+        if z is not None and len(found) < len(_KINDS):
+            tensors = [trace.tensors[node] for node, _ in each]
+            found = _columns(_outputs(trace, z, heads), tensors, [of for _, of in each]) | found
+    places = [[reader.made_by_leaf(node) for node, _ in each] for each in projected]
+    full = [_projected(layer, found, own) if own else layer for layer, own in zip(layers, places, strict=True)]
     kv_heads = next((len(found[kind][1]) for kind in ("keys", "values") if kind in found), heads)
     lacking = [kind for kind in _KINDS if kind not in found]
     return (
@@ -49,32 +71,48 @@ def with_projections(
     )
 
 
-def _projected(layer: Layer, found: _Found, paths: list[str]) -> Layer:
-    parts = {name: Projection(Place(paths[which], "output"), columns) for name, (which, columns) in found.items()}
+def _projected(layer: Layer, found: _Found, places: Sequence[Place | None]) -> Layer:
+    parts = {name: Projection(place, columns) for name, (which, columns) in found.items() if (place := places[which])}
     return replace(layer, **parts)  # type: ignore[arg-type]
 
 
-def _projections(trace: Trace, stream: Stream) -> list[tuple[int, int]]:
+def _projections(reader: Reader, read: int) -> list[tuple[int, int]]:
     """(node, which of the matrices it belongs to) of the last weight matrices before attention, in the order they ran,
     and behind them of norms that take their output whole."""
-    read = stream.attention.read
-    if read is None:
-        return []
+    trace = reader.trace
     matrices = frozenset(i for i, node in enumerate(trace.nodes) if node.kind == "matrix")
     before = ancestors(trace, read, matrices)
     reached = {i for node in before for i in trace.nodes[node].inputs if i in matrices}
-    nearest = sorted(i for i in reached if trace.tensors[i].requires_grad)  # not those of positions alone
+    nearest = sorted(i for i in reached if reader.fits(i) and trace.tensors[i].requires_grad)  # not positions' own
     given = {node: trace.nodes[node].inputs[0] for node in sorted(before) if trace.nodes[node].kind == "pointwise"}
-    norms = [(node, nearest.index(matrix)) for node, matrix in given.items() if matrix in nearest]
+    norms = [(n, nearest.index(matrix)) for n, matrix in given.items() if matrix in nearest and reader.fits(n)]
     return [*((node, of) for of, node in enumerate(nearest)), *norms]
 
 
-def _columns(z: Tensor, projected: list[Tensor], owners: list[int], heads: int, head_dim: int) -> _Found:
+def _outputs(trace: Trace, z: int, heads: int) -> list[Tensor]:
+    """(tokens, width) of each head: what attention puts out, before any gate (Qwen3-Next), or else its part of z."""
+    side_by_side = trace.tensors[z]
+    side_by_side = side_by_side.reshape(-1, side_by_side.shape[-1])
+    node = max(i for i in ancestors(trace, z, frozenset()) if trace.nodes[i].kind == "attention")
+    while len(_carrying(trace, node)) == 1:  # weights, on their way to the values
+        node = next(i for i in range(node + 1, z + 1) if node in trace.nodes[i].inputs)
+    made = trace.tensors[node]
+    if made.shape[:-2].numel() == heads and made.shape[-2] == len(side_by_side):
+        return list(made.reshape(heads, *made.shape[-2:]))
+    return list(side_by_side.unflatten(-1, (heads, -1)).unbind(1))
+
+
+def _carrying(trace: Trace, node: int) -> set[int]:
+    return {i for i in trace.nodes[node].inputs if trace.tensors[i].requires_grad}
+
+
+def _columns(outputs: list[Tensor], projected: list[Tensor], owners: list[int]) -> _Found:
     """For each kind that has columns of its own: which projection, and the columns of each (key-value) head.
 
-    owners: to which matrix each of `projected` belongs.
+    outputs: (tokens, width) of each head. owners: to which matrix each of `projected` belongs.
     """
-    by_head = [_columns_of_head(z[..., h * head_dim : (h + 1) * head_dim], projected, owners) for h in range(heads)]
+    heads = len(outputs)
+    by_head = [_columns_of_head(own, projected, owners) for own in outputs]
     found: _Found = {}
     for kind in _KINDS:
         for place in range(len(projected)):
@@ -93,10 +131,10 @@ def _width(columns: Columns) -> int:
     return columns[1] - columns[0]
 
 
-def _columns_of_head(z: Tensor, projected: list[Tensor], owners: list[int]) -> dict[str, dict[int, Columns]]:
-    """Kind → in which of `projected`, and its columns there. z: (1, tokens, head_dim) of one head."""
-    last = z.reshape(-1, z.shape[-1])[-1]
-    weights = torch.linspace(1.0, 2.0, len(last), dtype=z.dtype, device=z.device)
+def _columns_of_head(output: Tensor, projected: list[Tensor], owners: list[int]) -> dict[str, dict[int, Columns]]:
+    """Kind → in which of `projected`, and its columns there. output: (tokens, width) of one head."""
+    last = output[-1]
+    weights = torch.linspace(1.0, 2.0, len(last), dtype=last.dtype, device=last.device)
     every = _acting((last * weights).sum(), projected)
     first, second = _acting(last[0], projected), _acting(last[-1], projected)
     masks: dict[str, list[Tensor]] = {kind: [] for kind in _KINDS}

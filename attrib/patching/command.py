@@ -36,4 +36,5 @@ def sites(
 
 def _where(site: PatchSite) -> str:
     columns = "" if site.columns is None else f", columns {site.columns[0]} to {site.columns[1] - 1}"
-    return f"its {site.reads}{columns}"
+    call = "" if site.place.call is None else f" of call {site.place.call}"
+    return f"its {site.reads}{call}{columns}"

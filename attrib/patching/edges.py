@@ -78,17 +78,9 @@ class EdgeGraph:
 
 def edge_graph(structure: Structure) -> EdgeGraph:
     """Raises UnsupportedModel where heads or the stream between attention and MLP were not found."""
-    lacking = [why for why in structure.missing if not why.startswith("neuron")]
-    if lacking or not structure.heads or any(layer.z is None for layer in structure.layers):
-        raise UnsupportedModel(f"{structure.model} has no edges between heads and MLPs: {'; '.join(lacking)}")
-    if structure.tokens_first:
-        raise UnsupportedModel(f"{structure.model} has no edges between heads and MLPs: its stream has tokens in front")
-    unknown = next((layer.block for layer in structure.layers if layer.course is None), None)
-    if unknown is not None:
-        raise UnsupportedModel(
-            f"{structure.model} has no edges between heads and MLPs: in block {unknown!r} more happens to the residual "
-            "stream, or to a contribution on its way there, than sums, norms and factors"
-        )
+    why = _no_edges(structure)
+    if why is not None:
+        raise UnsupportedModel(f"{structure.model} has no edges between heads and MLPs: {why}")
     senders, heads, mlps = _senders(structure)
     receivers = _receivers(structure, heads, mlps)
     exists = torch.arange(len(senders))[:, None] < torch.tensor([r.senders for r in receivers])
@@ -98,6 +90,28 @@ def edge_graph(structure: Structure) -> EdgeGraph:
         for name in readers_of(receiver.name, structure.heads, structure.kv_heads):
             read_by[i, numbers[name]] = True
     return EdgeGraph(structure, tuple(senders), tuple(heads), tuple(mlps), tuple(receivers), exists, read_by)
+
+
+def _no_edges(structure: Structure) -> str | None:
+    """Why there are none, if so."""
+    layers = structure.layers
+    lacking = [why for why in structure.missing if not why.startswith("neuron")]
+    if lacking or not structure.heads:
+        return "; ".join(lacking)
+    if structure.tokens_first:
+        return "its stream has tokens in front"
+    if any(layer.block is None for layer in layers):
+        return "a layer is no module of its own, or shares it with others"
+    if any(layer.z is None for layer in layers):
+        return "layers without attention stand between those with it"
+    unknown = next((layer.block for layer in layers if layer.course is None), None)
+    if unknown is not None or not structure.chained:
+        where = "between two blocks" if unknown is None else f"in block {unknown!r}"
+        return f"{where} more happens to the residual stream, or to what joins it, than sums, norms and factors"
+    if any(step.what == "attention" and layer.z and step.place.path != layer.z.path
+           for layer in layers for step in layer.course or () if isinstance(step, Joining)):  # fmt: skip
+        return "a norm over all heads stands in front of attention's output projection"
+    return None
 
 
 def _senders(structure: Structure) -> tuple[list[str], list[int], list[int | None]]:

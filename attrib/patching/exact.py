@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attrib.failures import is_out_of_memory
 from attrib.patching.access import reading
-from attrib.patching.blocks import NotReplayable, entering, recorded
+from attrib.patching.blocks import NotReplayable, block_paths, entering, recorded
 from attrib.patching.fused import fuse_activations
 from attrib.patching.prompt import Patch, Prompt, Recomputation, Tick, owners
 from attrib.patching.replay import Replay
@@ -67,7 +67,8 @@ def true_effects(
 
 def _canonical(site: PatchSite, structure: Structure) -> PatchSite:
     """The stream behind a block is the stream in front of the next."""
-    if site.kind != "resid_post" or site.layer is None or site.layer + 1 == len(structure.layers):
+    last = len(structure.layers) - 1
+    if site.kind != "resid_post" or site.layer is None or site.layer == last or not structure.chained:
         return site
     return _stream(structure, site.layer + 1)
 
@@ -118,13 +119,20 @@ def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: i
     """
     if prompt.structure.tokens_first:
         raise NotReplayable("their tokens are in the first dimension")
-    causal = _is_causal(prompt.first(), twin)
-    if causal:
-        prompt = prompt.until_read()
+    if not _is_causal(prompt.first(), twin):
+        return _proved(prompt, twin, patches, rows, tick, causal=False)
+    prompt = prompt.until_read()
+    try:
+        return _proved(prompt, twin, patches, rows, tick, causal=True)
+    except NotReplayable:  # no cache that takes keys and values: all positions from the patched layer on
+        return _proved(prompt, twin, patches, rows, tick, causal=False)
+
+
+def _proved(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: int, tick: Tick, causal: bool) -> Replay:
     try:
         calls = recorded(twin, prompt.structure, lambda: prompt.forward(twin, prompt.x), causal)
         tail = Tail(prompt.model.module, prompt.structure, calls, prompt.forward, prompt.x, prompt.target)
-        first = prompt.structure.layers[0].block
+        first = block_paths(prompt.structure)[0]
         found = Replay(
             twin,
             calls,

@@ -48,11 +48,14 @@ class Replay:
 
     def scores(self, patches: Sequence[Patch]) -> Tensor:
         """(patches,) the explained number with each patch alone."""
-        found = torch.empty(len(patches), dtype=self.x.dtype, device=self.x.device)
+        if not patches:
+            return self.x.new_empty(0)
+        parts, numbers = [], []
         for start, order in self._sweeps(patches):
             sweep = [patches[i] for i in order]
-            found[order] = self.tail.scores(self._sweep(sweep, start), self._of(sweep)).to(found.dtype)
-        return found
+            parts.append(self.tail.scores(self._sweep(sweep, start), self._of(sweep)))
+            numbers += order
+        return torch.cat(parts)[torch.tensor(numbers, device=self.x.device).argsort()]
 
     def unpatched(self) -> Tensor:
         """(prompts,) the explained number without a patch, the same way."""

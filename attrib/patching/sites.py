@@ -3,7 +3,8 @@
 embed                the word embeddings, without positions
 resid_pre.L          the residual stream before block L; resid_mid.L between its attention and its MLP (not where they
                      run in parallel); resid_post.L behind the block
-attn_out.L           what attention adds to the stream; mlp_out.L what the MLP adds
+attn_out.L           what attention adds to the stream; mlp_out.L what the MLP adds; mixer_out.L what a layer without
+                     attention adds that joins positions in another way (Mamba, convolutions, linear attention)
 head.L.H             head H's output z, before the output projection
 head.L.H.q           its queries, as the projection puts them out: before rotary positions and norms (behind a norm
                      that goes over all heads at once, as OLMo2's). In head.L.H.k and head.L.H.v, H counts key-value
@@ -26,7 +27,9 @@ from functools import lru_cache
 from attrib.errors import InputError, UnknownName, UnsupportedModel
 from attrib.patching.structure import Columns, Layer, Place, Projection, Structure
 
-KINDS = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head", "q", "k", "v", "neuron")
+KINDS = (
+    "embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mixer_out", "mlp_out", "head", "q", "k", "v", "neuron"
+)  # fmt: skip
 _PROJECTIONS = (("q", "queries"), ("k", "keys"), ("v", "values"))
 
 
@@ -61,6 +64,12 @@ def all_sites(structure: Structure) -> list[PatchSite]:
     for number, layer in enumerate(structure.layers):
         found += _of_layer(structure, number, layer)
     return found
+
+
+def usual(structure: Structure, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Those of the patterns that the model has sites for."""
+    known = all_sites(structure)
+    return tuple(pattern for pattern in patterns if _matching(structure, pattern, known))
 
 
 def select(structure: Structure, patterns: str | Iterable[str]) -> tuple[PatchSite, ...]:
@@ -102,8 +111,8 @@ def layer_of(name: str) -> int | None:
 def _of_layer(structure: Structure, number: int, layer: Layer) -> Iterator[PatchSite]:
     yield PatchSite(f"resid_pre.{number}", "resid_pre", number, None, layer.pre)
     yield from _heads(structure, number, layer)
-    yield PatchSite(f"attn_out.{number}", "attn_out", number, None, layer.attention)
-    for kind, place in (("resid_mid", layer.mid), ("neuron", layer.neurons), ("mlp_out", layer.mlp)):
+    added = (("attn_out", layer.attention), ("mixer_out", layer.mixer))
+    for kind, place in (*added, ("resid_mid", layer.mid), ("neuron", layer.neurons), ("mlp_out", layer.mlp)):
         if place is not None and (kind != "neuron" or structure.neurons):
             yield PatchSite(f"{kind}.{number}", kind, number, None, place)
     yield PatchSite(f"resid_post.{number}", "resid_post", number, None, layer.post)
@@ -115,7 +124,7 @@ def _heads(structure: Structure, number: int, layer: Layer) -> Iterator[PatchSit
         for head, columns in enumerate(projection.columns if projection else ()):
             assert projection is not None
             yield PatchSite(f"head.{number}.{head}.{kind}", kind, number, head, projection.place, columns)
-    if layer.z is not None:
+    if layer.z is not None and structure.heads:
         width = structure.head_dim
         for head in range(structure.heads):
             columns = (head * width, (head + 1) * width)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from attrib.patching.structure import Passing
-from attrib.patching.trace import Trace, Visit
+from attrib.patching.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Branch:
 
     names: the added tensor, and those it is another view or multiple of.
     matrix, made, read: the module whose weights make it, the tensor it puts out and the one it reads; None where there
-    is no single one. attention: the nodes of attention inside, none for an MLP.
+    is no single one. attention: the nodes of attention inside, none for an MLP. mixes: whether the last position hears
+    of those before it.
     """
 
     names: tuple[int, ...]
@@ -24,20 +25,26 @@ class Branch:
     made: int | None
     read: int | None
     attention: tuple[int, ...]
+    mixes: bool
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One attention, at most one MLP, and the stream between them; None where they run in parallel.
+    """One attention (or another mixer of positions), at most one MLP, and the stream between them; None where they run
+    in parallel. heads: 0 where the mixer is no attention.
 
     course: what happens to the stream, in order; None where that is more than sums, norms and factors.
     """
 
-    attention: Branch
+    mixer: Branch
     mlp: Branch | None
     mid: int | None
     heads: int
     course: tuple[Branch | Passing, ...] | None
+
+    @property
+    def attention(self) -> Branch | None:
+        return self.mixer if self.heads else None
 
 
 @dataclass(frozen=True)
@@ -49,41 +56,81 @@ class _Sum:
     added: tuple[int, ...]
 
 
-def stream_of(trace: Trace, block: Visit) -> Stream | None:
-    """None where the block's output is not its input with one attention and at most one MLP added."""
-    start = block.inputs[0]
-    sums = _sums_back(trace, block.output, start)
+def stream_of(trace: Trace, start: int, end: int) -> Stream | None:
+    """The stream from one node to a later one; None where that is not one attention and at most one MLP added."""
+    sums = _sums_back(trace, end, start)
     if not sums:
         return None
-    stops = frozenset(node for each in sums for node in _names(trace, each.before))
-    branches = [[_branch(trace, node, stops) for node in each.added] for each in sums]
-    attending = [(i, b) for i, group in enumerate(branches) for b in group if b.attention]
-    others = [(i, b) for i, group in enumerate(branches) for b in group if not b.attention]
-    if len(attending) != 1 or len(others) > 1:
+    branches = _branches(trace, sums)
+    mixing = [(i, b) for i, group in enumerate(branches) for b in group if b.mixes]
+    others = [(i, b) for i, group in enumerate(branches) for b in group if not b.mixes]
+    if len(mixing) != 1 or len(others) > 1:
         return None
-    (place, attention), mlp = attending[0], others[0] if others else None
-    heads = {trace.heads[node] for node in attention.attention}
-    if len(heads) != 1 or (mlp is not None and mlp[0] < place):
+    (place, mixer), mlp = mixing[0], others[0] if others else None
+    heads = {trace.heads[node] for node in mixer.attention} or {0}
+    if len(heads) != 1 or (mlp is not None and mlp[0] < place) or not _is_plain(trace, mixer, _stops(trace, sums)):
         return None
     mid = sums[mlp[0]].before if mlp is not None and mlp[0] > place else None
-    if mid is not None and mlp is not None and not _read_on_the_way(trace, mlp[1].names[0], mid, stops):
+    if mid is not None and mlp is not None and not _read_on_the_way(trace, mlp[1].names[0], mid, _stops(trace, sums)):
         mid = None  # the sum is made one after the other, but the MLP reads the block's input as attention does
-    course = _course(trace, block, sums, branches)
-    return Stream(attention, None if mlp is None else mlp[1], mid, heads.pop(), course)
+    course = _course(trace, (start, end), sums, branches)
+    return Stream(mixer, None if mlp is None else mlp[1], mid, heads.pop(), course)
+
+
+def _is_plain(trace: Trace, mixer: Branch, stops: frozenset[int]) -> bool:
+    """Whether at most one weight matrix stands behind attention: no MLP is inside (MobileBERT)."""
+    before = sorted(ancestors(trace, mixer.names[0], stops))
+    behind = set(mixer.attention)
+    for node in before:
+        if behind & set(trace.nodes[node].inputs):
+            behind.add(node)
+    return sum(trace.nodes[node].kind == "matrix" for node in behind) <= 1
+
+
+def regions_of(trace: Trace, start: int, end: int) -> list[tuple[int, int]]:
+    """(first node, last node) of each layer of a stream that no modules divide: each begins where positions are mixed.
+
+    The last ends where as many norms have been passed behind its last sum as in the layer before it.
+    """
+    sums = _sums_back(trace, end, start) or []
+    mixing = [i for i, group in enumerate(_branches(trace, sums)) if any(branch.mixes for branch in group)]
+    starts = [sums[i].before for i in mixing]
+    if len(starts) < 2:
+        return []
+    behind = len(_single_steps(trace, sums[mixing[-1] - 1].node, starts[-1]))
+    last = _single_steps(trace, sums[-1].node, end)[:behind]
+    return list(zip(starts, [*starts[1:], last[-1]], strict=True))
+
+
+def _single_steps(trace: Trace, start: int, node: int) -> list[int]:
+    """The nodes from `start` to `node`, in order, each made of the one before."""
+    found = [node]
+    while found[-1] != start:
+        found.append(next(i for i in trace.nodes[found[-1]].inputs if trace.tensors[i].requires_grad))
+    return found[::-1]
+
+
+def _branches(trace: Trace, sums: list[_Sum]) -> list[list[Branch]]:
+    stops = _stops(trace, sums)
+    return [[_branch(trace, node, stops) for node in each.added] for each in sums]
+
+
+def _stops(trace: Trace, sums: list[_Sum]) -> frozenset[int]:
+    return frozenset(node for each in sums for node in _names(trace, each.before))
 
 
 def _course(
-    trace: Trace, block: Visit, sums: list[_Sum], branches: list[list[Branch]]
+    trace: Trace, ends: tuple[int, int], sums: list[_Sum], branches: list[list[Branch]]
 ) -> tuple[Branch | Passing, ...] | None:
     course: list[Branch | Passing] = []
-    behind = block.inputs[0]
+    behind = ends[0]
     for each, added in zip(sums, branches, strict=True):
         passing = passed(trace, behind, each.before)
         if passing is None:
             return None
         course += [*passing, *added]
         behind = each.node
-    passing = passed(trace, behind, block.output)
+    passing = passed(trace, behind, ends[1])
     return None if passing is None else (*course, *passing)
 
 
@@ -125,7 +172,7 @@ def _summands(trace: Trace, node: int) -> list[int]:
     made = trace.nodes[node]
     if made.kind == "sum" and not any(visit.output == node for visit in trace.visits):
         return [part for operand in made.inputs for part in _summands(trace, operand)]
-    return [] if made.kind == "source" else [node]
+    return [node] if trace.tensors[node].requires_grad else []
 
 
 def _names(trace: Trace, node: int) -> tuple[int, ...]:
@@ -139,9 +186,24 @@ def _names(trace: Trace, node: int) -> tuple[int, ...]:
 def _branch(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
     matrix = _last_matrix(trace, node)
     made = None if matrix is None else trace.nodes[matrix]
-    attention = tuple(n for n in ancestors(trace, node, stops) if trace.nodes[n].kind == "attention")
+    before = ancestors(trace, node, stops)
+    attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
     path, read = (None, None) if made is None else (made.path, made.inputs[0])
-    return Branch(_names(trace, node), path, matrix, read, attention)
+    read_from = max((i for n in before for i in trace.nodes[n].inputs if i in stops), default=None)
+    mixes = bool(attention) or (read_from is not None and _mixes(trace, node, read_from))
+    return Branch(_names(trace, node), path, matrix, read, attention, mixes)
+
+
+def _mixes(trace: Trace, node: int, read: int) -> bool:
+    """Whether the tensor at its last position depends on what is read at those before."""
+    if node in trace.changed:  # what it was is lost
+        return any(_mixes(trace, i, read) for i in trace.nodes[node].inputs if i != read)
+    given, made = trace.tensors[read], trace.tensors[node]
+    if not made.requires_grad:
+        return False
+    last = made.reshape(-1, made.shape[-1])[-1].sum()
+    (gradient,) = torch.autograd.grad(last, [given], retain_graph=True, allow_unused=True)
+    return gradient is not None and bool(gradient.reshape(-1, given.shape[-1])[:-1].any())
 
 
 def _read_on_the_way(trace: Trace, node: int, read: int, stops: frozenset[int]) -> bool:
@@ -153,7 +215,7 @@ def _last_matrix(trace: Trace, node: int) -> int | None:
     """The weight matrix that makes the tensor, up to scales, norms, biases and views."""
     made = trace.nodes[node]
     while made.kind in ("alias", "scaled", "pointwise", "sum"):
-        carrying = [i for i in made.inputs if trace.nodes[i].kind != "source"]
+        carrying = [i for i in made.inputs if trace.tensors[i].requires_grad]
         if len(carrying) != 1:
             return None
         node = carrying[0]

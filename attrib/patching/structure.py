@@ -13,13 +13,15 @@ class Place:
     """A tensor of the model, (batch, tokens, width): the first tensor that the module at `path` puts out or is given.
 
     shared: others read the very same tensor too (the residual stream going past a norm): what is written there has to
-    be written in place, so that they see it. changed: the model changes the tensor in place later on.
+    be written in place, so that they see it. changed: the model changes the tensor in place later on. call: which of
+    the module's calls in a forward is meant, from 0; None where it runs once.
     """
 
     path: str
     reads: Literal["input", "output"]
     shared: bool = False
     changed: bool = False
+    call: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,21 +50,24 @@ class Joining:
 class Layer:
     """One block. What a model does not have, or not in a form that can be read, is None.
 
+    block: its module; None where a layer is no module of its own (XLM), or shares it with others (ALBERT).
     pre, post: the residual stream before and after. mid: between attention and MLP; None where they run in parallel.
-    attention, mlp: what each adds to the stream. z: the input of attention's output projection, heads side by side.
+    attention, mlp: what each adds to the stream; mixer: the same of what joins positions without attention.
+    z: the outputs of attention's heads side by side, in front of the output projection.
     queries, keys, values: their projections. neurons: the input of the MLP's last projection.
     course: what happens to the stream from `pre` to `post`, in order; None where that is more than sums, norms and
     factors.
     """
 
-    block: str
+    block: str | None
     pre: Place
     post: Place
-    attention: Place
-    mlp: Place | None
-    mid: Place | None
-    z: Place | None
-    neurons: Place | None
+    attention: Place | None = None
+    mixer: Place | None = None
+    mlp: Place | None = None
+    mid: Place | None = None
+    z: Place | None = None
+    neurons: Place | None = None
     queries: Projection | None = None
     keys: Projection | None = None
     values: Projection | None = None
@@ -78,6 +83,7 @@ class Structure:
     parallel: attention and MLP both read the block's input. final_norm: the norm behind the last block, None without.
     head: the last weight matrix, which makes the logits. missing: what was not found, and why.
     tokens_first: the stream is (tokens, batch, width), as XLNet's; its prompts are taken one at a time.
+    chained: what a block puts out is what the next is given, nothing happening in between.
     """
 
     model: str
@@ -93,3 +99,4 @@ class Structure:
     head: str
     missing: tuple[str, ...] = ()
     tokens_first: bool = False
+    chained: bool = True

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrib.patching.blocks import Call, returned
+from attrib.patching.blocks import Call, block_paths, returned
 from attrib.patching.structure import Structure
 from attrib.rules.shadow import shadow
 from attrib.sites import first_tensor
@@ -40,8 +40,8 @@ class Tail:
         self._twin, self._forward, self._x, self._target = shadow(module), forward, x, target
         self._last = calls[-1]
         self._hidden: Tensor | None = None
-        for layer, call in zip(structure.layers, calls, strict=True):
-            _replace_forward(self._twin.get_submodule(layer.block), self._skip(call))
+        for path, call in zip(block_paths(structure), calls, strict=True):
+            _replace_forward(self._twin.get_submodule(path), self._skip(call))
         self._at_once = _FULL_HEAD_AT_ONCE
         if target.kind in ("logit", "difference") and target.positive is not None:
             self._narrow(self._twin.get_submodule(structure.head))

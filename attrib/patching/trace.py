@@ -38,7 +38,11 @@ class Visit:
     path: str
     inputs: tuple[int, ...]
     output: int
-    bare: bool  # the output is that tensor itself, no tuple around it
+    span: tuple[int, int]  # when it began and ended, in calls and returns of modules
+
+    def inside(self, other: Visit) -> bool:
+        """Whether this call happened during the other."""
+        return other.span[0] < self.span[0] and self.span[1] < other.span[1]
 
 
 class Trace(TorchFunctionMode):
@@ -56,7 +60,8 @@ class Trace(TorchFunctionMode):
         for path, module in twin.named_modules():
             self._paths.setdefault(id(module), path)
         self._known: dict[int, int] = {}
-        self._inside: list[tuple[str, bool, tuple[int, ...]]] = []
+        self._inside: list[tuple[str, bool, tuple[int, ...], int]] = []
+        self._clock = 0
 
     def run(self, x: Tensor, forward: Any) -> Trace:
         """Record `forward(twin, x)`; x: (1, tokens, width)."""
@@ -76,6 +81,11 @@ class Trace(TorchFunctionMode):
 
     def visits_of(self, path: str) -> list[Visit]:
         return [visit for visit in self.visits if visit.path == path]
+
+    def call_of(self, visit: Visit) -> int | None:
+        """Which of its module's calls this is; None where there is no other."""
+        calls = self.visits_of(visit.path)
+        return calls.index(visit) if len(calls) > 1 else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -98,12 +108,12 @@ class Trace(TorchFunctionMode):
         kind: Kind = "other"
         factor = None
         operation = KIND.get(func)
-        if getattr(func, "__name__", "") in _SAME_NUMBERS and tensor.numel() == given[0].numel():
+        if _is_alias(func, tensor, given):
             kind, inputs = "alias", inputs[:1]
         elif operation == "sum_of_two":
             kind = "sum"
         elif operation in ("product", "quotient"):
-            carrying = [i for i in inputs if self.nodes[i].kind != "source"]
+            carrying = [i for i in inputs if self.tensors[i].requires_grad]
             if len(carrying) == 1:
                 kind, inputs, factor = "scaled", tuple(carrying), _factor(operation, args)
         node = self._add(tensor, Node(kind, inputs, path, factor))
@@ -130,17 +140,19 @@ class Trace(TorchFunctionMode):
         inputs = tuple(self.node_of(tensor) for tensor in _tensors((args, kwargs)))
         # a leaf that joins tensors without weights of its own (attention as a module) is seen from inside
         atomic = next(module.children(), None) is None and (len(inputs) == 1 or bool(module._parameters))
-        self._inside.append((self._paths[id(module)], atomic, inputs))
+        self._inside.append((self._paths[id(module)], atomic, inputs, self._clock))
+        self._clock += 1
 
     def _left(self, module: nn.Module, output: Any) -> None:
-        path, atomic, inputs = self._inside.pop()
+        path, atomic, inputs, began = self._inside.pop()
+        self._clock += 1
         made = _tensors(output)
         if not made:
             return
         first = next((tensor for tensor in made if tensor.is_floating_point()), made[0])
         if atomic and id(first) not in self._known:
             self._add(first, Node(_kind_of(module, self.tensors[inputs[0]] if inputs else None, first), inputs, path))
-        self.visits.append(Visit(path, inputs, self.node_of(first), output is first))
+        self.visits.append(Visit(path, inputs, self.node_of(first), (began, self._clock)))
 
 
 def _kind_of(module: nn.Module, x: Tensor | None, output: Tensor) -> Kind:
@@ -150,6 +162,13 @@ def _kind_of(module: nn.Module, x: Tensor | None, output: Tensor) -> Kind:
         plain = isinstance(weight, Tensor) and weight.dim() == 2
         return "matrix" if plain and x is not None and x.is_floating_point() else "module"
     return "pointwise" if x is not None and x.shape == output.shape else "module"
+
+
+def _is_alias(func: Any, tensor: Tensor, given: list[Tensor]) -> bool:
+    name = getattr(func, "__name__", "")
+    if name == "__getitem__":  # all of it
+        return tensor.shape == given[0].shape and torch.equal(tensor, given[0])
+    return name in _SAME_NUMBERS and tensor.numel() == given[0].numel()
 
 
 def _factor(operation: str, args: tuple[Any, ...]) -> float | None:

@@ -32,6 +32,7 @@ _TITLES = {
     "resid_mid": "stream between attention and MLP",
     "resid_post": "stream behind the block",
     "attn_out": "attention output",
+    "mixer_out": "mixer output",
     "mlp_out": "MLP output",
     "head": "heads (z)",
     "q": "queries",

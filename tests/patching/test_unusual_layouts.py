@@ -1,4 +1,4 @@
-"""Models whose stream lies otherwise: tokens in front of the batch, and layers that share their modules."""
+"""Models whose stream lies otherwise: tokens in front of the batch."""
 
 from __future__ import annotations
 
@@ -55,14 +55,6 @@ def test_patches_of_a_model_with_tokens_in_front_are_those_of_plain_forwards():
 
         expected = metric(CORRUPTED[0], patch) - metric(CORRUPTED[0])
         assert float(found[position]) == pytest.approx(expected, abs=1e-9)
-
-
-def test_layers_that_share_their_modules_are_refused_in_a_sentence():
-    sizes = {"embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-    module = tr.AlbertForMaskedLM(tr.AlbertConfig(vocab_size=text_families.ROWS, intermediate_size=48, **sizes))
-    model = attrib.wrap(module.eval(), tokenizer=text_families.byte_level())
-    with pytest.raises(attrib.UnsupportedModel, match="3 times in one forward: its layers share their modules"):
-        attrib.explain(model, attrib.pair(CLEAN[0], CORRUPTED[0]), "relp", ANSWER)
 
 
 def test_a_masked_pair_needs_no_mask_where_the_target_says_what_to_read():

@@ -1,0 +1,183 @@
+"""Layers that share one module (ALBERT), that are no module (XLM), that mix positions without attention (Mamba, Jamba),
+and heads that are none: against plain forwards with hooks written here."""
+
+from __future__ import annotations
+
+import pytest
+import text_families
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+import attrib
+from attrib.patching.probing import structure_of
+from attrib.patching.sites import all_sites, select
+
+SMALL = text_families.SMALL | {"max_position_embeddings": 64}
+GROUPED = text_families.LLAMA
+EMBEDDED = {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64}
+LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+MASKED = {
+    "albert": SMALL | {"embedding_size": 16, "num_hidden_layers": 3},
+    "xlm": EMBEDDED,
+    "convbert": SMALL | {"embedding_size": 32},
+    "mobilebert": SMALL | {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16},
+    "longformer": SMALL | {"attention_window": [4, 4]},
+    "electra": SMALL | {"embedding_size": 16},
+    "esm": SMALL | {"position_embedding_type": "rotary"},
+    "deberta-v2": SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 16},
+}
+CAUSAL = {
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "jamba": GROUPED
+    | {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1, "mamba_d_state": 4}
+    | {"use_mamba_kernels": False},
+    "qwen3_next": GROUPED
+    | LINEAR
+    | {"head_dim": 8, "layer_types": ["linear_attention", "full_attention"], "num_experts": 4}
+    | {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    "bitnet": GROUPED,
+    "ctrl": {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 48, "n_positions": 64},
+}
+CLEAN, CORRUPTED = [5, 9, 17, 23, 3, 8], [5, 21, 17, 23, 3, 8]
+LAST = len(CLEAN) - 1
+PAIR, ANSWER = attrib.pair([CLEAN], [CORRUPTED]), attrib.LogitDiff(12, 25, position=LAST)
+GROUP = "albert.encoder.albert_layer_groups.0.albert_layers.0"
+# family → site → (module, what of it, which of its calls, columns)
+WHERE = {
+    "albert": {
+        "resid_post.1": (GROUP, "output", 1, slice(None)),
+        "mlp_out.0": (f"{GROUP}.ffn_output", "output", 0, slice(None)),
+        "head.2.1": (f"{GROUP}.attention.dense", "input", 2, slice(8, 16)),
+        "head.1.3.v": (f"{GROUP}.attention.value", "output", 1, slice(24, 32)),
+    },
+    "xlm": {
+        "resid_pre.1": ("transformer.layer_norm2.0", "output", 0, slice(None)),
+        "resid_mid.0": ("transformer.layer_norm1.0", "output", 0, slice(None)),
+        "resid_post.1": ("transformer.layer_norm2.1", "output", 0, slice(None)),
+        "attn_out.1": ("transformer.attentions.1", "output", 0, slice(None)),
+        "head.0.3": ("transformer.attentions.0.out_lin", "input", 0, slice(24, 32)),
+    },
+    "mamba": {
+        "mixer_out.0": ("backbone.layers.0.mixer", "output", 0, slice(None)),
+        "resid_post.1": ("backbone.layers.1", "output", 0, slice(None)),
+    },
+    "jamba": {
+        "mixer_out.0": ("model.layers.0.mamba", "output", 0, slice(None)),
+        "head.1.2": ("model.layers.1.self_attn.o_proj", "input", 0, slice(16, 24)),
+        "mlp_out.0": ("model.layers.0.feed_forward", "output", 0, slice(None)),
+    },
+    # its query projection holds gates between the heads' queries
+    "qwen3_next": {"head.1.1.q": ("model.layers.1.self_attn.q_proj", "output", 0, slice(16, 24))},
+}
+
+
+def wrapped(family: str):
+    settings = (MASKED | CAUSAL)[family] | {"vocab_size": text_families.ROWS, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(family, **settings, pad_token_id=0)
+    config._experts_implementation = "eager"
+    kind = AutoModelForMaskedLM if family in MASKED else AutoModelForCausalLM
+    module = kind.from_config(config).double().eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.data = noise * 0.3 if parameter.dim() > 1 else parameter.data + noise * 0.1
+    return attrib.wrap(module, tokenizer=text_families.byte_level())
+
+
+def metric(module, tokens, where, change):
+    """The metric while `change` is applied to the tensor at `where`, the other calls of its module left alone."""
+    path, reads, call, _ = where
+    calls = []
+
+    def hook(_, given, output=None):
+        calls.append(1)
+        if len(calls) != call + 1:
+            return None
+        if reads == "input":
+            return (change(given[0]), *given[1:])
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    spot = module.get_submodule(path)
+    handle = spot.register_forward_pre_hook(hook) if reads == "input" else spot.register_forward_hook(hook)
+    logits = module(torch.tensor([tokens])).logits[0, LAST]
+    handle.remove()
+    return (logits[12] - logits[25]).double()
+
+
+@pytest.mark.parametrize("family", WHERE)
+def test_patches_and_estimates_are_those_of_plain_forwards(family):
+    # some compute in float32 whatever they are given
+    model, sites = wrapped(family), tuple(WHERE[family])
+    module = model.module
+    true = attrib.explain(model, PAIR, attrib.ActivationPatching(sites=sites), ANSWER).values[0]
+    estimate = attrib.explain(model, PAIR, attrib.AttributionPatching(sites=sites), ANSWER).values[0]
+    for number, where in enumerate(WHERE[family].values()):
+        kept, part = [], where[3]
+        base = metric(module, CORRUPTED, where, lambda tensor: tensor).detach()
+        metric(module, CLEAN, where, lambda tensor, kept=kept: kept.append(tensor.detach()) or tensor)
+        step = torch.zeros(len(CLEAN), dtype=torch.float64, requires_grad=True)
+
+        def move(tensor, size=step, clean=kept[0], part=part):
+            difference = torch.zeros_like(tensor)
+            difference[..., part] = (clean - tensor.detach())[..., part]
+            return tensor + size[None, :, None] * difference
+
+        (slopes,) = torch.autograd.grad(metric(module, CORRUPTED, where, move), step)
+        torch.testing.assert_close(estimate[number], slopes, rtol=1e-3, atol=5e-5)
+        for position in range(len(CLEAN)):
+            size = torch.zeros(len(CLEAN), dtype=torch.float64)
+            size[position] = 1
+            moved = metric(module, CORRUPTED, where, lambda tensor, size=size: move(tensor, size)).detach()
+            torch.testing.assert_close(true[number, position], moved - base, rtol=1e-3, atol=5e-5)
+    assert true.abs().amax(1).min() > 5e-3
+
+
+@pytest.mark.parametrize("family", WHERE)
+def test_identical_prompts_give_zeros_and_every_site_can_be_asked_for(family):
+    model = wrapped(family)
+    names = tuple(site.name for site in all_sites(structure_of(model)))
+    for method in (attrib.ActivationPatching, attrib.AttributionPatching, attrib.RelP):
+        same = attrib.explain(model, attrib.pair([CLEAN], [CLEAN]), method(sites=names), ANSWER)
+        assert same.sites == names and not same.values.any()
+
+
+def test_the_usual_sites_are_those_that_the_model_has():
+    assert attrib.explain(wrapped("mamba"), PAIR, "relp", ANSWER).sites == (
+        "resid_post.0", "resid_post.1", "mixer_out.0", "mixer_out.1"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "absent", "why"),
+    [
+        ("mamba", "attn_out", "no layer has attention"),
+        ("convbert", "head", "heads side by side"),  # half of them are convolutions
+        ("mobilebert", "attn_out", "at most one MLP"),
+    ],
+)
+def test_what_is_no_attention_and_no_head_is_told(family, absent, why):
+    structure = structure_of(wrapped(family))
+    assert absent not in {site.kind for site in all_sites(structure)}
+    with pytest.raises(attrib.UnsupportedModel, match=why):
+        select(structure, f"{absent}.*.*" if absent == "head" else f"{absent}.*")
+
+
+def test_positions_that_are_filled_up_inside_are_refused():
+    with pytest.raises(attrib.UnsupportedModel, match="positions cannot be told"):
+        structure_of(wrapped("longformer"))
+
+
+@pytest.mark.parametrize("family", ["albert", "xlm", "jamba", "mamba", "bitnet"])
+def test_edges_are_refused_by_what_is_in_the_way(family):
+    with pytest.raises(attrib.UnsupportedModel, match=r"has no edges between heads and MLPs: .*(module|attention)"):
+        attrib.explain(wrapped(family), PAIR, attrib.RelP(edges=True), ANSWER)
+
+
+@pytest.mark.parametrize("family", ["electra", "esm", "deberta-v2", "ctrl"])
+def test_edges_where_something_stands_in_front_of_the_blocks_or_behind_the_head(family):
+    """Projected embeddings, a bias behind the head, projected positions, embeddings multiplied in place."""
+    model = wrapped(family)
+    result = attrib.explain(model, PAIR, attrib.RelP(edges=True), ANSWER)
+    found = attrib.circuit(model, PAIR, result, 1.0, sizes=(0,))
+    metrics = [float(result.parts[f"metric_{run}"][0]) for run in ("corrupted", "clean")]
+    assert [found.empty, found.full] == pytest.approx(metrics, abs=1e-5) and abs(metrics[0] - metrics[1]) > 0.01
