@@ -96,7 +96,7 @@ class PixelFlipping(Metric):
     )
 
     def passes(self, model: Model) -> Passes:
-        return Passes(-(-224 * 224 // self.pixels_in_step) if model.kind == "image" else 32)
+        return Passes(1 + (-(-224 * 224 // self.pixels_in_step) if model.kind == "image" else 32))
 
     def score(self, trial: Trial, subject: Subject) -> Measured:
         if self.pixels_in_step < 1:
@@ -109,7 +109,8 @@ class PixelFlipping(Metric):
         values = torch.cat(
             [area(c[None, : max(1, int(n))], flips[: max(1, int(n))]) for c, n in zip(curves, own, strict=True)]
         )
-        return measured_along(values, curves, flips.double(), "flips")
+        whole = outcomes(trial, 1, everything(trial), self.blank).T  # not in the area, but what a single flip changes
+        return measured_along(values, curves, flips.double(), "flips", torch.cat([whole, curves], 1))
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,13 @@ def test_a_still_model_and_a_single_input_get_words():
     assert "too few inputs" in found.summary()[0].verdict and found.summary()[0].low is None
 
 
+def test_a_single_token_is_flipped_and_has_no_order(texts):
+    found = attrib.evaluate(texts, "great", "saliency", ["pixel_flipping", "complexity"], n_random=0)
+    flipped, entropy = found.rows
+    assert math.isfinite(flipped.value) and len(flipped.curve) == 1 and flipped.words == ""
+    assert entropy.value == 0
+
+
 @pytest.mark.parametrize("fill", [0.0, 1.0])
 def test_where_there_is_no_number_there_are_words(pictures, fill):
     """A map of zeros, one that is constant, and a model that never changes: no metric leaves NaN or praise alone."""
