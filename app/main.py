@@ -36,7 +36,7 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
     """Start the server with gradio's unsafe defaults off; returns the page (stop it with `.close()`)."""
     folder = upload_folder(settings)
     # after upload_folder: gradio reads its folder while it is imported
-    from app import closed, layout, report_folder, report_routes, theme
+    from app import closed, layout, offers, report_folder, report_routes, theme
     from app.bodies import Bounded, Limits
 
     reports = report_folder.configured(settings)
@@ -44,6 +44,8 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
     page.launch(
         server_name=settings.host,
         server_port=settings.port,
+        # wherever the environment is: gradio hands out nothing else from outside the folder that it was started in
+        allowed_paths=list(offers.example_photos().values()),
         auth=list(settings.auth) or None,
         max_file_size=settings.max_upload * 2**20,
         state_session_capacity=settings.sessions,

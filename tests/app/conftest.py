@@ -21,6 +21,7 @@ from tests.app import tiny_text
 
 START_SECONDS = 90
 STOP_SECONDS = 60
+_ROOT = Path(__file__).parents[2]
 expect.set_options(timeout=30_000)  # two processes of tests, servers and browsers share two cores
 
 
@@ -66,13 +67,17 @@ def _running(module: str, settings: dict[str, str]) -> Iterator[Server]:
     folder, port = Path(tempfile.mkdtemp(prefix="attrib-test-")), _free_port()
     cache, log = folder / "cache", folder / "log"
     own = {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", "")))),
         "ATTRIB_PORT": str(port),
         "ATTRIB_UPLOADS": str(cache),
         "ATTRIB_REPORTS": str(folder / "reports"),
     }
     environment = os.environ | own | settings
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", module], env=environment, stdout=output, stderr=output)
+        # started anywhere, as by a user: gradio lends files of the folder that it is started in
+        process = subprocess.Popen(
+            [sys.executable, "-m", module], cwd=folder, env=environment, stdout=output, stderr=output
+        )
     try:
         _wait(process, log)
         yield Server(f"http://127.0.0.1:{port}/", cache, log, process)
