@@ -1,7 +1,10 @@
 """Convolutions that keep their weights as oneDNN wants them say what they said, and give the gradients they gave."""
 
+import copy
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from attrib.rules.arranged import arrange
 from attrib.rules.onednn import usable
@@ -33,18 +36,54 @@ def test_same_outputs_in_batches_of_any_size_and_layout_and_nothing_on_the_model
             torch.testing.assert_close(twin(rows), net(rows), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(net(x).detach(), expected, rtol=0, atol=0)
     assert [type(part) for part in net] == kinds
-    assert not any("_weight_arranged" in part.__dict__ for part in net)
+    assert not any("_kept" in part.__dict__ for part in net)
 
 
-def test_gradients_and_other_number_types_go_the_usual_way():
-    net, x = _network(), torch.randn(2, 3, 20, 20)
+def _gradient(net, x, twice=False):
+    x = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=twice)
+    return torch.autograd.grad(found.square().sum(), x)[0] if twice else found
+
+
+def test_gradients_are_the_same():
+    net, x = _network(), torch.randn(2, 3, 21, 21)
+    net[-1] = nn.Linear(144, 5)
     twin = shadow(net)
     arrange(twin)
-    with torch.no_grad():
-        twin(x)
-    mine, yours = x.clone().requires_grad_(), x.clone().requires_grad_()
-    found, known = torch.autograd.grad(twin(mine).sum(), mine)[0], torch.autograd.grad(net(yours).sum(), yours)[0]
-    torch.testing.assert_close(found, known, rtol=0, atol=0)
+    for rows in (x, x[:1], x.contiguous(memory_format=torch.channels_last)):
+        for twice in (False, True):
+            torch.testing.assert_close(_gradient(twin, rows, twice), _gradient(net, rows, twice), rtol=1e-4, atol=1e-5)
+
+
+def test_changed_weights_are_arranged_anew_and_copies_keep_their_own():
+    net, x = _network()[0], torch.randn(1, 3, 20, 20)
+    own = shadow(net)
+    arrange(own)
+    for change in (lambda: None, lambda: net.weight.data.mul_(2), lambda: own.weight.detach().mul_(0.5)):
+        change()
+        for twin in (shadow(own), copy.deepcopy(own)):
+            torch.testing.assert_close(_gradient(twin, x), _gradient(net, x))
+    own._parameters["weight"] = own.weight * 3
+    torch.testing.assert_close(own(x), net(x) * 3 - 2 * net.bias[:, None, None])
+
+
+def test_what_looks_at_operations_sees_convolutions():
+    seen = []
+
+    class Looking(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    twin = shadow(_network())
+    arrange(twin)
+    with Looking():
+        twin(torch.randn(1, 3, 20, 20))
+    assert torch.conv2d in seen and torch.ops.mkldnn._convolution_pointwise.default not in seen
+
+
+def test_other_number_types_go_the_usual_way():
+    net, x = _network(), torch.randn(2, 3, 20, 20)
     wide = shadow(net.double())
     arrange(wide)
     with torch.no_grad():

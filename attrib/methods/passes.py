@@ -62,10 +62,8 @@ def quick_rows(question: Question, most: int) -> int:
     return max(1, min(question.max_rows, most, _LARGEST_TENSOR // max(1, largest)))
 
 
-def laid_out(question: Question, passes: int, most: int = 4, graded: bool = True) -> Question:
+def laid_out(question: Question, passes: int, most: int = 4) -> Question:
     """The same question for many passes: rows and memory layout that are quickest, `most` rows at once on a CPU.
-
-    graded: whether gradients will be asked for; forwards alone may keep their weights as oneDNN wants them.
 
     There, images and convolution weights go into channels_last where the model takes that, and BatchNorm into the
     convolution before it; texts stay as they are. The twin gets its own copies of the weights; values change by
@@ -79,7 +77,7 @@ def laid_out(question: Question, passes: int, most: int = 4, graded: bool = True
         fold_norms(question.twin, question.x[:1])
     if not question.takes_channels_last:
         return question
-    if graded or not arrange(question.twin):
+    if not arrange(question.twin):
         pack_weights(question.twin)
     return dataclasses.replace(question, x=question.x.contiguous(memory_format=torch.channels_last))
 

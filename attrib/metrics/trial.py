@@ -77,7 +77,7 @@ class Trial:
             if target.kind == "predicted":
                 question.settle()
             if passes:
-                question = laid_out(question, passes, _MOST_ROWS, graded=False)
+                question = laid_out(question, passes, _MOST_ROWS)
         sites = encoded.x.shape[:2] if model.kind == "text" else encoded.x[:, 0].shape
         allowed = torch.ones(sites, dtype=torch.bool)
         if model.kind == "text":

@@ -1,4 +1,4 @@
-"""A faster copy of a model: BatchNorm folded into the layer before it, channels_last weights, on request bfloat16.
+"""A faster copy of a model: BatchNorm folded in, weights as the CPU wants them, on request bfloat16.
 
 The copy shares nothing with the original, which stays as it is, and is compared with it before it is handed out.
 In float32 its maps are the original's up to rounding (about 5e-7 of their length), until rounding moves a unit past
@@ -18,6 +18,7 @@ from attrib.errors import InputError, UnsupportedModel
 from attrib.models.assets import asset
 from attrib.models.folding import fold_norms
 from attrib.models.vision import VisionModel
+from attrib.rules.arranged import arrange
 from attrib.rules.shadow import shadow
 from attrib.targets import logits_of
 
@@ -63,6 +64,7 @@ def fast(model: VisionModel, dtype: torch.dtype | None = None, example: Any = No
     twin = shadow(model.module)
     fold_norms(twin, x[:1])
     _own_tensors(twin, dtype)
+    arrange(twin)
     copy = VisionModel(twin, f"{model.name} (fast)", model.preprocessing, model.labels, model.notes)
     report = _checked(model, copy, x)
     if copy.dtype != model.dtype:

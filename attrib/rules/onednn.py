@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrib.rules.ruled import frozen
+
 # below this many multiplications the call itself costs more than they do
 _ENOUGH = 2_000_000
 _FEWEST_ROWS = 4
@@ -21,21 +23,7 @@ _FEWEST_ROWS = 4
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x·weightᵀ + bias, (…, out), with a gradient for x alone."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        found: Tensor = _Product.apply(x, weight, bias)
-        return found
-    return computed(x, weight, bias)
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.weight = weight  # a view of the model's own, which nobody changes while it is explained
-        return computed(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return product(gradients[0], ctx.weight.t(), None), None, None
+    return frozen(lambda x: computed(x, weight, bias), lambda c: product(c, weight.t(), None), x)
 
 
 def computed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attrib.rules.onednn import computed, suits
+from attrib.rules.ruled import frozen
 
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
@@ -41,22 +42,12 @@ _NO_PADDING = (0, (0,), [0], (0, 0), [0, 0], "valid", "same")
 
 def _differentiable(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """`pointwise`, with a gradient for x alone."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        found: Tensor = _Pointwise.apply(x, matrix, bias)
-        return found
-    return pointwise(x, matrix, bias)
-
-
-class _Pointwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.matrix, ctx.layout = matrix, torch.channels_last if is_packed(x) else torch.contiguous_format
-        return pointwise(x, matrix, bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        c = gradients[0].contiguous(memory_format=ctx.layout)
-        return _differentiable(c, ctx.matrix.t(), None), None, None
+    layout = torch.channels_last if is_packed(x) else torch.contiguous_format
+    return frozen(
+        lambda x: pointwise(x, matrix, bias),
+        lambda c: _differentiable(c.contiguous(memory_format=layout), matrix.t(), None),
+        x,
+    )
 
 
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

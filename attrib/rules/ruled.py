@@ -45,3 +45,10 @@ def on_relevance(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Non
     Behind a first-layer rule, which puts all relevance on the input itself, autograd gives hooks None.
     """
     tensor.register_hook(lambda c: None if c is None else hook(c))
+
+
+def frozen(run: Callable[[Tensor], Tensor], pull: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """run(x), a map whose weights are constant; `pull` is its transpose. Nothing of x is kept for the backward."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return ruled(lambda x: (run(x), (), pull), x)
+    return run(x)

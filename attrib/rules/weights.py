@@ -34,7 +34,7 @@ def glance(*tensors: Tensor) -> Fingerprint:
 
 
 def _places(tensors: Sequence[Tensor]) -> tuple[object, ...]:
-    return tuple((t.data_ptr(), t.shape, t.stride(), t.dtype, _version(t)) for t in tensors)
+    return tuple((t.data_ptr(), t.shape, t.stride(), t.dtype, version_of(t)) for t in tensors)
 
 
 def _glanced(tensor: Tensor) -> bytes:
@@ -42,7 +42,7 @@ def _glanced(tensor: Tensor) -> bytes:
     return words[:: len(words) // _GLANCED + 1].cpu().numpy().tobytes()
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
@@ -76,7 +76,7 @@ def _widest(*bytes_: int) -> torch.dtype:
 
 def _original(tensor: Tensor) -> Tensor:
     original, version = getattr(tensor, "_attrib_original", (tensor, None))
-    return original if version == _version(tensor) else tensor
+    return original if version == version_of(tensor) else tensor
 
 
 class _Entry(NamedTuple):
