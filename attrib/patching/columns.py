@@ -3,7 +3,8 @@
 With the output of a head at the last token: only that token's queries act on it; keys of all tokens act on every
 component of it; a column of the values acts on one component alone. So fused, separate, interleaved and grouped
 projections need no case of their own. Where a norm goes over all heads of a projection at once, its columns act on
-every head; behind that norm they are each head's own.
+every head; behind that norm they are each head's own. What all heads share beside their own (the rotary part of
+DeepSeek's keys) is of none.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def with_projections(
         if z is not None and len(found) < len(_KINDS):
             tensors = [trace.tensors[node] for node, _ in each]
             found = _columns(_outputs(trace, z, heads), tensors, [of for _, of in each]) | found
+    if {"queries", "keys"} <= found.keys() and len({_width(found[kind][1][0]) for kind in ("queries", "keys")}) > 1:
+        reader.miss("edges", "a part of the keys is shared by all heads, so that it is no head's own input")
     places = [[reader.made_by_leaf(node) for node, _ in each] for each in projected]
     full = [_projected(layer, found, own) if own else layer for layer, own in zip(layers, places, strict=True)]
     kv_heads = next((len(found[kind][1]) for kind in ("keys", "values") if kind in found), heads)
@@ -112,14 +115,16 @@ def _columns(outputs: list[Tensor], projected: list[Tensor], owners: list[int]) 
     outputs: (tokens, width) of each head. owners: to which matrix each of `projected` belongs.
     """
     heads = len(outputs)
-    by_head = [_columns_of_head(own, projected, owners) for own in outputs]
+    masks = [_masks_of_head(output, projected) for output in outputs]
     found: _Found = {}
     for kind in _KINDS:
+        own, shared = _own([each[kind] for each in masks], owners)
+        runs = [_runs(each, owners) for each in own]
         for place in range(len(projected)):
-            each = [own[kind][place] for own in by_head if place in own.get(kind, {})]
+            each = [columns[place] for columns in runs if place in columns]
             ordered = tuple(dict.fromkeys(each))  # heads of one group share their keys and values
             widths = {_width(columns) for columns in ordered}
-            if kind == "keys" and "queries" in found:  # they meet in a product
+            if kind == "keys" and "queries" in found and not shared:  # they meet in a product
                 widths.add(_width(found["queries"][1][0]))
             expected = len(ordered) == heads if kind == "queries" else heads % max(1, len(ordered)) == 0
             if len(each) == heads and len(widths) == 1 and expected:
@@ -127,12 +132,25 @@ def _columns(outputs: list[Tensor], projected: list[Tensor], owners: list[int]) 
     return found
 
 
+def _own(masks: list[list[Tensor]], owners: list[int]) -> tuple[list[list[Tensor]], bool]:
+    """(columns of each head in each projection, less matrices all of whose columns act on every head; whether there
+    were such). All are kept where a head would have none left."""
+    shared = [torch.stack(each).all(0) for each in zip(*masks, strict=True)]
+    private = {
+        of for each in masks for mask, other, of in zip(each, shared, owners, strict=True) if (mask & ~other).any()
+    }
+    own = [[mask & (of in private) for mask, of in zip(each, owners, strict=True)] for each in masks]
+    if any(not any(bool(mask.any()) for mask in each) for each in own):
+        return masks, False
+    return own, any(bool(mask.any()) for mask, of in zip(shared, owners, strict=True) if of not in private)
+
+
 def _width(columns: Columns) -> int:
     return columns[1] - columns[0]
 
 
-def _columns_of_head(output: Tensor, projected: list[Tensor], owners: list[int]) -> dict[str, dict[int, Columns]]:
-    """Kind → in which of `projected`, and its columns there. output: (tokens, width) of one head."""
+def _masks_of_head(output: Tensor, projected: list[Tensor]) -> dict[str, list[Tensor]]:
+    """Kind → which columns of each of `projected` are of that kind. output: (tokens, width) of one head."""
     last = output[-1]
     weights = torch.linspace(1.0, 2.0, len(last), dtype=last.dtype, device=last.device)
     every = _acting((last * weights).sum(), projected)
@@ -142,7 +160,7 @@ def _columns_of_head(output: Tensor, projected: list[Tensor], owners: list[int])
         masks["queries"].append(here & ~before)
         masks["keys"].append(before & one & two)
         masks["values"].append(before & ~(one & two))
-    return {kind: _runs(parts, owners) for kind, parts in masks.items()}
+    return masks
 
 
 def _acting(score: Tensor, projected: list[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,8 @@ attn_out.L           what attention adds to the stream; mlp_out.L what the MLP a
 head.L.H             head H's output z, before the output projection
 head.L.H.q           its queries, as the projection puts them out: before rotary positions and norms (behind a norm
                      that goes over all heads at once, as OLMo2's). In head.L.H.k and head.L.H.v, H counts key-value
-                     heads, of which grouped attention has fewer
+                     heads, of which grouped attention has fewer; what all heads share beside their own (the rotary
+                     part of DeepSeek's keys) is in none of them
 neuron.L             all neurons of block L's MLP together; neuron.L.N one of them, neuron.L.A:B neurons A to B−1
 
 Patterns are matched part by part: `head.*.3` is z of head 3 in every block, `head.*.*.q` all queries, `neuron.2.*` each

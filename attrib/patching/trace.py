@@ -101,6 +101,9 @@ class Trace(TorchFunctionMode):
         for tensor in made:
             if id(tensor) not in self._known or in_place:
                 self._note(func, tensor, args, given, inputs)
+            base = tensor._base
+            if in_place and base is not None and id(base) in self._known and base.numel() != tensor.numel():
+                self._add(base, Node("other", (self._known[id(base)], self._known[id(tensor)]), ""))  # written in part
         return output
 
     def _note(self, func: Any, tensor: Tensor, args: Any, given: list[Tensor], inputs: tuple[int, ...]) -> None:
