@@ -25,7 +25,6 @@ SITE_KINDS: dict[str, tuple[str, str]] = {
     "resid_pre": ("Stream before each block", "resid_pre.*"),
     "resid_mid": ("Stream behind attention", "resid_mid.*"),
     "neuron": ("Neurons of each MLP", "neuron.*"),
-    "mixer_out": ("Outputs of mixers without attention", "mixer_out.*"),
     "embed": ("Embeddings", "embed"),
 }
 USUAL_KINDS = ("resid_post", "attn_out", "mlp_out", "head")
