@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,7 +47,9 @@ def answer(path: str, pieces: list[bytes], folder: Path, length: int | None = No
 
     headers = [] if length is None else [(b"content-length", str(length).encode())]
     scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
-    asyncio.run(Bounded(_counting, Limits(upload=1000, other=100, folder=folder))(scope, receive, send))
+    bounded = Bounded(_counting, Limits(upload=1000, other=100, folder=folder))
+    with ThreadPoolExecutor(1) as thread:  # Playwright keeps a loop running in this one
+        thread.submit(asyncio.run, bounded(scope, receive, send)).result()
     words = b"".join(m.get("body", b"") for m in sent).decode()
     return int(sent[0]["status"]), words, len(pieces) - len(left)
 
