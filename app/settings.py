@@ -5,7 +5,7 @@
 | ATTRIB_HOST | address to listen on | 127.0.0.1 |
 | ATTRIB_PORT | port to listen on | 7860 |
 | ATTRIB_AUTH | user:password pairs, separated by commas; none: everybody may use it | |
-| ATTRIB_MAX_UPLOAD | largest upload, in MB | 20 |
+| ATTRIB_MAX_UPLOAD | largest file of an upload, and largest request of any other kind, in MB | 20 |
 | ATTRIB_CONCURRENCY | explanations that run at the same time | 1 |
 | ATTRIB_QUEUE | explanations that may wait; one more is told that the app is busy | 16 |
 | ATTRIB_MODELS | models on offer, separated by commas, the first one preselected; `hf:*`, `hf:/models/*`, `timm:*`: \
