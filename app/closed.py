@@ -35,6 +35,8 @@ class Page(gr.Blocks):  # type: ignore[misc]
             raise gr.Error(REFUSED, print_exception=False)
         try:
             return await super().preprocess_data(block_fn, inputs, *rest, **named)
+        except gr.Error:  # a ValueError too: a component has said what is wrong, such as a number out of bounds
+            raise
         except ValueError as error:  # gradio's InvalidPathError, pydantic's ValidationError
             raise gr.Error(NO_UPLOAD, print_exception=False) from error
 

@@ -15,6 +15,7 @@ import attrib
 from app.answers import OF_METHOD, Answer, target_name, titled
 from app.markup import triangles
 from app.places import new_place
+from attrib.attribution import labels_of
 from attrib.render import (
     Display,
     Entry,
@@ -24,6 +25,7 @@ from attrib.render import (
     is_signed,
     over,
     pieces,
+    readable,
     scales,
     standalone,
     token_scales,
@@ -102,7 +104,13 @@ def _all_rows(answer: Answer) -> list[Entry]:
     if not answer.continued:
         return titled(answer)
     rows = range(len(next(iter(answer.results.values()))))
-    return [entry for row in rows for entry in titled(replace(answer, chosen=row))]
+    return [_of_token(entry) for row in rows for entry in titled(replace(answer, chosen=row))]
+
+
+def _of_token(entry: Entry) -> Entry:
+    """A card that says which generated token it is about."""
+    label = readable(labels_of(entry.attribution.target)[entry.sample]).strip()
+    return replace(entry, title=f"{entry.title}: token {entry.sample + 1}, “{label}”")
 
 
 def _stem(answer: Answer) -> str:

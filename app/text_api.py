@@ -21,8 +21,8 @@ def add(server: Server) -> None:
         target, versus = gr.Textbox("", label="target"), gr.Textbox("", label="versus")
         methods = gr.JSON(offers.preselected("text"), label="methods")
         settings = gr.JSON({}, label="settings")
-        k = gr.Number(5, precision=0, minimum=1, maximum=1000, label="k")
-        new_tokens = gr.Number(8, precision=0, minimum=1, maximum=MOST_NEW, label="new_tokens")
+        k = gr.Number(5, precision=0, label="k")  # `whole` says what is wrong with a number
+        new_tokens = gr.Number(8, precision=0, label="new_tokens")
         continuation = gr.Textbox("", label="continuation")
         answer, files = gr.JSON(label="answer"), gr.File(file_count="multiple", label="files")
 

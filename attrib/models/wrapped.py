@@ -18,7 +18,7 @@ from attrib.models.hashing import Hashed, hashed, tensors_of
 from attrib.rules.shadow import refuse_opaque, shadow
 from attrib.targets import logits_of
 
-_PREDICTED_AT_ONCE = 8
+_PREDICTED_AT_ONCE, _FEW_LABELS = 8, 10
 _MOST = torch.iinfo(torch.long).max  # where nobody knows how many classes there are
 
 
@@ -103,7 +103,9 @@ class Wrapped(ABC):
         near += [
             known for known in self.labels if label and label.casefold() in known.casefold() and known not in near
         ][:3]
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"labels are such as {self.labels[0]!r}"
+        others = " and others" if len(self.labels) > _FEW_LABELS else ""
+        few = f"{', '.join(map(repr, self.labels[:_FEW_LABELS]))}{others}"
+        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"its labels are {few}"
         raise TargetError(f"{self.name} has no class {label!r}; {hint}")
 
     def predict(self, inputs: Any, k: int = 5) -> list[list[Prediction]]:

@@ -14,7 +14,7 @@ from attrib.render.overlay import annotated
 from attrib.render.scale import Display, Scale
 from attrib.render.templating import rendered
 from attrib.render.token_picture import fitting, fonts_of
-from attrib.render.tokens import ink, part_of, readable, token_scales, told
+from attrib.render.tokens import PARTS, has_parts, ink, part_of, readable, token_scales, told
 
 _CELL, _LABEL, _TEXT = 26, 130, 15  # pixels of the picture
 
@@ -31,7 +31,7 @@ def triangle(a: Attribution, display: Display, title: str = "", chosen: int | No
         rows.append(
             {"index": i, "label": name, "pressed": i == chosen, "cells": cells, "empty": len(columns) - len(values)}
         )
-    title = _titled(title, a)
+    title = _titled(title, a, display)
     return Markup(rendered("triangle.html", title=title, columns=columns, rows=rows, choosable=chosen is not None))
 
 
@@ -49,7 +49,7 @@ def triangle_picture(a: Attribution, display: Display, title: str) -> Image.Imag
             draw.rectangle((left, top, left + _CELL - 2, top + _CELL - 2), fill=tuple(colour), outline="#cccccc")
     for j, column in enumerate(columns):
         picture.paste(_upright(column), (_LABEL + j * _CELL, 0))
-    return annotated(picture, drawn[0], _titled(title, a))
+    return annotated(picture, drawn[0], _titled(title, a, display))
 
 
 def rather_than(a: Attribution) -> str:
@@ -66,9 +66,10 @@ def _upright(column: str) -> Image.Image:
     return written.rotate(90, expand=True)
 
 
-def _titled(title: str, a: Attribution) -> str:
-    contrast = rather_than(a)
-    return f"{title}: each token {contrast}" if contrast else title
+def _titled(title: str, a: Attribution, display: Display) -> str:
+    contrast, alone = rather_than(a), display.part != "both" and has_parts(a)
+    title = f"{title}: each token {contrast}" if contrast else title
+    return f"{title}, {PARTS[display.part]}" if alone else title
 
 
 def _names(a: Attribution) -> list[str]:

@@ -71,6 +71,7 @@ def test_files_hold_the_map_and_every_row(catalogue: Catalogue, tmp_path: Path) 
     page = paths["text.html"].read_text()
     assert page.count("<table>") == 2
     assert page.count("<article") == 2 * 3
+    assert len(re.findall(r"<h3>[^<]*: token 2, “", page)) == 2
     assert "<button" not in page
     from safetensors.torch import load_file
 

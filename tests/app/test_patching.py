@@ -398,4 +398,6 @@ def test_a_program_patches(url: str) -> None:
     assert {"circuit.json", "circuit.graphml"} <= {Path(file).name for file in files}
     with pytest.raises(Exception, match="did you mean attn_out"):
         client.predict(CLEAN, CORRUPTED, "good", "bad", LANGUAGE, "relp", ["atn_out.1"], {}, "", 0, api_name="/patch")
+    with pytest.raises(Exception, match="k = 0: give a whole number"):
+        client.predict("good", LANGUAGE, 0, api_name="/predict_text")
     client.close()

@@ -177,7 +177,7 @@ def test_index_of(efficientnet: VisionModel) -> None:
     [
         ("chetah", "did you mean 'cheetah'"),
         ("zebr", "'zebra'"),
-        ("", "has no class ''"),
+        ("", "has no class ''; its labels are '"),
         (1000, "target 1000 is out of range: efficientnet-lite0 has 1000 classes, 0 to 999"),
         (-1, "target -1 is out of range"),
         (True, "True"),
