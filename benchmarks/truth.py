@@ -11,7 +11,8 @@ import typer
 import attrib
 from attrib import truth
 from attrib.methods.base import Method
-from attrib.metrics.evaluation import Evaluation, number
+from attrib.metrics.evaluation import Evaluation
+from attrib.metrics.summary import number
 
 _OF_TEXTS: tuple[Any, ...] = (
     attrib.LRP("attn_lrp"), attrib.LRP("cp_lrp"), attrib.LRP("attn_lrp", positions=True),

@@ -108,7 +108,7 @@ def _beat(own: list[Measured], others: list[list[Measured]], row: int) -> Light:
     as_good = int((random >= value).sum())
     words = (
         f"Insertion less deletion is {_told(value)}; {as_good} of {len(random)} random maps, {_told(mean)} on average, "
-        f"do as well (p = {p:.2f})."
+        f"do as well (p\u00a0=\u00a0{p:.2f})."
     )
     curves = {m: _curve(own[k], row) for k, m in enumerate(("deletion", "insertion"))}
     for k, name in enumerate(("deletion", "insertion")):

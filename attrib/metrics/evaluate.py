@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from attrib.errors import InputError, NotApplicable
 from attrib.explain import Progress, check_applies
@@ -18,12 +16,12 @@ from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.metrics import METRICS, metric_named
 from attrib.metrics.agreement import rank_correlations, top_overlaps
-from attrib.metrics.base import Measured, Metric, Passes, Subject
-from attrib.metrics.evaluation import Evaluation, Row
+from attrib.metrics.base import Metric, Passes, Subject
+from attrib.metrics.book import Book, Tasks
+from attrib.metrics.evaluation import Evaluation
 from attrib.metrics.localisation import masks_of
-from attrib.metrics.patched import evaluate_pairs
+from attrib.metrics.of_pairs import evaluate_pairs
 from attrib.metrics.references import references
-from attrib.metrics.scoring import scored
 from attrib.metrics.subjects import subjects_of
 from attrib.metrics.trial import Model, Trial
 from attrib.patching.pair import Pair
@@ -75,10 +73,10 @@ def evaluate(
     trial = Trial.of(model, encoded, bound, passes, seed=seed, max_memory=max_memory)
     if masks is not None:
         trial = replace(trial, masks=masks_of(masks, tuple(trial.allowed.shape)))
-    tasks = _Tasks(on_progress, len(asked) * (len(chosen) + 2 * n_random + 2) + len(chosen))
+    tasks = Tasks(on_progress, len(asked) * (len(chosen) + 2 * n_random + 2) + len(chosen))
     subjects = subjects_of(trial, inputs, chosen, tasks.begin, max_memory)
     nobodies = references(trial, n_random) if n_random else {}
-    book = _Book(trial, subjects, nobodies)
+    book = Book(trial, subjects, nobodies)
     for name, metric in asked.items():
         book.measure(name, metric, tasks)
     tasks.finish()
@@ -108,70 +106,6 @@ def cost(model: Model, methods: Sequence[Any], metrics: Sequence[Metric | str], 
         free = Passes(each.forwards) * (nobodies if metric.of_references else 0)  # references are made for nothing
         total = total + each * len(methods) + free
     return total
-
-
-@dataclass
-class _Tasks:
-    """Progress over tasks of unequal length, counted as equal; what on_progress raises ends everything."""
-
-    report: Progress | None
-    n: int
-    done: int = 0
-
-    def begin(self, message: str) -> Callable[[float], None]:
-        """The progress of one more task, from 0 to 1."""
-        start = self.done
-        self.done += 1
-        furthest = [0.0]  # a metric may go over its inputs twice
-
-        def told(fraction: float) -> None:
-            furthest[0] = max(furthest[0], fraction)
-            if self.report is not None:
-                self.report(min(1.0, (start + furthest[0]) / max(1, self.n)), message)
-
-        told(0.0)
-        return told
-
-    def finish(self) -> None:
-        if self.report is not None:
-            self.report(1.0, "evaluated")
-
-
-@dataclass
-class _Book:
-    """Rows as they come in."""
-
-    trial: Trial
-    subjects: list[Subject]
-    nobodies: dict[str, list[Subject]]
-    rows: list[Row] = field(default_factory=list)
-    axes: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    axis_names: dict[str, str] = field(default_factory=dict)
-    curves: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
-
-    def measure(self, name: str, metric: Metric, tasks: _Tasks) -> None:
-        """The references once, then a row per method and input."""
-        beside: dict[str, Tensor] = {}
-        for reference, draws in self.nobodies.items() if metric.of_references else ():
-            found = [self._measured(metric, draw, tasks, name) for draw in draws]
-            beside[reference] = torch.stack([each.values for each in found]).nanmean(0)
-            if found[0].curve is not None:
-                mean = torch.stack([each.curve for each in found if each.curve is not None]).mean((0, 1))
-                self.curves[name, reference] = tuple(mean.tolist())
-        for subject in self.subjects:
-            measured = self._measured(metric, subject, tasks, name)
-            self.axes[name], self.axis_names[name] = measured.at, measured.axis
-            self.rows += [self._row(i, subject.name, name, measured, beside) for i in range(len(self.trial))]
-
-    def _measured(self, metric: Metric, subject: Subject, tasks: _Tasks, name: str) -> Measured:
-        self.trial.on_progress = tasks.begin(f"{name} of {subject.name}")
-        return scored(metric, self.trial, subject)
-
-    def _row(self, i: int, method: str, metric: str, measured: Measured, beside: dict[str, Tensor]) -> Row:
-        curve = () if measured.curve is None else tuple(measured.curve[i].tolist())
-        words = measured.words[i] if measured.words else ""
-        values = {name: float(found[i]) for name, found in beside.items()}
-        return Row(i, method, metric, float(measured.values[i]), values, words, curve)
 
 
 def _named(metrics: list[Metric]) -> dict[str, Metric]:

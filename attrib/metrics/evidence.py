@@ -149,11 +149,15 @@ def _accounted(error: float, result: Attribution, row: int) -> Light:
     light = Light(ACCOUNTS, "passes" if good else "fails", "", error, LARGEST_ERROR)
     words = f"{error:.2%} of the score is left over; up to {LARGEST_ERROR:.0%} passes."
     reached = _reached(result, row)
-    if reached is not None and math.isfinite(error):
-        words += f" {reached:.2g} of it reached the input, the rest is booked in the ledger."
-        if good and abs(reached) < LEAST_REACHED:
-            light = replace(light, verdict="fails", value=abs(reached), comparison=LEAST_REACHED)
-            words += f" The map tells of less than {LEAST_REACHED:.0%} of the score."
+    if reached is None or not math.isfinite(error):
+        return replace(light, words=words)
+    if good and abs(reached) < LEAST_REACHED:
+        words = (
+            f"Only {reached:.2g} of the score is on the map, the rest is booked in the ledger. Less than "
+            f"{LEAST_REACHED:.0%} of the score fails, though no more than {error:.2%} is left over."
+        )
+        return replace(light, verdict="fails", value=abs(reached), comparison=LEAST_REACHED, words=words)
+    words += f" {reached:.2g} of it reached the input, the rest is booked in the ledger."
     return replace(light, words=words)
 
 

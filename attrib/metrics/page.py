@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from markupsafe import Markup
 
 from attrib.metrics import METRICS
-from attrib.metrics.evaluation import Evaluation, Summary, number
+from attrib.metrics.evaluation import Evaluation
+from attrib.metrics.summary import Summary, number
 
 _TABLE = Markup('<table style="border-collapse:collapse;font-size:90%">{}</table>')
 _ROW = Markup("<tr>{}</tr>")

@@ -121,7 +121,7 @@ def test_other_inputs_models_and_lost_targets_are_refused():
 
 def test_a_closed_ledger_is_not_enough_where_biases_took_the_score(efficientnet, cheetah):
     lost = attrib.explain(efficientnet, cheetah, "lrp").evidence.light("accounts for the score")
-    assert lost.verdict == "fails" and "less than 10% of the score" in lost.words
+    assert lost.verdict == "fails" and "Less than 10% of the score" in lost.words
     assert lost.value < lost.comparison == LEAST_REACHED  # what it fails by, not what is left over
     assert lights._numbers(lost)[1] == ("the least that passes", "0.1")
     torch.manual_seed(0)
