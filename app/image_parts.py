@@ -63,7 +63,7 @@ def draw_results(parts: Parts) -> None:
     n["answer"] = gr.State(None, time_to_live=3600)
     n["gallery"] = gr.HTML("", js_on_load=ACT, elem_id="at-gallery")
     n["slider"] = gr.ImageSlider(
-        label="Excitation pullback: the photo before and after the ascent", visible=False, interactive=False,
+        label="Pullback: before and after", visible=False, interactive=False,
         elem_id="at-slider", max_height=420, buttons=["fullscreen"],
     )  # fmt: skip
     draw_keep(parts, "at", "Link (an uploaded photo is not part of it)")

@@ -40,6 +40,10 @@
   let held = null;
   document.addEventListener('focusin', event => held = event.target);
   document.addEventListener('pointerdown', () => held = null);
+  // who holds Enter down on Explain shall not press Cancel by it
+  document.addEventListener('keydown', event => {
+    if (event.repeat && event.key === 'Enter' && event.target.matches?.('button')) event.preventDefault();
+  });
   const handOn = () => {
     if (!held?.disabled || ![document.body, held].includes(document.activeElement)) return;
     const other = {explain: 'cancel', cancel: 'explain'}[held.id.split('-').at(-1)];
