@@ -85,6 +85,8 @@ class IntegratedGradients(Method):
 
     def _check(self, question: Question) -> None:
         nodes_and_weights(self.quadrature, self.n_steps)
+        if self.tolerance is not None and self.tolerance < 0:
+            raise InputError(f"tolerance = {self.tolerance:g}: no error is below 0; 0.05 is usual")
         if self.path not in PATHS:
             raise UnknownName("path", self.path, PATHS)
         if self.path == "discretized" and not question.is_text:

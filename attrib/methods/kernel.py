@@ -68,6 +68,8 @@ class KernelSHAP(Method):
     )
 
     def explain(self, question: Question) -> Finding:
+        if self.segments not in SEGMENTS:
+            raise UnknownName("segmentation", self.segments, SEGMENTS)
         if self.n_samples < 4 or self.n_segments < 2:
             raise InputError(f"n_samples = {self.n_samples}, n_segments = {self.n_segments}: use at least 4 and 2")
         question = laid_out(question, self.n_samples, _MOST_ROWS)
@@ -103,9 +105,7 @@ class KernelSHAP(Method):
     def _regions(self, image: Tensor) -> Tensor:
         if self.segments == "grid":
             return grid(image, self.n_segments)
-        if self.segments == "slic":
-            return superpixels(image, self.n_segments)
-        raise UnknownName("segmentation", self.segments, SEGMENTS)
+        return superpixels(image, self.n_segments)
 
     def _shares(
         self, question: Question, baseline: Tensor, row: int, region: Tensor, report: object

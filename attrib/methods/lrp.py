@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attrib.errors import InputError
+from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.composite import explain_with_composite
 from attrib.methods.propagation import of_each_sample, propagate
@@ -18,6 +18,7 @@ from attrib.rules.presets import HALVED_VALUES, PRESETS, preset_named
 from attrib.rules.stabiliser import Stabiliser
 from attrib.rules.table import Rules
 
+VALUE_PATHS = ("whole", "halved")
 _AUTO = {"image": "epsilon_plus_flat", "text": "attn_lrp"}
 # of texts: without those whose first rule is for pixels, or which look at the sign of weights alone
 _OFFERED = {"image": ("auto", *PRESETS), "text": ("auto", "attn_lrp", "cp_lrp", "epsilon", "gradient")}
@@ -76,7 +77,7 @@ class LRP(Method):
     value_path: str = setting(
         "whole",
         "cp_lrp's attention hands the values all of its relevance, or half, as the code of PA-LRP for ViTs does",
-        choices=("whole", "halved"),
+        choices=VALUE_PATHS,
         advanced=True,
     )
     stabiliser: float | Stabiliser = setting(1e-6, "ε that keeps denominators from zero", low=0.0, advanced=True)
@@ -91,6 +92,12 @@ class LRP(Method):
         return replace(self, preset=_AUTO[kind]) if self.preset == "auto" and self.composite is None else self
 
     def explain(self, question: Question) -> Finding:
+        for field, given, known in (
+            ("value path", self.value_path, VALUE_PATHS),
+            ("aggregate of positions", self.position_aggregate, AGGREGATES),
+        ):
+            if given not in known:
+                raise UnknownName(field, given, known)
         if self.composite is not None:
             return explain_with_composite(self.composite, question)
         settled = self.settled(question.model.kind)

@@ -94,3 +94,20 @@ def test_a_preset_may_be_a_table() -> None:
     x = torch.randn(1, 3, 8, 8)
     named, given = (attrib.explain(SMALL, x, attrib.LRP(preset=p), target=1) for p in ("cp_lrp", CP_LRP))
     assert torch.equal(named.values, given.values)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        attrib.LRP(value_path="no such"),
+        attrib.LRP(position_aggregate=""),
+        attrib.KernelSHAP(segments="no such"),
+        attrib.IntegratedGradients(quadrature="no such"),
+        attrib.IntegratedGradients(tolerance=-1.0),
+    ],
+)
+def test_names_that_are_not_known_and_errors_below_zero_are_refused_where_they_change_nothing_too(
+    method: attrib.methods.base.Method,
+) -> None:
+    with pytest.raises((attrib.UnknownName, attrib.InputError)):
+        attrib.explain(SMALL, torch.randn(1, 3, 8, 8), method, target=1)
