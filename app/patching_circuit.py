@@ -62,7 +62,7 @@ def shown(answer: PatchAnswer) -> str:
     return inert(
         f'<section class="pt-verified" aria-label="Circuit"><h3>Circuit</h3><p><strong>{says}</strong>.{left_out} '
         f"Faithfulness: the share of the metric's change that these edges alone carry. {html.escape(found.reading)}</p>"
-        f"{_picture(found.draw(), f'The circuit as a graph: {says}')}"
+        f"{_picture(found.draw(), f'The circuit as a graph: {says}', 'pt-picture pt-graph')}"
         f"{_picture(found.plot(), 'Faithfulness and completeness against the number of edges')}"
         '<details class="pt-numbers"><summary>The strongest edges as a table</summary><div class="pt-scroll">'
         '<table class="pt-list"><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">input</th>'
@@ -90,8 +90,8 @@ def _part(on_progress: Progress, start: float, size: float) -> Callable[[float, 
     return part
 
 
-def _picture(figure: Any, alt: str) -> str:
+def _picture(figure: Any, alt: str, kind: str = "pt-picture") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     source = embedded(Image.open(buffer).convert("RGB"))
-    return f'<div class="pt-scroll"><img class="pt-picture" src="{source}" alt="{html.escape(alt)}"></div>'
+    return f'<div class="pt-scroll"><img class="{kind}" src="{source}" alt="{html.escape(alt)}"></div>'
