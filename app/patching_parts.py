@@ -104,7 +104,7 @@ def draw_answers(parts: Parts) -> None:
     with gr.Row():
         for name, title in (("clean_next", "Clean run"), ("corrupted_next", "Corrupted run")):
             with gr.Column(min_width=200):
-                gr.HTML(f"<h3>{title}: next token</h3>", elem_classes="pt-heading", padding=False)
+                gr.HTML(f"<h2>{title}: next token</h2>", elem_classes="pt-heading", padding=False)
                 n[name] = gr.HTML(
                     markup.bars([], None, LIKELY), js_on_load=CHOOSE, elem_id=f"pt-{name.replace('_', '-')}"
                 )
