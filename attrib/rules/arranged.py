@@ -81,6 +81,8 @@ class ArrangedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if type(x) is not Tensor or x.dim() != 4 or not x.numel() or not self._has_plain_weights(x) or _is_watched():
             return super().forward(x)
+        if is_packed(self.weight) and not self.weight.is_contiguous():  # then torch puts out packed tensors, too
+            x = x.contiguous(memory_format=torch.channels_last)
         return frozen(self._run, partial(self._pull, shape=x.shape, packed=is_packed(x)), x)
 
     def _has_plain_weights(self, x: Tensor) -> bool:
