@@ -81,7 +81,13 @@ def check(
     if on_progress is not None:
         on_progress(1.0, "checked")
     lights = [(cheap.lights[row][0], *each) for row, each in enumerate(zip(*found, strict=True))]
+    for row in range(len(trial)):
+        if int(trial.allowed[row].sum()) == 1 and bool(subject.maps[row].isfinite().all()):
+            lights[row] = (lights[row][0], *(Light(name, "does not apply", _SINGLE) for name in _JUDGES))
     return Evidence(tuple(lights), cheap.facts)
+
+
+_SINGLE = "There is one token only: a map of it puts nothing before anything else."
 
 
 def _beats(trial: Trial, subject: Subject) -> list[Light]:

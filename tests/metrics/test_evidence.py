@@ -94,6 +94,15 @@ def test_texts_are_checked_too():
         assert verdicts(evidence)[ACCOUNTS] == "passes"
 
 
+def test_a_map_of_a_single_token_is_not_judged():
+    from tiny_text import classifier
+
+    model = classifier()
+    evidence = attrib.check(model, "great", attrib.explain(model, "great", "saliency"))
+    assert set(verdicts(evidence).values()) == {"does not apply"}
+    assert "one token only" in evidence.light(BETTER).words
+
+
 def test_the_methods_settings_are_those_of_the_result():
     model, x = contract_nets.model(), contract_nets.pictures(1)
     method = attrib.SmoothGrad(base=attrib.InputXGradient(), n_samples=3, seed=5)
