@@ -59,7 +59,7 @@ def _rows(inputs: Any) -> list[Any]:
     if isinstance(inputs, (Tensor, np.ndarray)):
         inputs = _plain(inputs)
     if not isinstance(inputs, (list, tuple)):
-        raise InputError(f"cannot read a {type(inputs).__name__} as text; {_WANTED}")
+        raise InputError(f"{type(inputs).__name__} cannot be read as text; {_WANTED}")
     if not inputs:
         raise InputError(f"there is no input; {_WANTED}")
     if all(_is_int(item) for item in inputs):

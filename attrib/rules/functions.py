@@ -44,7 +44,7 @@ def _hidden_in(node: Any, seen: set[int]) -> str | None:
     function = getattr(type(node), "_forward_cls", None)
     if function is not None:
         transparent = function.__module__.startswith(_TRANSPARENT)
-        return None if transparent else f"{function.__name__}, a custom autograd function,"
+        return None if transparent else f"{function.__name__} (a custom autograd function)"
     if hasattr(node, "variable"):
         return OUTSIDE if isinstance(node.variable, nn.Parameter) else None
     name = str(node.name()).rsplit(":", 1)[-1].split("Backward")[0]

@@ -118,7 +118,7 @@ def test_what_a_block_hides_is_reported():
     plain, again = (
         attrib.explain(m, torch.ones(1, 1, 2, 2), attrib.LRP("epsilon"), 1) for m in (model, checkpointed(model))
     )
-    assert list(plain.coverage.uncovered) == list(again.coverage.uncovered) == ["Hidden, a custom autograd function,"]
+    assert list(plain.coverage.uncovered) == list(again.coverage.uncovered) == ["Hidden (a custom autograd function)"]
 
 
 def test_blocks_are_the_members_of_outermost_lists():
