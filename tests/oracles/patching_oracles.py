@@ -15,6 +15,9 @@ import attrib
 from attrib.models.text import TextModel
 
 VOCABULARY = 40
+CLEAN = torch.tensor([[5, 9, 17, 23, 8, 3, 30], [6, 9, 18, 23, 4, 3, 31]])  # 3 is the mask
+CORRUPTED = torch.tensor([[5, 9, 21, 23, 8, 3, 30], [6, 11, 18, 23, 24, 3, 31]])
+ANSWER = attrib.LogitDiff(12, 25)
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 SIZES = SPECIAL | {
     "hidden_size": 16,
@@ -251,3 +254,7 @@ def _gated(mlp: Any) -> Callable[[Tensor], Tensor]:
         return mlp.down_proj(product / 2 + (product / 2).detach())
 
     return forward
+
+
+def explained(module, method, clean=CLEAN, corrupted=CORRUPTED, target=ANSWER, **options):
+    return attrib.explain(wrapped(module), attrib.pair(clean, corrupted), method, target, **options)
