@@ -27,7 +27,6 @@ from tests.app.tiny_text import CLASSIFIER, LANGUAGE
 
 HOSTILE = "<script>alert(1)</script>"
 CLEAN, CORRUPTED = f"the film was good {HOSTILE}", f"the food was good {HOSTILE}"
-LONG = 30_000  # ms
 
 
 @pytest.fixture
