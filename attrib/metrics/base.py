@@ -89,6 +89,7 @@ class Metric:
     """Base of all metrics. Subclasses are frozen dataclasses whose fields have defaults, as methods are.
 
     better: which direction speaks for the map; "neither": the number describes and does not judge.
+    chance_is_best: whether random maps have the best score by construction, so that no test against them says anything.
     ordering: whether only the order of the map's values counts, so that a constant map has no score.
     """
 
@@ -97,6 +98,7 @@ class Metric:
     better: ClassVar[Better] = "higher"
     applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     needs_mask: ClassVar[bool] = False
+    chance_is_best: ClassVar[bool] = False
     ordering: ClassVar[bool] = False
     of_references: ClassVar[bool] = True  # whether maps that know nothing of the model have this score too
 

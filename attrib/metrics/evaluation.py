@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attrib.errors import InputError
+from attrib.metrics import METRICS
 from attrib.metrics.summary import Row, Summary, mean, number, summarised
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Evaluation:
         """One line per method × metric, in the order they were given."""
         seed = int(self.facts["seed"])
         return [
-            summarised(self._of(method, metric), better, self.confidence, seed)
+            summarised(self._of(method, metric), better, self.confidence, seed, _chance_is_best(metric))
             for metric, better in self.better.items()
             for method in self.methods
         ]
@@ -127,3 +128,7 @@ def _cell(line: Summary) -> str:
     star = "*" if line.verdict == "better than random" else ""
     around = "" if line.low is None or line.high is None else f" [{number(line.low)}, {number(line.high)}]"
     return f"{number(line.mean)}{star}{around}"
+
+
+def _chance_is_best(metric: str) -> bool:
+    return metric in METRICS and METRICS[metric].chance_is_best

@@ -37,6 +37,7 @@ class ParameterRandomisation(Metric):
 
     name: ClassVar[str] = "parameter_randomisation"
     better: ClassVar[Better] = "lower"
+    chance_is_best: ClassVar[bool] = True
     ordering: ClassVar[bool] = True
     card: ClassVar[MetricCard] = MetricCard(
         title="Parameter randomisation",
@@ -79,6 +80,7 @@ class RandomLogit(Metric):
 
     name: ClassVar[str] = "random_logit"
     better: ClassVar[Better] = "lower"
+    chance_is_best: ClassVar[bool] = True
     ordering: ClassVar[bool] = True
     card: ClassVar[MetricCard] = MetricCard(
         title="Random logit",
@@ -111,6 +113,7 @@ class ClassSensitivity(Metric):
 
     name: ClassVar[str] = "class_sensitivity"
     better: ClassVar[Better] = "lower"
+    chance_is_best: ClassVar[bool] = True
     card: ClassVar[MetricCard] = MetricCard(
         title="Class sensitivity",
         question="Are the maps of the best and the worst class the same?",

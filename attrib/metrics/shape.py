@@ -118,6 +118,7 @@ class Recovery(Metric):
 
     name: ClassVar[str] = "recovery"
     better: ClassVar[Better] = "lower"
+    chance_is_best: ClassVar[bool] = True
     applies_to: ClassVar[frozenset[str]] = frozenset({"image"})
     card: ClassVar[MetricCard] = MetricCard(
         title="Recovery",

@@ -49,19 +49,26 @@ class Summary:
     verdict: str
 
 
-def summarised(rows: Sequence[Row], better: str, confidence: float, seed: int) -> Summary:
-    """The rows of one method and one metric, together. better: "higher", "lower" or "neither"."""
+CHANCE_IS_BEST = "random maps are best here by construction: no test against them"
+
+
+def summarised(rows: Sequence[Row], better: str, confidence: float, seed: int, chance_is_best: bool = False) -> Summary:
+    """The rows of one method and one metric, together. better: "higher", "lower" or "neither".
+
+    chance_is_best: as of the metric; then there is no test.
+    """
     values = np.array([row.value for row in rows])
     names = rows[0].references
     references = {name: np.array([row.references[name] for row in rows]) for name in names}
     finite = values[np.isfinite(values)]
     bounds = interval(values, confidence, seed)
-    sign = {"higher": 1.0, "lower": -1.0}.get(better)
+    sign = None if chance_is_best else {"higher": 1.0, "lower": -1.0}.get(better)
     p = {} if sign is None else {name: sign_flip(sign * (values - r), seed) for name, r in references.items()}
     return Summary(
         rows[0].method, rows[0].metric, better, float(finite.mean()) if len(finite) else math.nan,
         None if bounds is None else bounds[0], None if bounds is None else bounds[1], len(finite),
-        {name: mean(r) for name, r in references.items()}, p, _verdict(rows, len(finite), p, better, confidence),
+        {name: mean(r) for name, r in references.items()}, p,
+        CHANCE_IS_BEST if chance_is_best and len(finite) else _verdict(rows, len(finite), p, better, confidence),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from attrib.metrics import METRICS
 from attrib.metrics.statistics import interval, sign_flip
+from attrib.metrics.summary import CHANCE_IS_BEST
 from attrib.reports.entry_files import page_path
 from attrib.reports.evidence import lights_of
 from attrib.reports.pages import rendered, short
@@ -95,7 +96,8 @@ def _counted(counts: dict[str, int]) -> tuple[str, str]:
 def _metrics(view: EvidenceView) -> list[dict[str, Any]]:
     found = []
     for name in dict.fromkeys(name for _, name in view.metrics):
-        card, better = METRICS[name].card, METRICS[name].better
+        metric = METRICS[name]
+        card, better = metric.card, metric.better
         tallies = {place: tally for (place, own), tally in view.metrics.items() if own == name}
         found.append(
             {
@@ -104,13 +106,13 @@ def _metrics(view: EvidenceView) -> list[dict[str, Any]]:
                 "question": card.question,
                 "misleads": card.misleads,
                 "better": {"neither": "describes, and does not judge"}.get(better, f"{better} is better"),
-                "rows": [_row(place, tally, _SIGN[better]) for place, tally in tallies.items()],
+                "rows": [_row(place, tally, _SIGN[better], metric.chance_is_best) for place, tally in tallies.items()],
             }
         )
     return found
 
 
-def _row(place: Place, tally: Tally, sign: float) -> dict[str, Any]:
+def _row(place: Place, tally: Tally, sign: float, chance_is_best: bool) -> dict[str, Any]:
     values, random = np.array(tally.values), np.array(tally.random)
     bounds = interval(values, _CONFIDENCE, 0) if len(values) else None
     known = random[np.isfinite(random)]
@@ -120,7 +122,7 @@ def _row(place: Place, tally: Tally, sign: float) -> dict[str, Any]:
         "mean": f"{values.mean():.3g}" if len(values) else "no number",
         "interval": "" if bounds is None else f"{bounds[0]:.3g} to {bounds[1]:.3g}",
         "random": f"{known.mean():.3g}" if len(known) else "",
-        "verdict": _verdict(sign * (values - random), sign) if len(known) else "",
+        "verdict": CHANCE_IS_BEST if chance_is_best else _verdict(sign * (values - random), sign) if len(known) else "",
         "count": len(values),
         "silent": f"{tally.silent} without a number: {short(tally.words)}" if tally.silent else "",
         "worst": [(page_path(item), short(name, 40), f"{value:.3g}") for _, _, value, name, item in worst],

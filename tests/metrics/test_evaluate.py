@@ -121,6 +121,14 @@ def test_the_right_map_beats_random_ones_and_a_random_one_does_not():
         assert line.verdict == ("better than random" if line.method == "given" else "not better than random"), line
 
 
+def test_random_maps_are_no_measure_where_they_are_best_by_construction():
+    model, x = contract_nets.model(), contract_nets.pictures(4)
+    metrics = ["random_logit", "class_sensitivity", "recovery", "parameter_randomisation"]
+    for line in attrib.evaluate(model, x, ["saliency"], metrics, target=2, n_random=2).summary():
+        assert "by construction" in line.verdict and line.p == {}, line
+        assert abs(line.references["random"]) < 0.5  # the score itself stands beside it all the same
+
+
 def test_bad_maps_get_words(pictures):
     model, x, masks = pictures
     broken = torch.rand(3, 16, 16)
