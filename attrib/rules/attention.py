@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrib.errors import NotApplicable
-from attrib.rules.call import Call
+from attrib.rules.call import Call, carries
 from attrib.rules.ledger import Ledger, booking
 from attrib.rules.ruled import on_relevance
 
@@ -170,7 +170,7 @@ def _alias(x: Tensor) -> Tensor:
 
 def _scaled(x: Tensor, share: float) -> Tensor:
     """x, handing back `share` of its gradient."""
-    if not x.requires_grad:
+    if not carries(x):
         return x
     alias = _alias(x)
     on_relevance(alias, lambda c: c * share)
@@ -182,7 +182,7 @@ def _book_difference(ledger: Ledger, name: str, inputs: list[Tensor], output: Te
     value = output.detach()
     on_relevance(output, lambda c: ledger.absorb(name, c * value))
     for x in inputs:
-        if x.requires_grad:
+        if carries(x):
             on_relevance(x, _taking(ledger, name, x.detach()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +45,28 @@ class Call:
 
 def carries_relevance(args: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether any tensor among the arguments requires gradients: in a twin that means it carries relevance."""
-    for value in (*args, *kwargs.values()):
+    with unasked():
+        return _any_carries((*args, *kwargs.values()))
+
+
+def _any_carries(values: Iterable[Any]) -> bool:
+    for value in values:
         if isinstance(value, Tensor):
             if value.requires_grad:
                 return True
-        elif isinstance(value, (list, tuple)) and carries_relevance(value, {}):
+        elif isinstance(value, (list, tuple)) and _any_carries(value):
             return True
     return False
+
+
+# In its block tensors are read without asking the modes in force, each of which would be called for every attribute
+unasked = torch._C.DisableTorchFunction
+
+
+def carries(value: Any) -> bool:
+    """Whether it is a tensor that requires gradients."""
+    with unasked():
+        return isinstance(value, Tensor) and value.requires_grad
 
 
 def each_tensor(values: Any) -> Iterator[Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.call import Call, carries_relevance
+from attrib.rules.call import Call, carries, carries_relevance
 from attrib.rules.homogeneous import is_marked, marked
 from attrib.rules.ledger import Ledger, booking, relevance_of
 from attrib.rules.precision import widest
@@ -89,7 +89,7 @@ def gate(call: Call) -> Any:
 
 def product(call: Call) -> Any:
     """R_a = R_b = R/2 where both factors carry relevance (uniform rule); a gate or a constant gets none."""
-    factors = [a for a in (call.x, call.argument(1, "other")) if isinstance(a, Tensor) and a.requires_grad]
+    factors = [a for a in (call.x, call.argument(1, "other")) if carries(a)]
     if len(factors) < 2:
         return call.plain()
     gates = [is_marked(factor) for factor in factors]
@@ -104,7 +104,7 @@ def product(call: Call) -> Any:
 def quotient(call: Call) -> Any:
     """The denominator counts as a constant scale: all relevance goes to the numerator."""
     denominator = call.argument(1, "other")
-    if isinstance(denominator, Tensor) and denominator.requires_grad:
+    if carries(denominator):
         output = call.function(call.x, denominator.detach(), *call.args[2:], **call.kwargs)
     else:
         output = call.plain()
@@ -128,8 +128,7 @@ class SumWithConstant:
         if is_marked(first) and not carries_relevance((second,), {}):
             marked(output)
         for value, sign in ((first, signs[0]), (second, signs[1])):
-            constant = not (isinstance(value, Tensor) and value.requires_grad)
-            if constant and not (isinstance(value, (int, float)) and value == 0):
+            if not carries(value) and not (isinstance(value, (int, float)) and value == 0):
                 amount = finite(value.detach()) * sign if isinstance(value, Tensor) else value * sign
                 on_relevance(output, booking(call.engine.ledger, "bias", amount))
         return output
@@ -144,7 +143,7 @@ def concatenation(call: Call) -> Any:
         if part.numel() == 0:  # of any shape, says torch.cat: the empty cache of a language model
             continue
         length = part.shape[axis]
-        if not part.requires_grad and part.is_floating_point():
+        if not carries(part) and part.is_floating_point():
             on_relevance(output, _booking_slice(call.engine.ledger, part.detach(), axis, start))
         start += length
     return output

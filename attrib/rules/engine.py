@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
 from attrib.rules.autocast import is_lowered, lowered
-from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform
+from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform, unasked
 from attrib.rules.cuts import Cuts
 from attrib.rules.functions import OUTSIDE, Seen, is_operator
 from attrib.rules.ledger import Ledger
@@ -31,6 +31,8 @@ from attrib.rules.vocabulary import IS_LINEAR, KIND, NONLINEAR, OUT_OF_PLACE, na
 from attrib.rules.weights import OnePass, WeightCache
 
 _DIFFERENTIATING = (torch.autograd.grad, Tensor.backward)
+# what a tensor says of itself, which is a third of what modes are asked, and nothing to any rule
+_FACTS = frozenset(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim"))
 
 
 class Engine(TorchFunctionMode):
@@ -80,6 +82,9 @@ class Engine(TorchFunctionMode):
         return None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _FACTS and type(args[0]) in (Tensor, nn.Parameter):
+            with unasked():
+                return func(*args)
         return self.seen.answering(self._called, func, args, kwargs or {})
 
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:

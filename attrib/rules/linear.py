@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attrib.rules.affine import Affine, packed
-from attrib.rules.call import Call
+from attrib.rules.call import Call, carries
 from attrib.rules.engine import Engine
 from attrib.rules.layer import Bias, Computed, LinearRule, bias_within, book, book_added, wide_of
 from attrib.rules.pointwise import is_packed
@@ -61,7 +61,7 @@ class Epsilon(LinearRule):
 def _booked(call: Call) -> Any:
     """The matrix product as the model wrote it; what its bias takes is booked."""
     weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
-    if weight.requires_grad or (bias is not None and bias.requires_grad):
+    if carries(weight) or carries(bias):
         return NotImplemented
     output = call.plain()
     if bias is not None:

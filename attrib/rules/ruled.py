@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrib.rules.call import unasked
+
 Pull = Callable[..., Any]
 Computed = tuple[Tensor, Sequence[Tensor], Pull]
 
@@ -44,7 +46,8 @@ def on_relevance(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Non
 
     Behind a first-layer rule, which puts all relevance on the input itself, autograd gives hooks None.
     """
-    tensor.register_hook(lambda c: None if c is None else hook(c))
+    with unasked():
+        tensor.register_hook(lambda c: None if c is None else hook(c))
 
 
 def frozen(run: Callable[[Tensor], Tensor], pull: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -16,8 +16,12 @@ _POINTS = (-2.5, -0.7, 0.3, 1.1, 4.0)
 
 def unite_activations(twin: nn.Module) -> None:
     """Make every activation module of `twin` one operation, so that a rule sees it whole."""
-    for module in twin.modules():
-        if _may_be_activation(module) and is_activation(module):
+    found: dict[Any, bool] = {}  # every layer has the same one
+    for module in filter(_may_be_activation, twin.modules()):
+        kind = _kind(module)
+        if kind not in found:
+            found[kind] = is_activation(module)
+        if found[kind]:
             module.forward = partial(_as_one, module.forward)
 
 
@@ -30,6 +34,13 @@ def _may_be_activation(module: nn.Module) -> bool:
     if type(module).__module__.startswith("torch.nn") or next(module.children(), None) is not None:
         return False
     return not module._parameters and not module._buffers
+
+
+def _kind(module: nn.Module) -> Any:
+    """What modules share that cannot but behave alike: their class and the very same attributes."""
+    tables = (dict, set)  # torch's own are each module's, and empty
+    own = (item for item in module.__dict__.items() if not isinstance(item[1], tables) or item[1])
+    return type(module), *((name, id(value)) for name, value in own)
 
 
 def is_activation(module: nn.Module) -> bool:
