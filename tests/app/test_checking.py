@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,10 +114,8 @@ def test_a_check_can_be_cancelled_and_what_was_there_stays(catalogue: Catalogue)
     run = runs.begin("tab")
     work = checking.check(answer, "lrp", catalogue, run)
     runs.cancel("tab")
-    began = time.monotonic()
     with pytest.raises(attrib.Cancelled):
         list(work)
-    assert time.monotonic() - began < 30
     assert markup.gallery(answer, Display()).count("data-check=") == 2
 
 
