@@ -12,7 +12,7 @@ import attrib
 from app.patching import PatchAnswer, kind_title
 from app.patching import of_kind as only
 from attrib.render import Display, Scale, readable, scales
-from attrib.render.html import scale_bar
+from attrib.render.legend import scale_bar
 from attrib.render.sites import Panel, panels
 from attrib.render.tokens import told
 

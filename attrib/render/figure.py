@@ -10,12 +10,11 @@ from matplotlib.figure import Figure  # not pyplot: no global state, no window
 
 from attrib.attribution import Attribution, labels_of
 from attrib.errors import InputError
-from attrib.render.html import is_text
 from attrib.render.overlay import over, verdict
 from attrib.render.scale import OWN, Display, Scale, drawn_maps, is_signed, scales
 from attrib.render.sites import sites_figure
 from attrib.render.token_picture import token_picture
-from attrib.render.tokens import pieces, readable, token_scales
+from attrib.render.tokens import is_text, pieces, readable, token_scales
 
 MAX_ROWS = 8
 

@@ -79,6 +79,11 @@ def part_of(a: Attribution, part: str) -> np.ndarray:
     return np.asarray(chosen.detach().cpu().double().numpy())
 
 
+def is_text(a: Attribution) -> bool:
+    """Whether the result can be shown as coloured tokens."""
+    return a.kind == "tokens" and a.token_texts is not None and a.values.dim() == 2
+
+
 def has_parts(a: Attribution) -> bool:
     return a.parts is not None and {"content", "position"} <= set(a.parts)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from attrib.render import embedded
-from attrib.render.html import scale_bar, where
+from attrib.render.card import where
+from attrib.render.legend import scale_bar
 from attrib.render.scale import number
 from attrib.reports.dataset import MOST_SHOWN, SAMPLE, SEED, DatasetView, GroupView, Typical
 from attrib.reports.drawings import COLOURS, Drawing, cluster_map, mean_map, points, spread_map
