@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attrib.targets import logits_of
+from attrib.outputs import logits_of
 
 Forward = Callable[[Tensor, dict[str, Tensor]], Any]
 Oddity = Literal["none", "mixes", "draws", "remembers"]

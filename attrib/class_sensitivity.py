@@ -13,8 +13,8 @@ from attrib.explain import explain
 from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.models.vision import VisionModel
+from attrib.outputs import logits_of
 from attrib.rules.shadow import shadow
-from attrib.targets import logits_of
 
 _AT_ONCE = 8
 

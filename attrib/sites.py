@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import InputError, UnsupportedModel
-from attrib.targets import logits_of
+from attrib.outputs import logits_of
 
 # class tokens, distillation tokens and registers in front of the patches
 _MOST_PREFIX_TOKENS = 16

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.errors import TargetError, UnsupportedModel
+from attrib.errors import TargetError
+from attrib.outputs import class_scores
 
 Name = int | str
 
@@ -75,25 +76,6 @@ Target = None | int | str | Logit | LogitDiff | LogProb | TokenLogit | Candidate
 Targets = Target | Sequence[Target] | Tensor
 
 
-def logits_of(outputs: Any) -> Tensor:
-    """The logits in whatever a model returned: a tensor, a ModelOutput, a dict or a tuple."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    for key in ("logits", "out", "output", "prediction"):
-        value = outputs.get(key) if isinstance(outputs, dict) else getattr(outputs, key, None)
-        if isinstance(value, Tensor):
-            return value
-    values = outputs.values() if isinstance(outputs, dict) else outputs
-    if isinstance(values, (tuple, list)) or isinstance(outputs, dict):
-        for value in values:
-            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0:  # a loss has none
-                return value
-    raise UnsupportedModel(
-        f"the model returned {type(outputs).__name__} without a tensor of logits; "
-        "return a (batch, classes) tensor, or a dict or object with 'logits'"
-    )
-
-
 @dataclass(frozen=True)
 class BoundTarget:
     """A target whose indices are known, or will be the top class of the first output it reads."""
@@ -108,13 +90,13 @@ class BoundTarget:
         """The same target with "predicted" replaced by the top class of `outputs`."""
         if self.kind != "predicted":
             return self
-        return replace(self, kind="logit", positive=_class_scores(outputs).argmax(1))
+        return replace(self, kind="logit", positive=class_scores(outputs).argmax(1))
 
     def scores(self, outputs: Any, rows: Tensor | None = None) -> Tensor:
         """The explained number of each row; `rows[i]` is the sample that row i is a copy of."""
         if self.function is not None:
             return _checked_scores(self.function(outputs))
-        logits = _class_scores(outputs)
+        logits = class_scores(outputs)
         first = self._pick(logits, self.positive, rows)
         if self.kind == "difference":
             return first - self._pick(logits, self.negative, rows)
@@ -220,17 +202,6 @@ def _bind_each(targets: list[Any], batch: int, index_of: Callable[[Name], int]) 
 
 def _is_name(target: Any) -> bool:
     return isinstance(target, (Integral, str)) and not isinstance(target, bool)  # numpy's integers too
-
-
-def _class_scores(outputs: Any) -> Tensor:
-    logits = logits_of(outputs)
-    if logits.dim() < 2:
-        raise UnsupportedModel(
-            f"the model returned logits of shape {tuple(logits.shape)}; (batch, classes) is needed, "
-            "or give a callable target that turns the output into (batch,) numbers"
-        )
-    # dense outputs (batch, classes, height, width) are explained summed over their positions
-    return logits if logits.dim() == 2 else logits.flatten(2).sum(2)
 
 
 def _checked_scores(scores: Tensor) -> Tensor:

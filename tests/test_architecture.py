@@ -20,17 +20,29 @@ MAY_IMPORT = {
     "rules": set(),
     "attribution": set(),
     "saved": {"attribution"},
-    "targets": set(),
+    "outputs": set(),
+    "targets": {"outputs"},
     "readouts": set(),
     "failures": {"rules"},
-    "apart": {"targets"},
+    "apart": {"outputs"},
     "memory": {"rules", "failures", "apart"},
-    "sites": {"targets"},
+    "sites": {"outputs"},
     "taps": {"sites"},
     "render": {"attribution"},
-    "models": {"rules", "targets", "failures"},
+    "models": {"rules", "outputs", "targets", "failures"},
     "patching": {"rules", "sites", "failures", "models", "targets"},
-    "methods": {"rules", "targets", "sites", "taps", "readouts", "attribution", "failures", "models", "patching"},
+    "methods": {
+        "rules",
+        "outputs",
+        "targets",
+        "sites",
+        "taps",
+        "readouts",
+        "attribution",
+        "failures",
+        "models",
+        "patching",
+    },  # fmt: skip
     "doubts": {"methods"},
     "findings": {"methods", "attribution", "rules", "targets"},
     "rows": {"models", "targets"},
@@ -42,7 +54,7 @@ DRIVERS = {
     "metrics", "truth", "circuits",
 }  # fmt: skip
 # methods take nothing from models but what they need to know of an architecture
-MODELS_FOR_METHODS = {f"attrib.models.{name}" for name in ("folding", "layout", "positions", "prefix")}
+MODELS_FOR_METHODS = {f"attrib.models.{name}" for name in ("first_layer", "folding", "layout", "positions", "prefix")}
 
 
 def part_of(path: str) -> str:

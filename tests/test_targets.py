@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import attrib
-from attrib.targets import bind, logits_of
+from attrib.outputs import logits_of
+from attrib.targets import bind
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0, -1.0], [3.0, 0.0, -2.0, 5.0]])
 

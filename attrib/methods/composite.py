@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.methods.base import Finding, Question
-from attrib.targets import logits_of
+from attrib.outputs import logits_of
 
 
 def explain_with_composite(composite: Any, question: Question) -> Finding:

@@ -11,10 +11,10 @@ from torch import Tensor
 from attrib.attribution import Coverage
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
+from attrib.outputs import logits_of
 from attrib.rules.lifting import OPENING, RESCALE, TRACED
 from attrib.rules.spelled import unite_activations
 from attrib.rules.trace import BaselineRecorder, OtherPath, RescaleEngine, departures
-from attrib.targets import logits_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from attrib.errors import TargetError
 from attrib.methods.base import Question
-from attrib.targets import logits_of
+from attrib.outputs import logits_of
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from attrib.methods.passes import about, pack_weights, quick_rows
 from attrib.metrics.base import Subject
 from attrib.metrics.reseeding import Draw, Stage
 from attrib.metrics.trial import Demand, Trial
+from attrib.outputs import logits_of
 from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
-from attrib.targets import logits_of
 
 _METHODS = (Saliency, InputXGradient, GuidedBackprop, DeconvNet)
 _BY_ROW = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)

@@ -18,9 +18,9 @@ from attrib.errors import InputError, UnsupportedModel
 from attrib.models.assets import asset
 from attrib.models.folding import fold_norms
 from attrib.models.vision import VisionModel
+from attrib.outputs import logits_of
 from attrib.rules.arranged import arrange
 from attrib.rules.shadow import shadow
-from attrib.targets import logits_of
 
 # largest difference of a logit, as a share of the largest logit
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}

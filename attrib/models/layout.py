@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrib.targets import logits_of
+from attrib.outputs import logits_of
 
 _known: weakref.WeakKeyDictionary[nn.Module, dict[Any, bool]] = weakref.WeakKeyDictionary()
 _CLOSE = {torch.float16: 0.05, torch.bfloat16: 0.1}  # of the largest logit; 1e-3 in wider types

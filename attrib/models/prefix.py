@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from attrib.targets import logits_of
+from attrib.outputs import logits_of
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel

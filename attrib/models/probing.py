@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import AttribError, UnsupportedModel
-from attrib.targets import logits_of
+from attrib.outputs import logits_of
 
 Task = Literal["classification", "next_token", "masked"]
 

@@ -22,10 +22,10 @@ from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
 from attrib.models.vision import Encoded
 from attrib.models.wrapped import Wrapped, refuse_unusable
+from attrib.outputs import logits_of
 from attrib.rules.recomputing import recompute_blocks
 from attrib.rules.shadow import shadow
 from attrib.rules.weights import WeightCache
-from attrib.targets import logits_of
 
 # which position of a language model's output is read; for forward() only, the model does not take it
 READ_AT = "read_at"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
 from attrib.models.hashing import Hashed, hashed, tensors_of
+from attrib.outputs import logits_of
 from attrib.rules.shadow import refuse_opaque, shadow
-from attrib.targets import logits_of
 
 _PREDICTED_AT_ONCE, _FEW_LABELS = 8, 10
 _MOST = torch.iinfo(torch.long).max  # where nobody knows how many classes there are
