@@ -18,14 +18,14 @@ def opened_extreme(call: Call) -> Any:
     other, name = call.argument(1, "other"), call.function.__name__
     if not isinstance(other, Tensor):
         return NotImplemented
-    least = name in ("min", "minimum")
+    least = name in ("min", "minimum", "fmin")
     return call.engine.under(lambda: (call.x if least else other) + (-1 if least else 1) * torch.relu(call.x - other))
 
 
 def extreme(call: Call) -> Any:
     """Maxima of two, over axes and over whole pictures, and |x|."""
     name, axes, keep = call.function.__name__, call.argument(1, "dim"), call.argument(2, "keepdim", False)
-    if name == "abs":
+    if name in ("abs", "abs_", "absolute"):
         return NotImplemented if call.x.is_complex() else rescale(call)
     if name.startswith("adaptive_max_pool"):
         n = int(name[-2])
