@@ -30,9 +30,12 @@ def _plain(p: Any) -> dict[str, Any]:
 
 
 def class_choices(catalogue: Catalogue, model: str) -> list[tuple[str, int]]:
-    """(text, index) of every class, for a searchable list."""
-    labels = of_kind(catalogue, model, "image").labels or ()
-    return [(f"{label} ({index})", index) for index, label in enumerate(labels)]
+    """(text, index) of every class, for a searchable list, whose first hit is taken: the shortest labels first.
+
+    "cup" is in "porcupine", too, which has the lower index.
+    """
+    labels = enumerate(of_kind(catalogue, model, "image").labels or ())
+    return [(f"{label} ({index})", index) for index, label in sorted(labels, key=lambda pair: (len(pair[1]), pair[1]))]
 
 
 def text_choices(catalogue: Catalogue, model: str, found: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
