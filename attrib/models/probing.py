@@ -34,22 +34,6 @@ def check_supported(module: Any, name: str) -> None:
         raise UnsupportedModel(f"{name} has no table of word embeddings")
 
 
-def check_vocabulary(module: Any, tokenizer: Any, name: str) -> None:
-    """Raise UnsupportedModel where the tokenizer cannot be this model's."""
-    if not callable(getattr(tokenizer, "convert_ids_to_tokens", None)):
-        raise UnsupportedModel(
-            f"{type(tokenizer).__name__} is no transformers tokenizer; give AutoTokenizer.from_pretrained(...)"
-        )
-    rows, known = len(module.get_input_embeddings().weight), len(tokenizer)
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    # tables are padded to round numbers, by a few hundred rows at most
-    if known == 0 or highest >= rows or rows > 1.1 * known + 1000:
-        raise UnsupportedModel(
-            f"the tokenizer is not {name}'s: it knows {known} tokens (ids up to {highest}), the model {rows}; "
-            "give the tokenizer that the model was trained with"
-        )
-
-
 def window_of(module: Any, tokenizer: Any) -> int | None:
     """The most tokens the model can take, from its config, its position table and its tokenizer."""
     config = module.config

@@ -16,7 +16,8 @@ from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
 from attrib.models.hashing import Hashed, hash_of
 from attrib.models.lengths import MASK, by_length, padded_rows
-from attrib.models.probing import Task, check_supported, check_vocabulary, probed, window_of
+from attrib.models.matching import check_vocabulary, doubts
+from attrib.models.probing import Task, check_supported, probed, window_of
 from attrib.models.token_names import token_called
 from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
@@ -222,7 +223,7 @@ def wrap_text(
     check_vocabulary(module, tokenizer, name)
     task = probed(shadow(module), tokenizer, name)
     names = _labels_of(module, labels) if task == "classification" else None
-    return TextModel(module, tokenizer, name, task, names)
+    return TextModel(module, tokenizer, name, task, names, doubts(module, tokenizer))
 
 
 def _labels_of(module: Any, labels: Sequence[str] | None) -> tuple[str, ...]:

@@ -244,6 +244,14 @@ def test_another_models_tokenizer() -> None:
         attrib.wrap(model("llama", "next_token", vocab_size=5000), tokenizer=word_piece())
 
 
+def test_special_ids_that_are_ordinary_here_are_told() -> None:
+    assert wrapped("llama", "next_token", eos_token_id=[2, 3]).notes == ()
+    text_model = wrapped("llama", "next_token", bos_token_id=80, eos_token_id=[2, 90])
+    told = text_model.encode(SHORT).notes
+    assert len(told) == 1
+    assert all(part in told[0] for part in ("may be another model's", "bos_token_id 80", "eos_token_id 90"))
+
+
 def test_quantised() -> None:
     module = small("llama", "next_token")
     module.config.quantization_config = {"quant_method": "bitsandbytes"}
