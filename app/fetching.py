@@ -13,6 +13,19 @@ from attrib.models import MODELS
 
 log = logging.getLogger("attrib.app")
 
+BUTTON = "Fetch this model"
+
+
+def how_to_get(name: str) -> str:
+    """What a visitor reads about a model that cannot be used yet."""
+    if name in MODELS:
+        size = f" ({MODELS[name].size / 1e6:.0f} MB)"
+        return (
+            f"{name} is not on this machine yet. Press “{BUTTON}”{size}, or run: attrib models pull {name}; "
+            "either needs a network once."
+        )
+    return f"{name} is not loaded yet. Press “{BUTTON}”; what is not on this machine comes from its hub."
+
 
 def fetch(catalogue: Catalogue, name: str, run: Run) -> Iterator[tuple[float, str]]:
     """Get and load a model; yields (fraction, message). Raises attrib.ModelUnavailable, attrib.Cancelled."""

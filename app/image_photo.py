@@ -9,8 +9,9 @@ import gradio as gr
 import attrib
 from app import markup, offers, predictions, previews
 from app.catalogue import Catalogue
+from app.fetching import how_to_get
 from app.image_parts import path_of
-from app.model_choice import connect_model, how_to_get
+from app.model_choice import connect_model
 from app.parts import RAW, Parts
 from app.running import PRIVATE, UNCHANGED, Updates, guarded
 from app.server import Server

@@ -13,9 +13,6 @@ from app.catalogue import Catalogue
 from app.parts import Parts
 from app.running import PRIVATE, UNCHANGED, Updates, sessions_of
 from app.server import Server
-from attrib.models import MODELS
-
-FETCH = "Fetch this model"
 
 
 def draw_model(parts: Parts, catalogue: Catalogue, prefix: str, preferred: str = "") -> None:
@@ -26,7 +23,7 @@ def draw_model(parts: Parts, catalogue: Catalogue, prefix: str, preferred: str =
         names, value=first, label="Model", elem_id=f"{prefix}-model", filterable=bool(patterns),
         allow_custom_value=bool(patterns), visible=len(names) > 1 or bool(patterns), info=_may_type(patterns),
     )  # fmt: skip
-    parts.named["fetch"] = gr.Button(FETCH, elem_id=f"{prefix}-fetch", visible=catalogue.missing(first))
+    parts.named["fetch"] = gr.Button(fetching.BUTTON, elem_id=f"{prefix}-fetch", visible=catalogue.missing(first))
 
 
 def connect_model(
@@ -56,17 +53,6 @@ def connect_model(
 
     event = parts.fetch.click(fetch, parts.model, said, trigger_mode="once", **PRIVATE)
     event.then(after, inputs, shown, **how, **PRIVATE)
-
-
-def how_to_get(name: str) -> str:
-    """What a visitor reads about a model that cannot be used yet."""
-    if name in MODELS:
-        size = f" ({MODELS[name].size / 1e6:.0f} MB)"
-        return (
-            f"{name} is not on this machine yet. Press “{FETCH}”{size}, or run: attrib models pull {name}; "
-            "either needs a network once."
-        )
-    return f"{name} is not loaded yet. Press “{FETCH}”; what is not on this machine comes from its hub."
 
 
 def _may_type(patterns: Sequence[str]) -> str | None:

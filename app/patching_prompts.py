@@ -11,7 +11,8 @@ import gradio as gr
 import attrib
 from app import markup, patching_markup, patching_pairs
 from app.catalogue import Catalogue
-from app.model_choice import connect_model, how_to_get
+from app.fetching import how_to_get
+from app.model_choice import connect_model
 from app.parts import Parts
 from app.patching_parts import ASKED, LIKELY, verify_label
 from app.patching_questions import EXAMPLES, USUAL_FILLER, PatchAsk, example, model_of

@@ -15,6 +15,7 @@ import gradio as gr
 import attrib
 from app import answers, controls, displays, explaining, markup, offers
 from app.answers import Answer
+from app.fetching import how_to_get
 from app.parts import RAW, Parts
 from app.questions import Ask
 from app.runs import STOPPING
@@ -56,6 +57,8 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
                    **{component: gr.update(visible=False) for component in hidden}}  # fmt: skip
             display = reading.display(*values[: len(parts.display)])
             ask = reading.ask(values[len(parts.display) :])
+            if server.catalogue.missing(ask.model):  # a download is asked for, and shown, by its own button
+                raise attrib.ModelUnavailable(how_to_get(ask.model))
             for step in explaining.explain(ask, server.catalogue, run):
                 shown = step.answer
                 # drawing the whole gallery costs more than a quick method: not for each one of many

@@ -13,7 +13,8 @@ from app import links, markup, predictions, text_links
 from app.catalogue import Catalogue
 from app.check_buttons import connect_checks
 from app.displays import text_display
-from app.model_choice import connect_model, how_to_get
+from app.fetching import how_to_get
+from app.model_choice import connect_model
 from app.offers import EXAMPLE_TEXTS
 from app.parts import ACT, Parts, draw_keep, draw_methods
 from app.questions import Ask, of_kind
