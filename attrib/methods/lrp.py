@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.bounds import carried, of_inputs
 from attrib.methods.composite import explain_with_composite
 from attrib.methods.propagation import of_each_sample, propagate
 from attrib.methods.with_positions import AGGREGATES, with_positions
@@ -37,7 +35,7 @@ class LRP(Method):
     stabiliser: ε of the preset's denominators, in units of a layer's output, or a Stabiliser.
     bias: "absorbs": biases take their share, which the ledger shows; "excluded": zennit's zero_params=["bias"].
     low, high: bounds of the preprocessed input for z-box, taken as given; None: from the model's preprocessing, else
-        each input's own.
+        each input's own. What the model itself does before its first layer is done to them too.
     """
 
     name: ClassVar[str] = "lrp"
@@ -108,45 +106,16 @@ class LRP(Method):
         if isinstance(preset, Rules):
             rules = preset
         else:
-            rules = preset_named(preset, self._bounds(question), self.stabiliser, self.bias)
+            rules = preset_named(preset, of_inputs(question, self.low, self.high), self.stabiliser, self.bias)
         if self.value_path == "halved":
             if preset != "cp_lrp":
                 raise InputError(f"value_path='halved' is a variant of cp_lrp, and the preset is {preset}")
             rules = rules | HALVED_VALUES
         if self.rules is not None:
             rules = rules | self.rules
+        rules, notes = carried(question, rules)
         if self.positions:
-            return with_positions(question, rules, self.position_aggregate)
-        return propagate(question, rules)
-
-    def _bounds(self, question: Question) -> tuple[Tensor, Tensor]:
-        """What z-box takes for the ends of the input's range; of samples outside the known ones, their own."""
-        x = question.x
-        shape = (-1, *[1] * (x.dim() - 1))
-        own = x.flatten(1).amin(1).view(shape), x.flatten(1).amax(1).view(shape)
-        low, high = question.model.bounds() or own
-        outside = ((x < low - 1e-4) | (x > high + 1e-4)).flatten(1).any(1).view(shape)
-        if bool(outside.any()):
-            low = torch.where(outside, torch.minimum(low, own[0]), low)
-            high = torch.where(outside, torch.maximum(high, own[1]), high)
-        low = low if self.low is None else _given("low", self.low, x)
-        high = high if self.high is None else _given("high", self.high, x)
-        if bool((low > high).any()):
-            raise InputError(f"low must not exceed high, got low={self.low}, high={self.high}")
-        return low, high
-
-
-def _given(name: str, bound: Any, x: Tensor) -> Tensor:
-    """A bound as the caller gave it. Raises InputError where it is no number and nothing that broadcasts to x."""
-    try:
-        value = torch.as_tensor(bound, dtype=None if isinstance(bound, Tensor) else x.dtype).to(x)
-        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise InputError(f"{name} = {bound!r} is no bound of inputs shaped {tuple(x.shape)}; give a number") from None
-    if not fits or not value.isfinite().all():
-        channels = tuple(x.shape[1:2]) + (1,) * (x.dim() - 2)
-        raise InputError(
-            f"{name} of shape {tuple(value.shape)} is no bound of inputs shaped {tuple(x.shape)}; give a number, "
-            f"or one per channel, {channels}"
-        )
-    return value
+            found = with_positions(question, rules, self.position_aggregate)
+        else:
+            found = propagate(question, rules)
+        return replace(found, notes=(*found.notes, *notes))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from attrib.rules.call import carries_relevance
 from attrib.rules.shadow import shadow
 from attrib.rules.vocabulary import KIND
 
@@ -15,14 +17,31 @@ from attrib.rules.vocabulary import KIND
 def channels_taken(module: nn.Module, x: Tensor) -> int | None:
     """How many channels the first convolution takes, if pictures shaped like x, (1, ...), go into it as they are.
 
-    Nothing behind it runs. None where nobody can tell: something else comes first, or nothing can run on x.
+    None where nobody can tell: something else comes first, or nothing can run on x.
     """
-    looking = _FirstLayer(x.shape)
+    first = _first_call(shadow(module), x)
+    if first is None or first["kind"] != "conv" or first["input"].shape != x.shape:
+        return None
+    weight: Tensor = first["weight"]
+    groups: int = first.get("groups", 1)
+    return weight.shape[1] * groups
+
+
+def given_to_first(forward: Callable[[Tensor], Any], x: Tensor) -> Tensor | None:
+    """What the first linear layer is given that x goes into; None where there is none, or nothing can run on x."""
+    first = _first_call(forward, x)
+    given: Tensor | None = None if first is None else first["input"].detach()
+    return given
+
+
+def _first_call(forward: Callable[[Tensor], Any], x: Tensor) -> dict[str, Any] | None:
+    """Nothing behind the layer runs."""
+    looking = _FirstLayer()
     try:
-        with torch.no_grad(), looking:
-            shadow(module)(x.clone())  # which it may change in place
+        with torch.enable_grad(), looking:
+            forward(x.detach().requires_grad_().clone())  # which it may change in place
     except _Reached:
-        return looking.channels
+        return looking.given
     except Exception:  # anybody's module, given what may not suit it: the real run will say so
         return None
     return None
@@ -33,17 +52,14 @@ class _Reached(Exception):
 
 
 class _FirstLayer(TorchFunctionMode):
-    def __init__(self, shape: torch.Size) -> None:
-        super().__init__()
-        self.shape = shape
-        self.channels: int | None = None
+    given: dict[str, Any]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kind = KIND.get(func)
-        if kind in ("conv", "linear", "conv_transpose"):
-            given = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
-            if kind == "conv" and given["input"].shape == self.shape:
-                groups = args[6] if len(args) > 6 else given.get("groups", 1)
-                self.channels = given["weight"].shape[1] * groups
+        kind, kwargs = KIND.get(func), kwargs or {}
+        if kind in ("conv", "linear", "conv_transpose") and carries_relevance(args, kwargs):
+            self.given = {"kind": kind} | dict(zip(_NAMES, args, strict=False)) | kwargs
             raise _Reached
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
+
+
+_NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")  # of a convolution, which come first

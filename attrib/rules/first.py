@@ -86,6 +86,8 @@ def _bound(bound: Tensor, x: Tensor, inputs: torch.Size, widest: Callable[[Tenso
 
     Where x is not laid out as the bounds are (a picture's patches as rows), the widest of all channels and places.
     """
+    if bound.dim() == x.dim() and bound.shape[1:] == x.shape[1:] and len(bound) in (1, len(x)):
+        return bound
     bound = bound.reshape(*[1] * (len(inputs) - bound.dim()), *bound.shape)
     fits = x.dim() == len(inputs) and len(bound) in (1, len(x))
     if not (fits and all(b in (1, n) for b, n in zip(bound.shape[1:], x.shape[1:], strict=True))):

@@ -158,5 +158,6 @@ def test_first_layer_rules_meet_a_model_that_normalises_its_input(preset: str) -
     plain.load_state_dict(net.state_dict())
     method = attrib.LRP(preset=preset, low=-5.0, high=5.0)
     found = attrib.explain(attrib.wrap(net), x, method, target=1, strict=True)
-    wanted = attrib.explain(attrib.wrap(plain), (x - 0.1) / 0.5, method, target=1)
+    behind = attrib.LRP(preset=preset, low=(-5.0 - 0.1) / 0.5, high=(5.0 - 0.1) / 0.5)
+    wanted = attrib.explain(attrib.wrap(plain), (x - 0.1) / 0.5, behind, target=1)
     torch.testing.assert_close(found.values, wanted.values)
