@@ -13,6 +13,7 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.models.tokens import Reading, read_ids, read_text, special_ids
 
+_SHOWN = 20  # characters
 _WANTED = "give a text, a list of texts, or token ids (a list of ints, or an integer tensor)"
 
 
@@ -108,7 +109,18 @@ def _of_text(tokenizer: Any, text: str, encoded: Any, index: int) -> Tokens:
     ids = tuple(encoded["input_ids"])
     if special_ids(tokenizer).issuperset(ids):
         raise InputError(f"input {index} holds only special tokens ({text[:40]!r}); there is nothing to explain in it")
-    return Tokens(ids, tuple(encoded.get("token_type_ids") or [0] * len(ids)), reading)
+    types = tuple(encoded.get("token_type_ids") or [0] * len(ids))
+    return Tokens(ids, types, reading, _unknown(tokenizer, ids, reading, index))
+
+
+def _unknown(tokenizer: Any, ids: Sequence[int], reading: Reading, index: int) -> tuple[str, ...]:
+    """What the tokenizer has no token for, so that the model cannot tell it from anything else unknown."""
+    token = getattr(tokenizer, "unk_token", None)
+    texts = [text for i, text in zip(ids, reading.texts, strict=True) if i == tokenizer.unk_token_id and text != token]
+    if token is None or not texts:
+        return ()
+    shown = ", ".join(repr(text[:_SHOWN]) for text in dict.fromkeys(texts[:3]))
+    return (f"{len(texts)} of {len(ids)} tokens of input {index} are unknown to the model ({shown}): it reads {token}",)
 
 
 def _check_text(text: str, index: int) -> None:

@@ -218,6 +218,13 @@ def test_padding_of_a_given_batch_is_left_out() -> None:
     torch.testing.assert_close(logits(text_model, rows), logits(text_model, [LONG, SHORT]))
 
 
+def test_what_the_model_cannot_read_is_told() -> None:
+    text_model = wrapped("bert", "classification")
+    notes = text_model.encode(["not good", "not 🫠 good " + "x" * 200]).notes
+    assert notes == (f"2 of 6 tokens of input 1 are unknown to the model ('🫠', '{'x' * 20}'): it reads [UNK]",)
+    assert not wrapped("gpt2", "next_token").encode("not 🫠 good").notes  # bytes are known
+
+
 def test_what_is_refused() -> None:
     config = AutoConfig.for_model("t5", d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=ROWS)
     with pytest.raises(UnsupportedModel, match="encoder-decoder"):
