@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import Any, TypeVar
 
+import anyio
 import gradio as gr
 
 import attrib
@@ -15,11 +18,13 @@ from app import downloads, explaining, offers
 from app.answers import Answer
 from app.questions import Ask
 from app.running import HEAVY, UNEXPECTED
+from app.runs import Run
 from app.server import Server
 from attrib.render import Display, has_parts, is_text
 from attrib.render.tokens import part_of
 
 log = logging.getLogger("attrib.app")
+Found = TypeVar("Found")
 LONGEST = 2000  # letters of an error: names come from clients
 
 
@@ -37,15 +42,28 @@ def heavy(server: Server) -> dict[str, Any]:
     return {"concurrency_id": HEAVY, "concurrency_limit": server.concurrency}
 
 
-def explained(server: Server, ask: Ask, display: Display, request: gr.Request) -> tuple[dict[str, Any], list[str]]:
-    """The numbers of an answer, and its files."""
-    session, found = f"api:{request.session_hash}", Answer()
-    run = server.runs.begin(session)
+async def stoppable(server: Server, request: gr.Request, work: Callable[[Run], Found]) -> Found:
+    """work(run) in a thread; it stops between its chunks once the client cancels the job or closes its connection.
+
+    Gradio cancels an endpoint that waits (/gradio_api/cancel), never one that computes.
+    """
+    session = f"{request.session_hash}"
+    run = server.runs.begin(session, alone=False)
     try:
-        for step in explaining.explain(ask, server.catalogue, run):
-            found = step.answer
+        return await anyio.to_thread.run_sync(work, run, abandon_on_cancel=True)
     finally:
         server.runs.end(session, run)
+
+
+async def explained(server: Server, ask: Ask, display: Display, request: gr.Request) -> Any:
+    """The numbers of an answer, and its files."""
+    return await stoppable(server, request, partial(_explained, server, ask, display))
+
+
+def _explained(server: Server, ask: Ask, display: Display, run: Run) -> tuple[dict[str, Any], list[str]]:
+    found = Answer()
+    for step in explaining.explain(ask, server.catalogue, run):
+        found = step.answer
     return document(found), downloads.write(found, display, server.folder) if found.results else []
 
 
@@ -113,16 +131,27 @@ def _tokens(a: attrib.Attribution, i: int) -> dict[str, Any]:
 
 
 def clear(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors reach the client as one sentence."""
+    """Errors reach the client as one sentence. handler: a function, or a coroutine's."""
 
     @wraps(handler)
-    def clear(*values: Any, **named: Any) -> Any:
-        try:
+    def answered(*values: Any, **named: Any) -> Any:
+        with _one_sentence():
             return handler(*values, **named)
-        except attrib.AttribError as error:
-            raise gr.Error(str(error)[:LONGEST], print_exception=False) from error
-        except Exception as error:
-            log.exception("an endpoint failed")
-            raise gr.Error(UNEXPECTED, print_exception=False) from error
 
-    return clear
+    @wraps(handler)
+    async def awaited(*values: Any, **named: Any) -> Any:
+        with _one_sentence():
+            return await handler(*values, **named)
+
+    return awaited if inspect.iscoroutinefunction(handler) else answered
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except attrib.AttribError as error:
+        raise gr.Error(str(error)[:LONGEST], print_exception=False) from error
+    except Exception as error:
+        log.exception("an endpoint failed")
+        raise gr.Error(UNEXPECTED, print_exception=False) from error

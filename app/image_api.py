@@ -30,11 +30,11 @@ def add(server: Server) -> None:
     def predict_image(photo: Any, model: str, k: Any) -> Any:
         return predictions.predict(catalogue, path_of(photo), model, whole("k", k, 1, 1000))
 
-    def explain_image(
+    async def explain_image(
         photo: Any, model: str, methods: Any, target: Any, versus: Any, settings: Any, request: gr.Request
     ) -> Any:
         ask = Ask(path_of(photo), model, methods_asked(methods, settings), name_asked(target), name_asked(versus))
-        return explained(server, ask, Display(), request)
+        return await explained(server, ask, Display(), request)
 
     trigger.click(clear(predict_image), [photo, model, k], answer, api_name="predict_image", **RAW,
                   api_description="The k most probable classes of an image.")  # fmt: skip

@@ -9,9 +9,10 @@ import gradio as gr
 
 import attrib
 from app import patching, patching_circuit, patching_downloads
-from app.api import clear, heavy, name_asked, whole
+from app.api import clear, heavy, name_asked, stoppable, whole
 from app.patching_links import USUAL_PALETTE, USUAL_SCALE
 from app.patching_questions import MODEL, SITE_KINDS, USUAL_KINDS, PatchAsk
+from app.runs import Run
 from app.server import Server
 from app.watching import watched
 
@@ -31,7 +32,7 @@ def add(server: Server) -> None:
         trigger = gr.Button()
         found, files = gr.JSON(label="found"), gr.File(file_count="multiple", label="files")
 
-    def patch(
+    async def patch(
         clean: str, corrupted: str, answer: Any, wrong: Any, model: str, method: str, sites: Any, settings: Any,
         filler: str, verify: Any, circuit: Any, request: gr.Request,
     ) -> Any:  # fmt: skip
@@ -39,23 +40,9 @@ def add(server: Server) -> None:
             clean or "", corrupted or "", model, name_asked(answer, False), name_asked(wrong, False), method, (),
             _patterns(sites), _object(settings), filler or "",
         )  # fmt: skip
-        k, session = whole("verify", verify or 0, 0, patching.MOST_VERIFIED), f"api:{request.session_hash}"
+        k = whole("verify", verify or 0, 0, patching.MOST_VERIFIED)
         keep = whole("circuit", circuit or 0, 0, patching_circuit.MOST_KEPT)
-        run = server.runs.begin(session)
-
-        def finished(work: Any) -> patching.PatchAnswer:
-            return _finished(watched(run, work, lambda *_: None))
-
-        try:
-            done = finished(partial(patching.patch, ask, catalogue))
-            if k:
-                done = finished(partial(patching.verify, done, catalogue, k, ""))
-            if keep:
-                done = finished(partial(patching_circuit.find, done, catalogue, keep))
-        finally:
-            server.runs.end(session, run)
-        written = patching_downloads.write(done, USUAL_SCALE, USUAL_PALETTE, server.folder)
-        return patching_downloads.document(done), written
+        return await stoppable(server, request, partial(_patched, server, ask, k, keep))
 
     trigger.click(
         clear(patch),
@@ -70,6 +57,22 @@ def add(server: Server) -> None:
         "metric of both runs, tokens, sites, the strongest effects, the verification and the circuit (its edges, "
         "faithfulness and completeness), and files: a zip, a page, PNG, values, JSON and the circuit as GraphML.",
     )  # fmt: skip
+
+
+def _patched(server: Server, ask: PatchAsk, k: int, keep: int, run: Run) -> tuple[dict[str, Any], list[str]]:
+    """The k strongest effects are verified, and the circuit of the `keep` strongest edges is found; 0: not asked."""
+
+    def finished(work: Any) -> patching.PatchAnswer:
+        return _finished(watched(run, work, lambda *_: None))
+
+    catalogue = server.catalogue
+    done = finished(partial(patching.patch, ask, catalogue))
+    if k:
+        done = finished(partial(patching.verify, done, catalogue, k, ""))
+    if keep:
+        done = finished(partial(patching_circuit.find, done, catalogue, keep))
+    written = patching_downloads.write(done, USUAL_SCALE, USUAL_PALETTE, server.folder)
+    return patching_downloads.document(done), written
 
 
 def _finished(steps: Any) -> patching.PatchAnswer:

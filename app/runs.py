@@ -1,4 +1,4 @@
-"""Runs that can be stopped: one at a time for each browser tab, each with a deadline."""
+"""Runs that can be stopped, each with a deadline: one at a time for each browser tab."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STOPPING = "Stopping after the current step …"
 
 @dataclass(eq=False)
 class Run:
-    """One run of a tab. `check` is called between chunks and raises attrib.Cancelled once the run shall stop."""
+    """One run. `check` is called between chunks and raises attrib.Cancelled once the run shall stop."""
 
     timeout: float  # seconds
     started: float = field(default_factory=time.monotonic)
@@ -37,33 +37,39 @@ class Run:
 
 
 class Runs:
-    """The latest run of each tab."""
+    """What works at the moment, by session: a browser tab, or a program's connection."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._current: dict[str, Run] = {}
+        self._current: dict[str, tuple[Run, ...]] = {}
 
-    def begin(self, session: str) -> Run:
-        """A new run of this tab; an earlier one that still works is stopped."""
+    def begin(self, session: str, *, alone: bool = True) -> Run:
+        """A new run of this session. alone: those that still work for it are stopped, as a page shows one answer."""
         run = Run(self._timeout)
         with self._lock:
-            earlier, self._current[session] = self._current.get(session), run
-        if earlier is not None:
-            earlier.stop()
+            earlier = self._current.get(session, ())
+            self._current[session] = (run,) if alone else (*earlier, run)
+        if alone:
+            _stop(earlier)
         return run
 
     def end(self, session: str, run: Run) -> None:
-        """Forget the run, unless a later one has taken its place; whatever still works for it stops."""
+        """Forget the run; whatever still works for it stops."""
         run.stop()
         with self._lock:
-            if self._current.get(session) is run:
-                del self._current[session]
+            left = tuple(other for other in self._current.pop(session, ()) if other is not run)
+            if left:
+                self._current[session] = left
 
     def cancel(self, session: str) -> bool:
-        """Stop the tab's run; False when there is none."""
+        """Stop what works for the session; False when nothing does."""
         with self._lock:
-            run = self._current.get(session)
-        if run is not None:
-            run.stop()
-        return run is not None
+            running = self._current.get(session, ())
+        _stop(running)
+        return bool(running)
+
+
+def _stop(runs: tuple[Run, ...]) -> None:
+    for run in runs:
+        run.stop()

@@ -29,20 +29,21 @@ def add(server: Server) -> None:
     def predict_text(text: str, model: str, k: Any) -> Any:
         return predictions.predict_text(catalogue, text or "", model, whole("k", k, 1, 1000))
 
-    def explain_text(
+    async def explain_text(
         text: str, model: str, methods: Any, target: Any, versus: Any, settings: Any, request: gr.Request
     ) -> Any:
         # a token's spaces belong to it: the name is not stripped
         chosen, first, second = methods_asked(methods, settings), name_asked(target, False), name_asked(versus, False)
-        return explained(server, Ask("", model, chosen, first, second, text=text or ""), displays.USUAL_TEXT, request)
+        ask = Ask("", model, chosen, first, second, text=text or "")
+        return await explained(server, ask, displays.USUAL_TEXT, request)
 
-    def explain_generation(
+    async def explain_generation(
         text: str, model: str, methods: Any, new_tokens: Any, continuation: str, versus: Any, settings: Any,
         request: gr.Request,
     ) -> Any:  # fmt: skip
         ask = Ask("", model, methods_asked(methods, settings), None, name_asked(versus, False), text=text or "",
                   new_tokens=whole("new_tokens", new_tokens, 1, MOST_NEW), continuation=continuation or "")  # fmt: skip
-        return explained(server, ask, displays.USUAL_TEXT, request)
+        return await explained(server, ask, displays.USUAL_TEXT, request)
 
     trigger.click(clear(predict_text), [text, model, k], answer, api_name="predict_text",
                   api_description="The k most probable classes, or next tokens, of a text.")  # fmt: skip
