@@ -20,8 +20,8 @@ Oddity = Literal["none", "mixes", "draws", "remembers"]
 NOTES: dict[Oddity, str] = {
     "none": "",
     "mixes": "the model's answer to one sample depends on the others of its batch: each row was given to it alone",
-    "remembers": "the model keeps something of what it was shown, and answers otherwise afterwards: methods of several "
-    "passes ask a model that changes",
+    "remembers": "the model keeps something of what it is shown, and would answer otherwise afterwards: each pass was "
+    "given a single row, and the model as it stands",
     "draws": "the model draws random numbers in its forward: its score and this map differ from run to run",
 }
 _CLOSE = {torch.float16: 0.05, torch.bfloat16: 0.1}  # of the largest logit; 1e-3 in wider types
@@ -37,16 +37,17 @@ def oddity_of(module: nn.Module, twin: Callable[[], Forward], x: Tensor, extra: 
     key = (tuple(x.shape[1:]), x.dtype, x.device.type, module.training)
     known = _known.setdefault(module, {})
     if key not in known:
-        known[key] = _found(twin(), x[:1].detach(), {name: value[:1] for name, value in extra.items()})
+        known[key] = _found(twin, x[:1].detach(), {name: value[:1] for name, value in extra.items()})
     return known[key]
 
 
 @torch.no_grad()
-def _found(forward: Forward, x: Tensor, extra: dict[str, Tensor]) -> Oddity:
+def _found(twin: Callable[[], Forward], x: Tensor, extra: dict[str, Tensor]) -> Oddity:
     of_three = {name: torch.cat([value] * 3) for name, value in extra.items()}
     with torch.random.fork_rng(devices=[]):
         try:
-            alone, again = (logits_of(forward(x, extra)).float() for _ in range(2))
+            alone, again = (logits_of(twin()(x, extra)).float() for _ in range(2))
+            forward = twin()
             first, _, last = logits_of(forward(torch.cat([x, -3 * x, x]), of_three)).float().split(len(alone))
             afterwards = logits_of(forward(x, extra)).float()
         except Exception:  # the module is anybody's code; what fails here fails again where it is told

@@ -61,7 +61,7 @@ class ChunkPlan:
         needed = max(1.0, activation_bytes(model, x, encoded.extra) * method.memory_factor)
         oddity = oddity_of(model.module, lambda: partial(model.forward, shadow(model.module)), x, encoded.extra)
         notes = (NOTES[oddity],) if NOTES[oddity] else ()
-        rows = 1 if oddity == "mixes" else int(budget // needed)
+        rows = 1 if oddity in ("mixes", "remembers") else int(budget // needed)
         if rows < 1:
             note = f"one input needs {needed / 1e6:.0f} MB, more than the limit of {budget / 1e6:.0f} MB"
             return ChunkPlan(1, (*notes, note))

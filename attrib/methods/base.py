@@ -14,6 +14,7 @@ from attrib.errors import UnsupportedModel
 from attrib.models.layout import takes_channels_last
 from attrib.rules.affine import packed
 from attrib.rules.engine import Engine, engine_in_force
+from attrib.rules.remembered import as_it_stands
 from attrib.rules.shadow import shadow
 from attrib.rules.table import Rules
 from attrib.targets import BoundTarget
@@ -132,7 +133,8 @@ class Question:
     def outputs(self, x: Tensor, rows: Tensor | None = None) -> Any:
         """What the twin returns for rows of x; for text, logits at the position that is explained."""
         extra = self.extra if rows is None else {name: value[rows] for name, value in self.extra.items()}
-        return self.model.forward(self.twin, x, extra)
+        with as_it_stands(self.model.module, self.twin):
+            return self.model.forward(self.twin, x, extra)
 
     def settle(self) -> Tensor:
         """f(x), (batch,), without a graph, in pieces of max_rows; afterwards the target is settled."""
