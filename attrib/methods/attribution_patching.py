@@ -135,7 +135,7 @@ def estimated(question: Question, sites: Sequence[PatchSite], rules: Rules | Non
     corrupted = (graded_run if denoising else plain_run)(question, places, corrupted_of(question), rules)
     base, other = (corrupted, clean) if denoising else (clean, corrupted)
     differences = {place: other.values[place] - base.values[place] for place in places}
-    values = summed(sites, differences, base.coefficients, len(question.x))
+    values = summed(sites, differences, base.coefficients, *question.x.shape[:2])
     return Effects(values, clean.score, corrupted.score, base.coverage)
 
 
@@ -152,7 +152,7 @@ def integrated(question: Question, sites: Sequence[PatchSite], steps: int, direc
         coefficients[place] = _mean_gradient(question, x, place, start, step, steps)
         question.on_progress((done + 1) / len(places))
     differences = {place: other.values[place] - base.values[place] for place in places}
-    values = summed(sites, differences, coefficients, len(question.x))
+    values = summed(sites, differences, coefficients, *question.x.shape[:2])
     return Effects(values, clean.score, corrupted.score)
 
 

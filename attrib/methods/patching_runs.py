@@ -32,7 +32,7 @@ class Run:
 
 
 def plain_run(question: Question, places: Sequence[Place], x: Tensor, rules: Rules | None) -> Run:
-    with torch.no_grad(), reading(question.twin, places) as readings:
+    with torch.no_grad(), reading(question.twin, _inside(question, places)) as readings:
         score = question.scores(x)
     return Run(score, _with_embeddings(question, places, readings.values, x))
 
@@ -47,7 +47,7 @@ def linked_run(
     """A graded run, and where gradients between its places can be asked for; keep: whether its graph is needed on."""
     leaf = x.detach().requires_grad_()
     coverage = None
-    with torch.enable_grad(), reading(question.twin, places) as readings:
+    with torch.enable_grad(), reading(question.twin, _inside(question, places)) as readings:
         if rules is None:
             score = question.scores(leaf.clone())
         else:
@@ -67,10 +67,15 @@ def linked_run(
     return Run(score.detach(), values, coefficients, coverage), edges
 
 
+def _inside(question: Question, places: Sequence[Place]) -> list[Place]:
+    """All but the word embeddings, which the model is given: their module may run on what it fills up alone."""
+    return [place for place in places if place.path != embedding_of(question)]
+
+
 def _with_embeddings(
     question: Question, places: Sequence[Place], values: dict[Place, Tensor], x: Tensor
 ) -> dict[Place, Tensor]:
-    """`values` with the word embeddings, which the model is given, so that their module does not run."""
+    """`values` with the word embeddings."""
     missing = [place for place in places if place not in values]
     for place in missing:
         if place.path != embedding_of(question):

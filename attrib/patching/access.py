@@ -40,9 +40,12 @@ def reading(twin: nn.Module, places: Iterable[Place]) -> Iterator[Readings]:
 
     def note(place: Place, tensor: Tensor) -> Tensor | None:
         with DisableTorchFunction():  # no rule is asked about what the model does not do
-            found.values[place] = tensor.detach()
-            if tensor.requires_grad:
-                found.edges[place] = get_gradient_edge(tensor)
+            rows = place.rows(tensor)
+            found.values[place] = rows.detach()
+            if rows.requires_grad:
+                found.edges[place] = get_gradient_edge(rows)
+            if place.swapped is not None and not place.shared:
+                return place.rows(rows).clone()  # the model goes on from these rows, so that they have gradients
         if not place.changed:
             return None
         if place.shared:
@@ -66,15 +69,14 @@ def writing(twin: nn.Module, changes: Mapping[Place, Change]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for place, change in changes.items():
-            _hook(stack, twin, place, _overwriting(change) if place.shared else change)
+            _hook(stack, twin, place, partial(_changed, place, change))
         yield
 
 
-def _overwriting(change: Change) -> Change:
-    def overwrite(tensor: Tensor) -> Tensor:
-        return tensor.copy_(change(tensor.clone()))
-
-    return overwrite
+def _changed(place: Place, change: Change, tensor: Tensor) -> Tensor:
+    if place.shared:
+        return tensor.copy_(place.rows(change(place.rows(tensor.clone()))))
+    return place.rows(change(place.rows(tensor)))
 
 
 def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tensor], Tensor | None]) -> None:

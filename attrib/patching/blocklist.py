@@ -32,7 +32,8 @@ def spans_of(name: str, twin: nn.Module, trace: Trace) -> list[Span]:
     if blocks and (is_chain(trace, visits) or all(stream_of(trace, span.start, span.end) for span in blocks)):
         return blocks
     read = [visit.inputs[0] for visit in leaves(twin, trace) if trace.nodes[visit.output].kind == "matrix"]
-    found = [Span(start, end) for start, end in regions_of(trace, 0, read[-1])] if read else []
+    regions = (regions_of(trace, 0, node) for node in reversed(read))  # a matrix of the head may stand before the last
+    found = [Span(start, end) for start, end in next(filter(None, regions), [])]
     if not found or not all(stream_of(trace, span.start, span.end) for span in found):
         raise UnsupportedModel(
             f"{name} has no list of blocks that run one after the other, and its stream of hidden states is more than "

@@ -10,7 +10,7 @@ DeepSeek's keys) is of none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,17 +28,31 @@ _KINDS = ("queries", "keys", "values")
 _Found = dict[str, tuple[int, tuple[Columns, ...]]]
 
 
-def heads_apart(trace: Trace, z: int, attention: Sequence[int], heads: int) -> bool:
-    """Whether each head of attention acts on its own share of the columns of z alone, all of one width, in order."""
-    tensor = trace.tensors[z]
-    if not heads or tensor.shape[-1] % heads:
+@dataclass(frozen=True, eq=False)
+class _Projected:
+    """What a projection, or a norm behind it, puts out. swapped: see `Place`. matrix: which one it belongs to."""
+
+    tensor: Tensor
+    swapped: tuple[int, int] | None
+    matrix: int
+
+    def rows(self, like_tensor: Tensor) -> Tensor:
+        """(tokens, width) of a tensor shaped like it."""
+        upright = like_tensor if self.swapped is None else like_tensor.transpose(*self.swapped)
+        return upright.reshape(-1, upright.shape[-1])
+
+
+def heads_apart(trace: Trace, tensor: Tensor, attention: Sequence[int]) -> bool:
+    """Whether each head of attention acts on its own columns of the tensor alone, as many for each, in order."""
+    heads, axis = trace.heads[attention[0]].count, trace.heads[attention[0]].axis
+    if tensor.shape[-1] % heads:
         return False
     attended = [trace.tensors[node] for node in attention]
     weights = torch.linspace(1.0, 2.0, tensor.shape[-1] // heads, dtype=tensor.dtype, device=tensor.device)
     for head in range(heads):
         own = tensor.unflatten(-1, (heads, -1))[..., head, :]
         gradients = torch.autograd.grad((own * weights).sum(), attended, retain_graph=True, allow_unused=True)
-        acts = [g.flatten(0, -3).flatten(1).any(1) for g in gradients if g is not None]
+        acts = [g.movedim(axis, -3).flatten(0, -3).flatten(1).any(1) for g in gradients if g is not None]
         if {int(i) for each in acts for i in each.nonzero()} != {head}:
             return False
     return True
@@ -53,14 +67,14 @@ def with_projections(
     """
     trace = reader.trace
     projected = [[] if z is None else _projections(reader, z) for z in zs]
-    widths = {tuple((int(trace.tensors[node].shape[-1]), of) for node, of in each) for each in projected if each}
+    widths = {tuple((int(reader.rows(node).shape[-1]), of) for node, of in each) for each in projected if each}
     if not heads or len(widths) != 1:
         return layers, heads, "blocks have different projections before attention" if heads else None
     found: _Found = {}
     for each, z in zip(projected, zs, strict=True):
         if z is not None and len(found) < len(_KINDS):
-            tensors = [trace.tensors[node] for node, _ in each]
-            found = _columns(_outputs(trace, z, heads), tensors, [of for _, of in each]) | found
+            tensors = [_Projected(trace.tensors[node], reader.swapped(node), of) for node, of in each]
+            found = _columns(_outputs(reader, z, heads), tensors) | found
     if {"queries", "keys"} <= found.keys() and len({_width(found[kind][1][0]) for kind in ("queries", "keys")}) > 1:
         reader.miss("edges", "a part of the keys is shared by all heads, so that it is no head's own input")
     places = [[reader.made_by_leaf(node) for node, _ in each] for each in projected]
@@ -92,29 +106,29 @@ def _projections(reader: Reader, read: int) -> list[tuple[int, int]]:
     return [*((node, of) for of, node in enumerate(nearest)), *norms]
 
 
-def _outputs(trace: Trace, z: int, heads: int) -> list[Tensor]:
+def _outputs(reader: Reader, z: int, heads: int) -> list[Tensor]:
     """(tokens, width) of each head: what attention puts out, before any gate (Qwen3-Next), or else its part of z."""
-    side_by_side = trace.tensors[z]
+    trace, side_by_side = reader.trace, reader.rows(z)
     side_by_side = side_by_side.reshape(-1, side_by_side.shape[-1])
     node = max(i for i in ancestors(trace, z, frozenset()) if trace.nodes[i].kind == "attention")
     while len(_carrying(trace, node)) == 1:  # weights, on their way to the values
         node = next(i for i in range(node + 1, z + 1) if node in trace.nodes[i].inputs)
     made = trace.tensors[node]
     if made.shape[:-2].numel() == heads and made.shape[-2] == len(side_by_side):
-        return list(made.reshape(heads, *made.shape[-2:]))
-    return list(side_by_side.unflatten(-1, (heads, -1)).unbind(1))
+        return list(made.reshape(heads, *made.shape[-2:])[:, : trace.tokens])
+    return list(side_by_side[: trace.tokens].unflatten(-1, (heads, -1)).unbind(1))
 
 
 def _carrying(trace: Trace, node: int) -> set[int]:
     return {i for i in trace.nodes[node].inputs if trace.tensors[i].requires_grad}
 
 
-def _columns(outputs: list[Tensor], projected: list[Tensor], owners: list[int]) -> _Found:
+def _columns(outputs: list[Tensor], projected: list[_Projected]) -> _Found:
     """For each kind that has columns of its own: which projection, and the columns of each (key-value) head.
 
-    outputs: (tokens, width) of each head. owners: to which matrix each of `projected` belongs.
+    outputs: (tokens, width) of each head.
     """
-    heads = len(outputs)
+    heads, owners = len(outputs), [each.matrix for each in projected]
     masks = [_masks_of_head(output, projected) for output in outputs]
     found: _Found = {}
     for kind in _KINDS:
@@ -149,12 +163,12 @@ def _width(columns: Columns) -> int:
     return columns[1] - columns[0]
 
 
-def _masks_of_head(output: Tensor, projected: list[Tensor]) -> dict[str, list[Tensor]]:
+def _masks_of_head(output: Tensor, projected: list[_Projected]) -> dict[str, list[Tensor]]:
     """Kind → which columns of each of `projected` are of that kind. output: (tokens, width) of one head."""
-    last = output[-1]
+    at, last = len(output) - 1, output[-1]
     weights = torch.linspace(1.0, 2.0, len(last), dtype=last.dtype, device=last.device)
-    every = _acting((last * weights).sum(), projected)
-    first, second = _acting(last[0], projected), _acting(last[-1], projected)
+    every = _acting((last * weights).sum(), projected, at)
+    first, second = _acting(last[0], projected, at), _acting(last[-1], projected, at)
     masks: dict[str, list[Tensor]] = {kind: [] for kind in _KINDS}
     for (here, before), (_, one), (_, two) in zip(every, first, second, strict=True):
         masks["queries"].append(here & ~before)
@@ -163,14 +177,13 @@ def _masks_of_head(output: Tensor, projected: list[Tensor]) -> dict[str, list[Te
     return masks
 
 
-def _acting(score: Tensor, projected: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _acting(score: Tensor, projected: list[_Projected], last: int) -> list[tuple[Tensor, Tensor]]:
     """For each projection, which columns act on the score: at the last token, and at those before it."""
-    gradients = torch.autograd.grad(score, projected, retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(score, [each.tensor for each in projected], retain_graph=True, allow_unused=True)
     found = []
-    for gradient, tensor in zip(gradients, projected, strict=True):
-        acts = torch.zeros_like(tensor) if gradient is None else gradient
-        acts = acts.reshape(-1, acts.shape[-1]) != 0
-        found.append((acts[-1], acts[:-1].any(0)))
+    for gradient, each in zip(gradients, projected, strict=True):
+        acts = each.rows(torch.zeros_like(each.tensor) if gradient is None else gradient) != 0
+        found.append((acts[last], acts[:last].any(0)))
     return found
 
 

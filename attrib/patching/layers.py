@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from attrib.errors import UnsupportedModel
 from attrib.patching.blocklist import Span
@@ -14,18 +18,19 @@ from attrib.patching.trace import Trace, Visit
 
 
 class Reader:
-    """Reads layers of one trace. tokens: how many were given. stream: a node of the stream."""
+    """Reads layers of one trace. ends: nodes of the stream before the first layer and behind the last."""
 
-    def __init__(self, name: str, trace: Trace, tokens: int, stream: int) -> None:
+    def __init__(self, name: str, trace: Trace, ends: tuple[int, int]) -> None:
         self.name, self.trace = name, trace
         self._missing: dict[str, str] = {}
-        self.leading = tuple(trace.tensors[stream].shape[:-1])
-        if self.leading not in ((1, tokens), (tokens,), (tokens, 1)):
+        tokens, hidden = trace.tokens, trace.rows(ends[0])
+        self.leading = tuple(hidden.shape[:-1])
+        if self.leading not in ((1, tokens), (tokens,), (tokens, 1)) and not _filled_up(trace, ends):
             raise UnsupportedModel(
-                f"{name} keeps its hidden states as {tuple(trace.tensors[stream].shape)} when it is given {tokens} "
+                f"{name} keeps its hidden states as {tuple(trace.tensors[ends[0]].shape)} when it is given {tokens} "
                 "tokens, so that positions cannot be told: its layers have no sites"
             )
-        self._tokens = tokens
+        self._rows = math.prod(self.leading)
 
     def layer(self, span: Span, stream: Stream | None) -> Layer:
         """The layer without its projections."""
@@ -35,39 +40,63 @@ class Reader:
             where = "a layer" if block is None else repr(block)
             self.miss(
                 "attn_out, mlp_out, head, neuron",
-                f"what {where} adds to the stream is not one attention or mixer of positions and at most one MLP",
+                f"what {where} adds to the stream is not at most one attention, one other mixer of positions and one "
+                "MLP",
             )
             return Layer(block, pre, post)
-        mixer, mlp = (self._maker(branch, span) for branch in (stream.mixer, stream.mlp))
         mid = None if stream.mid is None else self._place(stream.mid, span)
         if stream.mid is not None and mid is None:
             self.miss("resid_mid", "no module reads or makes the stream between attention and MLP")
-        if mixer is None:
-            self.miss("attn_out" if stream.heads else "mixer_out", "no module puts out what is added to the stream")
+        if not stream.plain:
+            self.miss("attn_out, mlp_out, neuron", "attention and MLPs make one contribution to the stream together")
         return Layer(
             block=block,
             pre=pre,
             post=post,
-            attention=mixer if stream.heads else None,
-            mixer=None if stream.heads else mixer,
-            mlp=mlp,
+            attention=self._maker(stream.attention, span, "attn_out") if stream.plain else None,
+            mixer=self._maker(stream.mixer, span, "mixer_out"),
+            mlp=self._maker(stream.mlp, span, "mlp_out"),
             mid=mid,
             z=self._heads(stream),
             neurons=None if stream.mlp is None else self._read_by(stream.mlp, "neuron"),
-            course=self._course(stream, span),
+            course=self._course(stream, span) if stream.plain else None,
         )
 
     def fits(self, node: int) -> bool:
-        """Whether the tensor has a row for each position, as the stream has, or behind all that could be the batch."""
-        leading = tuple(self.trace.tensors[node].shape[:-1])
-        return leading == self.leading or (leading[-1:] == (self._tokens,) and math.prod(leading) == self._tokens)
+        """Whether the tensor has a row for each position."""
+        leading = tuple(self.trace.rows(node).shape[:-1])
+        return leading == self.leading or self._in_order(leading) or self._tokens_first(leading)
+
+    def _in_order(self, leading: tuple[int, ...]) -> bool:
+        """Whether positions are behind all that could be the batch."""
+        return leading[-1:] == (self._rows,) and math.prod(leading) == self._rows
+
+    def _tokens_first(self, leading: tuple[int, ...]) -> bool:
+        """Whether they are in front of the batch where the stream's are not."""
+        return leading == (self._rows, 1) and len(self.leading) == 2
+
+    def swapped(self, node: int) -> tuple[int, int] | None:
+        """What has to be exchanged in a tensor that fits, to have its rows as the stream has them."""
+        shape = tuple(self.trace.tensors[node].shape)
+        return (
+            (0, 1) if self._tokens_first(shape[:-1]) != self._tokens_first(self.leading) else self.trace.swapped(node)
+        )
+
+    def rows(self, node: int) -> Tensor:
+        """The tensor, one that fits, with its rows as the stream has them."""
+        swapped, tensor = self.swapped(node), self.trace.tensors[node]
+        return tensor if swapped is None else tensor.transpose(*swapped)
 
     def output(self, maker: Visit) -> Place | None:
         """Where what the call puts out is found; None where it has no row for each position."""
-        if not self.fits(maker.output):
+        return self._found(maker, "output", maker.output) if self.fits(maker.output) else None
+
+    def _found(self, visit: Visit, reads: Literal["input", "output"], node: int, shared: bool = False) -> Place | None:
+        swapped = self.swapped(node)
+        if shared and swapped is not None:  # those who read past it would not see what is read there
             return None
-        changed = maker.output in self.trace.changed
-        return Place(maker.path, "output", changed=changed, call=self.trace.call_of(maker))
+        changed, call = node in self.trace.changed, self.trace.call_of(visit)
+        return Place(visit.path, reads, shared=shared, changed=changed, call=call, swapped=swapped)
 
     def made_by_leaf(self, node: int) -> Place | None:
         """The same of the module whose weights make the tensor."""
@@ -77,10 +106,10 @@ class Reader:
     def z_of(self, stream: Stream | None) -> int | None:
         """The tensor that holds the outputs of attention's heads side by side, in front of the output projection."""
         attention = None if stream is None else stream.attention
-        if stream is None or attention is None or attention.read is None:
+        if stream is None or attention is None or not attention.behind:
             return None
-        node = attention.read
-        while not heads_apart(self.trace, node, attention.attention, stream.heads):
+        node = self.trace.nodes[attention.behind[0]].inputs[0]
+        while not (self.fits(node) and heads_apart(self.trace, self.rows(node), attention.attention)):
             if self.trace.nodes[node].kind != "pointwise":
                 return None
             node = self.trace.nodes[node].inputs[0]  # a norm over all heads (BitNet)
@@ -99,24 +128,28 @@ class Reader:
     def _course(self, stream: Stream, span: Span) -> tuple[Joining | Passing, ...] | None:
         course: list[Joining | Passing] = []
         for step in stream.course or ():
-            joining = self._joining(step, span) if isinstance(step, Branch) else step
+            joining = self._joining(stream, step, span) if isinstance(step, Branch) else step
             if joining is None:
                 return None
             course.append(joining)
         return None if stream.course is None else tuple(course)
 
-    def _joining(self, branch: Branch, span: Span) -> Joining | None:
-        """From the output projection on for attention, from what has its own site on for the MLP."""
-        maker = self._leaf(branch.made) if branch.attention else self._made_by(branch, span)
+    def _joining(self, stream: Stream, branch: Branch, span: Span) -> Joining | None:
+        """From the output projection on for attention that has one, else from what has its own site on."""
+        maker = (self._leaf(branch.made) if branch.attention else None) or self._made_by(branch, span)
         place = None if maker is None else self.output(maker)
         by = None if maker is None else passed(self.trace, maker.output, branch.names[0])
-        if place is None or by is None or (branch.mixes and not branch.attention):
+        if place is None or by is None or place.swapped is not None:
             return None
-        return Joining("attention" if branch.attention else "mlp", place, by)
+        what: Literal["mixer", "mlp"] = "mlp" if branch == stream.mlp else "mixer"
+        return Joining("attention" if branch == stream.attention else what, place, by)
 
-    def _maker(self, branch: Branch | None, span: Span) -> Place | None:
+    def _maker(self, branch: Branch | None, span: Span, kind: str) -> Place | None:
         maker = None if branch is None else self._made_by(branch, span)
-        return None if maker is None else self.output(maker)
+        place = None if maker is None else self.output(maker)
+        if place is None and branch is not None:
+            self.miss(kind, "no module puts out what is added to the stream")
+        return place
 
     def _made_by(self, branch: Branch, span: Span) -> Visit | None:
         """The outermost module whose output is the contribution."""
@@ -124,7 +157,7 @@ class Reader:
 
     def _place(self, node: int, span: Span) -> Place | None:
         """A module that makes the tensor, or else one that is given it."""
-        within = list(self._within(span))
+        within, node = list(self._within(span)), self.trace.upright(node)
         # what hands on its own input (an identity) makes nothing: others read that tensor past it
         made = _outermost([visit for visit in within if visit.output == node and node not in visit.inputs])
         if made is not None:
@@ -136,10 +169,7 @@ class Reader:
         return (visit for visit in self.trace.visits if span.visit is None or visit.inside(span.visit))
 
     def _input(self, visit: Visit, shared: bool = False) -> Place | None:
-        if not self.fits(visit.inputs[0]):
-            return None
-        changed = visit.inputs[0] in self.trace.changed
-        return Place(visit.path, "input", shared=shared, changed=changed, call=self.trace.call_of(visit))
+        return self._found(visit, "input", visit.inputs[0], shared) if self.fits(visit.inputs[0]) else None
 
     def _heads(self, stream: Stream) -> Place | None:
         if stream.attention is None:
@@ -148,8 +178,6 @@ class Reader:
         if z is None:
             self.miss("head", "no weight matrix reads the outputs of attention's heads side by side")
             return None
-        if z == stream.attention.read:
-            return self._read_by(stream.attention, "head")
         return self._input(next(visit for visit in self.trace.visits if visit.inputs[:1] == (z,)))
 
     def _read_by(self, branch: Branch, kind: str) -> Place | None:
@@ -165,6 +193,11 @@ class Reader:
         path = self.trace.nodes[node].path
         return next((visit for visit in self.trace.visits if visit.path == path and visit.output == node), None)
 
+    def common_width(self, nodes: Sequence[int]) -> int:
+        """The width that all of these tensors have; 0 where they have none in common, or no row for each position."""
+        widths = {int(self.rows(node).shape[-1]) if self.fits(node) else 0 for node in nodes}
+        return next(iter(widths)) if len(widths) == 1 else 0
+
     def miss(self, what: str, why: str) -> None:
         """Note why something was not found, the first time."""
         self._missing.setdefault(what, why)
@@ -175,10 +208,24 @@ class Reader:
         return tuple(f"{what}: {why}" for what, why in self._missing.items())
 
 
-def common_width(trace: Trace, nodes: Sequence[int]) -> int:
-    """The width that all of these tensors have; 0 where they have none in common."""
-    widths = {int(trace.tensors[node].shape[-1]) for node in nodes}
-    return next(iter(widths)) if len(widths) == 1 else 0
+def _filled_up(trace: Trace, ends: tuple[int, int]) -> bool:
+    """Whether the stream (1, rows, width) begins with token i in row i and nothing of any token in the rows behind,
+    which nobody reads at its end (Longformer)."""
+    x, (hidden, last), tokens = trace.tensors[0], (trace.tensors[node] for node in ends), trace.tokens
+    if hidden.dim() != 3 or last.shape != hidden.shape or len(hidden) != 1 or not isinstance(trace.output, Tensor):
+        return False
+    if not (hidden.requires_grad and last.requires_grad):
+        return False
+    weights = torch.linspace(1.0, 2.0, hidden.shape[-1], dtype=x.dtype, device=x.device)
+    parts = [hidden[0, i : i + 1] for i in range(tokens)] + [hidden[0, tokens:]]
+    for place, part in enumerate(parts):
+        (gradient,) = torch.autograd.grad((part * weights).sum(), [x], retain_graph=True, allow_unused=True)
+        heard = [] if gradient is None else gradient[0].any(1).nonzero()[:, 0].tolist()
+        if heard != ([place] if place < tokens else []):
+            return False
+    logits = trace.output * torch.linspace(1.0, 2.0, trace.output.shape[-1], dtype=x.dtype, device=x.device)
+    (gradient,) = torch.autograd.grad(logits.sum(), [last], retain_graph=True)
+    return not gradient[0, tokens:].any()
 
 
 def _outermost(visits: Sequence[Visit]) -> Visit | None:

@@ -20,7 +20,7 @@ from attrib.errors import UnsupportedModel
 from attrib.failures import named_failures
 from attrib.patching.blocklist import final_norm_of, head_of, leaves, spans_of
 from attrib.patching.columns import with_projections
-from attrib.patching.layers import Reader, common_width
+from attrib.patching.layers import Reader
 from attrib.patching.stream import Stream, stream_of
 from attrib.patching.structure import Structure
 from attrib.patching.trace import Trace
@@ -73,14 +73,14 @@ def _path_of(model: TextModel) -> str:
 def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Structure:
     spans = spans_of(name, twin, trace)
     streams = [stream_of(trace, span.start, span.end) for span in spans]
-    reader = Reader(name, trace, _PROBE_TOKENS, spans[0].start)
+    reader = Reader(name, trace, (spans[0].start, spans[-1].end))
     layers = [reader.layer(span, stream) for span, stream in zip(spans, streams, strict=True)]
     zs = [reader.z_of(stream) for stream in streams]
-    heads, width = _heads(trace, streams, zs, reader)
+    heads, width = _heads(streams, zs, reader)
     layers, kv_heads, why = with_projections(reader, layers, zs, heads)
     if why is not None:
         reader.miss("head.*.*.q, k, v", why)
-    if not any(stream is None or stream.heads for stream in streams):
+    if not any(stream is None or stream.attention for stream in streams):
         reader.miss("attn_out, head, head.*.*.q, k, v", "no layer has attention")
     visits = [span.visit for span in spans if span.visit is not None]
     behind = [v for v in leaves(twin, trace) if not visits or v.span[0] > visits[-1].span[1]]
@@ -88,12 +88,12 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Stru
         model=name,
         embedding=embedding,
         layers=tuple(layers),
-        width=int(trace.tensors[spans[0].start].shape[-1]),
+        width=int(trace.rows(spans[0].start).shape[-1]),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=width // max(1, heads),
-        neurons=common_width(trace, [s.mlp.read for s in streams if s and s.mlp and s.mlp.read is not None]),
-        parallel=all(stream and stream.mlp and stream.mid is None for stream in streams),
+        neurons=reader.common_width([s.mlp.read for s in streams if s and s.mlp and s.mlp.read is not None]),
+        parallel=all(s and s.mlp and (s.attention or s.mixer) and s.mid is None for s in streams),
         final_norm=final_norm_of(twin, trace, spans[-1].end, behind),
         head=head_of(name, trace, behind),
         tokens_first=reader.leading == (_PROBE_TOKENS, 1),
@@ -102,10 +102,10 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Stru
     )
 
 
-def _heads(trace: Trace, streams: Sequence[Stream | None], zs: Sequence[int | None], reader: Reader) -> tuple[int, int]:
+def _heads(streams: Sequence[Stream | None], zs: Sequence[int | None], reader: Reader) -> tuple[int, int]:
     """(how many heads every attention has, how wide they are together); 0 where that is not the same everywhere."""
     counts = {stream.heads for stream, z in zip(streams, zs, strict=True) if stream is not None and z is not None}
-    width = common_width(trace, [z for z in zs if z is not None])
+    width = reader.common_width([z for z in zs if z is not None])
     if len(counts) == 1 and width % next(iter(counts)) == 0 and width:
         return next(iter(counts)), width
     if counts:

@@ -35,21 +35,22 @@ class Patch:
         return self.site.layer or 0
 
 
-def overwriting(patches: Sequence[Patch], stop: int) -> dict[Place, Change]:
-    """The changes of a batch whose row i carries patch i alone; `stop`: the position behind its last column."""
+def overwriting(patches: Sequence[Patch], stop: int | None = None) -> dict[Place, Change]:
+    """The changes of a batch whose row i carries patch i alone; `stop`: the position behind its last column, where it
+    does not begin with the first: some projections make keys and values of the tokens before anew."""
     by_place: dict[Place, list[tuple[int, Patch]]] = {}
     for row, patch in enumerate(patches):
-        by_place.setdefault(patch.site.place, []).append((row, patch))
+        if patch.site.kind != "embed":  # the model is given those
+            by_place.setdefault(patch.site.place, []).append((row, patch))
     return {place: _writer(own, stop, len(patches)) for place, own in by_place.items()}
 
 
-def _writer(patches: Sequence[tuple[int, Patch]], stop: int, rows: int) -> Change:
+def _writer(patches: Sequence[tuple[int, Patch]], stop: int | None, rows: int) -> Change:
     def change(tensor: Tensor) -> Tensor:
         changed = tensor.clone(memory_format=torch.contiguous_format)
         by_row = changed.view(rows, -1, tensor.shape[-1])  # also where the model has flattened rows and tokens
         for row, patch in patches:
-            # counted from the end: some projections make keys and values of the tokens before anew
-            by_row[row, patch.position - stop, patch.site.part] = patch.value
+            by_row[row, patch.position - (stop or 0), patch.site.part] = patch.value
         return changed
 
     return change
@@ -131,7 +132,7 @@ class Recomputation:
         for row, patch in enumerate(patches):
             if patch.site.kind == "embed":
                 x[row, patch.position] = patch.value
-        with writing(self.twin, overwriting(patches, self.prompt.x.shape[1])):
+        with writing(self.twin, overwriting(patches)):
             scores = self.prompt.scores(self.twin, x, of)
         self.tick(len(patches))
         return scores

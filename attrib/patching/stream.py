@@ -16,8 +16,8 @@ class Branch:
 
     names: the added tensor, and those it is another view or multiple of.
     matrix, made, read: the module whose weights make it, the tensor it puts out and the one it reads; None where there
-    is no single one. attention: the nodes of attention inside, none for an MLP. mixes: whether the last position hears
-    of those before it.
+    is no single one. attention: the nodes of attention inside, none for an MLP; behind: the weight matrices behind
+    these. mixes: whether the last position hears of those before it.
     """
 
     names: tuple[int, ...]
@@ -25,26 +25,26 @@ class Branch:
     made: int | None
     read: int | None
     attention: tuple[int, ...]
+    behind: tuple[int, ...]
     mixes: bool
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One attention (or another mixer of positions), at most one MLP, and the stream between them; None where they run
-    in parallel. heads: 0 where the mixer is no attention.
+    """At most one attention, one other mixer of positions and one MLP, and the stream between MLP and those; None where
+    they run in parallel. heads: 0 without attention. plain: whether the contribution of attention is nothing but its
+    output projection: no MLP is inside (MobileBERT).
 
     course: what happens to the stream, in order; None where that is more than sums, norms and factors.
     """
 
-    mixer: Branch
+    attention: Branch | None
+    mixer: Branch | None
     mlp: Branch | None
     mid: int | None
     heads: int
+    plain: bool
     course: tuple[Branch | Passing, ...] | None
-
-    @property
-    def attention(self) -> Branch | None:
-        return self.mixer if self.heads else None
 
 
 @dataclass(frozen=True)
@@ -57,34 +57,39 @@ class _Sum:
 
 
 def stream_of(trace: Trace, start: int, end: int) -> Stream | None:
-    """The stream from one node to a later one; None where that is not one attention and at most one MLP added."""
+    """The stream from one node to a later one; None where more is added than one attention, one mixer and one MLP."""
     sums = _sums_back(trace, end, start)
     if not sums:
         return None
     branches = _branches(trace, sums)
-    mixing = [(i, b) for i, group in enumerate(branches) for b in group if b.mixes]
-    others = [(i, b) for i, group in enumerate(branches) for b in group if not b.mixes]
-    if len(mixing) != 1 or len(others) > 1:
+    places = {branch: i for i, group in enumerate(branches) for branch in group}
+    attending = [branch for branch in places if branch.attention]
+    mixing = [branch for branch in places if branch.mixes and not branch.attention]
+    mlps = [branch for branch in places if not branch.mixes]
+    if not mlps and not attending and len(mixing) == 2:
+        mlps = [mixing.pop()]  # RWKV's MLP reads the token before, too
+    if max(len(attending), len(mixing), len(mlps)) > 1:
         return None
-    (place, mixer), mlp = mixing[0], others[0] if others else None
-    heads = {trace.heads[node] for node in mixer.attention} or {0}
-    if len(heads) != 1 or (mlp is not None and mlp[0] < place) or not _is_plain(trace, mixer, _stops(trace, sums)):
+    attention, mixer, mlp = (next(iter(kind), None) for kind in (attending, mixing, mlps))
+    heads = {trace.heads[node].count for node in attention.attention} if attention is not None else {0}
+    last = max((places[branch] for branch in (attention, mixer) if branch is not None), default=-1)
+    if len(heads) != 1 or (mlp is not None and places[mlp] < last):
         return None
-    mid = sums[mlp[0]].before if mlp is not None and mlp[0] > place else None
-    if mid is not None and mlp is not None and not _read_on_the_way(trace, mlp[1].names[0], mid, _stops(trace, sums)):
+    mid = sums[places[mlp]].before if mlp is not None and places[mlp] > last >= 0 else None
+    stops = _stops(trace, sums)
+    if mid is not None and mlp is not None and not _read_on_the_way(trace, mlp.names[0], mid, stops):
         mid = None  # the sum is made one after the other, but the MLP reads the block's input as attention does
-    course = _course(trace, (start, end), sums, branches)
-    return Stream(mixer, None if mlp is None else mlp[1], mid, heads.pop(), course)
+    plain = attention is None or len(attention.behind) <= 1
+    return Stream(attention, mixer, mlp, mid, heads.pop(), plain, _course(trace, (start, end), sums, branches))
 
 
-def _is_plain(trace: Trace, mixer: Branch, stops: frozenset[int]) -> bool:
-    """Whether at most one weight matrix stands behind attention: no MLP is inside (MobileBERT)."""
-    before = sorted(ancestors(trace, mixer.names[0], stops))
-    behind = set(mixer.attention)
-    for node in before:
-        if behind & set(trace.nodes[node].inputs):
-            behind.add(node)
-    return sum(trace.nodes[node].kind == "matrix" for node in behind) <= 1
+def _behind(trace: Trace, attention: tuple[int, ...], before: list[int]) -> tuple[int, ...]:
+    """The weight matrices among `before` that are made from attention, in order."""
+    found = set(attention)
+    for node in sorted(before):
+        if found & set(trace.nodes[node].inputs):
+            found.add(node)
+    return tuple(node for node in sorted(found) if trace.nodes[node].kind == "matrix")
 
 
 def regions_of(trace: Trace, start: int, end: int) -> list[tuple[int, int]]:
@@ -187,23 +192,28 @@ def _branch(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
     matrix = _last_matrix(trace, node)
     made = None if matrix is None else trace.nodes[matrix]
     before = ancestors(trace, node, stops)
-    attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
     path, read = (None, None) if made is None else (made.path, made.inputs[0])
     read_from = max((i for n in before for i in trace.nodes[n].inputs if i in stops), default=None)
-    mixes = bool(attention) or (read_from is not None and _mixes(trace, node, read_from))
-    return Branch(_names(trace, node), path, matrix, read, attention, mixes)
+    attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
+    surely = any(trace.heads[n].axis == -3 for n in attention)
+    mixes = surely or (read_from is not None and _mixes(trace, node, read_from))
+    attention = attention if mixes else ()
+    return Branch(_names(trace, node), path, matrix, read, attention, _behind(trace, attention, before), mixes)
 
 
 def _mixes(trace: Trace, node: int, read: int) -> bool:
     """Whether the tensor at its last position depends on what is read at those before."""
     if node in trace.changed:  # what it was is lost
         return any(_mixes(trace, i, read) for i in trace.nodes[node].inputs if i != read)
-    given, made = trace.tensors[read], trace.tensors[node]
+    made, last = trace.rows(node), trace.tokens - 1
     if not made.requires_grad:
         return False
-    last = made.reshape(-1, made.shape[-1])[-1].sum()
-    (gradient,) = torch.autograd.grad(last, [given], retain_graph=True, allow_unused=True)
-    return gradient is not None and bool(gradient.reshape(-1, given.shape[-1])[:-1].any())
+    score = made.reshape(-1, made.shape[-1])[last].sum()
+    given = trace.tensors[read]
+    (gradient,) = torch.autograd.grad(score, [given], retain_graph=True, allow_unused=True, materialize_grads=True)
+    swapped = trace.swapped(read)
+    rows = gradient if swapped is None else gradient.transpose(*swapped)
+    return bool(rows.reshape(-1, rows.shape[-1])[:last].any())
 
 
 def _read_on_the_way(trace: Trace, node: int, read: int, stops: frozenset[int]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 Columns = tuple[int, int]  # first, and behind the last
 
 
@@ -14,7 +16,8 @@ class Place:
 
     shared: others read the very same tensor too (the residual stream going past a norm): what is written there has to
     be written in place, so that they see it. changed: the model changes the tensor in place later on. call: which of
-    the module's calls in a forward is meant, from 0; None where it runs once.
+    the module's calls in a forward is meant, from 0; None where it runs once. swapped: the two dimensions that have to
+    be exchanged to get (batch, tokens, width), where the model keeps it otherwise (SqueezeBERT's channels in front).
     """
 
     path: str
@@ -22,6 +25,11 @@ class Place:
     shared: bool = False
     changed: bool = False
     call: int | None = None
+    swapped: tuple[int, int] | None = None
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """The model's tensor as (batch, tokens, width), or the other way round; a view."""
+        return tensor if self.swapped is None else tensor.transpose(*self.swapped)
 
 
 @dataclass(frozen=True)
@@ -39,9 +47,9 @@ Passing = str | float
 
 @dataclass(frozen=True)
 class Joining:
-    """Where the stream takes up what attention or the MLP puts out: `place`, having passed `by` (Gemma's norms)."""
+    """Where the stream takes up what a component puts out: `place`, having passed `by` (Gemma's norms)."""
 
-    what: Literal["attention", "mlp"]
+    what: Literal["attention", "mixer", "mlp"]
     place: Place
     by: tuple[Passing, ...]
 

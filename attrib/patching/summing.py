@@ -12,12 +12,19 @@ from attrib.patching.structure import Columns, Place
 
 
 def summed(
-    sites: Sequence[PatchSite], differences: Mapping[Place, Tensor], coefficients: Mapping[Place, Tensor], batch: int
+    sites: Sequence[PatchSite],
+    differences: Mapping[Place, Tensor],
+    coefficients: Mapping[Place, Tensor],
+    batch: int,
+    tokens: int,
 ) -> Tensor:
-    """(batch, site, position): Σ difference ⊙ coefficient over the site's columns; half precision in float32."""
+    """(batch, site, position): Σ difference ⊙ coefficient over the site's columns; half precision in float32.
+
+    What a model keeps for more positions than there are tokens, to fill its windows, is left out.
+    """
     found: list[Tensor | None] = [None] * len(sites)
     for place, numbers in _by_place(sites).items():
-        a, c = (_rows(tensor, batch) for tensor in (differences[place], coefficients[place]))
+        a, c = (_rows(tensor, batch)[:, :tokens] for tensor in (differences[place], coefficients[place]))
         columns = [sites[number].columns for number in numbers]
         for number, values in zip(numbers, _each(a, c, columns), strict=True):
             found[number] = values

@@ -32,6 +32,14 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """Of one attention: how many, and which dimension of its node they are, counted from behind."""
+
+    count: int
+    axis: int
+
+
+@dataclass(frozen=True)
 class Visit:
     """One call of one module: its tensor arguments and the first tensor of its output, as numbers of nodes."""
 
@@ -54,7 +62,8 @@ class Trace(TorchFunctionMode):
         self.tensors: list[Tensor] = []
         self.visits: list[Visit] = []  # in the order of their returns
         self.changed: set[int] = set()  # nodes whose tensor was changed in place later on
-        self.heads: dict[int, int] = {}  # attention node → how many heads it has
+        self.heads: dict[int, Heads] = {}  # attention nodes
+        self.output: Any = None  # of the forward
         self._twin = twin
         self._paths: dict[int, str] = {}
         for path, module in twin.named_modules():
@@ -71,8 +80,29 @@ class Trace(TorchFunctionMode):
                 stack.callback(module.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(self._leave, with_kwargs=True).remove)
             stack.enter_context(self)
-            forward(self._twin, x)
+            self.output = forward(self._twin, x)
         return self
+
+    @property
+    def tokens(self) -> int:
+        """How many it was given."""
+        return self.tensors[0].shape[1]
+
+    def swapped(self, node: int) -> tuple[int, int] | None:
+        """What has to be exchanged in a tensor that keeps (batch, width, tokens)."""
+        shape = self.tensors[node].shape
+        return (1, 2) if len(shape) == 3 and shape[1] != self.tokens == shape[2] else None
+
+    def rows(self, node: int) -> Tensor:
+        """The tensor with its width behind."""
+        swapped = self.swapped(node)
+        return self.tensors[node] if swapped is None else self.tensors[node].transpose(*swapped)
+
+    def upright(self, node: int) -> int:
+        """The same numbers where a module put them out before they were only transposed."""
+        while self.nodes[node].kind == "alias" and self.swapped(node) is not None:
+            node = self.nodes[node].inputs[0]
+        return node
 
     def node_of(self, tensor: Tensor) -> int:
         """The tensor's node; a tensor that nothing recorded has made is a source."""
@@ -120,9 +150,16 @@ class Trace(TorchFunctionMode):
             if len(carrying) == 1:
                 kind, inputs, factor = "scaled", tuple(carrying), _factor(operation, args)
         node = self._add(tensor, Node(kind, inputs, path, factor))
-        heads = _heads(operation, tensor, given)
-        if heads:
+        heads = _heads(operation, tensor, given, self.tokens)
+        if heads is not None:
             self.nodes[node] = Node("attention", inputs, path)
+            self.heads[node] = heads
+
+    def _made(self, leaf: nn.Module, tensor: Tensor, inputs: tuple[int, ...], path: str) -> None:
+        kind = _kind_of(leaf, self.tensors[inputs[0]] if inputs else None, tensor)
+        heads = _heads("softmax", tensor, [], self.tokens) if isinstance(leaf, nn.Softmax) else None
+        node = self._add(tensor, Node(kind if heads is None else "attention", inputs, path))
+        if heads is not None:
             self.heads[node] = heads
 
     def _add(self, tensor: Tensor, node: Node) -> int:
@@ -154,7 +191,7 @@ class Trace(TorchFunctionMode):
             return
         first = next((tensor for tensor in made if tensor.is_floating_point()), made[0])
         if atomic and id(first) not in self._known:
-            self._add(first, Node(_kind_of(module, self.tensors[inputs[0]] if inputs else None, first), inputs, path))
+            self._made(module, first, inputs, path)
         self.visits.append(Visit(path, inputs, self.node_of(first), (began, self._clock)))
 
 
@@ -162,7 +199,7 @@ def _kind_of(module: nn.Module, x: Tensor | None, output: Tensor) -> Kind:
     parameters = [*module._parameters.values(), *module._buffers.values()]
     if any(isinstance(p, Tensor) and p.dim() >= 2 for p in parameters):
         weight = getattr(module, "weight", None)
-        plain = isinstance(weight, Tensor) and weight.dim() == 2
+        plain = isinstance(weight, Tensor) and (weight.dim() == 2 or (weight.dim() == 3 and weight.shape[2] == 1))
         return "matrix" if plain and x is not None and x.is_floating_point() else "module"
     return "pointwise" if x is not None and x.shape == output.shape else "module"
 
@@ -171,6 +208,8 @@ def _is_alias(func: Any, tensor: Tensor, given: list[Tensor]) -> bool:
     name = getattr(func, "__name__", "")
     if name == "__getitem__":  # all of it
         return tensor.shape == given[0].shape and torch.equal(tensor, given[0])
+    if name in ("permute", "transpose"):  # channels in front of tokens, or back
+        return tensor.dim() == 3 and tensor.shape[0] == given[0].shape[0] == 1 and tensor.shape[1] == given[0].shape[2]
     return name in _SAME_NUMBERS and tensor.numel() == given[0].numel()
 
 
@@ -182,14 +221,18 @@ def _factor(operation: str, args: tuple[Any, ...]) -> float | None:
     return 1 / number if isinstance(args[0], Tensor) and number else None
 
 
-def _heads(operation: str | None, tensor: Tensor, given: list[Tensor]) -> int:
-    """How many heads the operation attends with; 0 where it is no attention."""
+def _heads(operation: str | None, tensor: Tensor, given: list[Tensor], tokens: int) -> Heads | None:
+    """The heads the operation attends with; None where it is no attention. The batch is one."""
     if operation == "attention":
-        return int(given[0].shape[-3])
+        return Heads(int(given[0].shape[-3]), -3)
     if operation != "softmax" or tensor.dim() not in (3, 4) or tensor.shape[-2] == 1:
-        return 0
+        return None
     sinks = tensor.shape[-1] - tensor.shape[-2]  # one more place to look at than there are tokens
-    return tensor.shape[:-2].numel() if sinks == 0 or (sinks == 1 and tensor.dim() == 4) else 0  # the batch is one
+    if tensor.shape[-2] >= tokens and (sinks == 0 or (sinks == 1 and tensor.dim() == 4)):
+        return Heads(tensor.shape[:-2].numel(), -3)
+    if tensor.dim() == 4 and tensor.shape[0] == 1 and tensor.shape[1] >= tokens:  # each token its window (Longformer)
+        return Heads(int(tensor.shape[2]), -2)
+    return None
 
 
 def _changes(func: Any) -> bool:

@@ -21,13 +21,13 @@ MASKED = {
     "xlm": EMBEDDED,
     "convbert": SMALL | {"embedding_size": 32},
     "mobilebert": SMALL | {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16},
-    "longformer": SMALL | {"attention_window": [4, 4]},
     "electra": SMALL | {"embedding_size": 16},
     "esm": SMALL | {"position_embedding_type": "rotary"},
     "deberta-v2": SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 16},
 }
 CAUSAL = {
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "rwkv": {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, "use_cache": False},
     "jamba": GROUPED
     | {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1, "mamba_d_state": 4}
     | {"use_mamba_kernels": False},
@@ -65,6 +65,16 @@ WHERE = {
         "mixer_out.0": ("model.layers.0.mamba", "output", 0, slice(None)),
         "head.1.2": ("model.layers.1.self_attn.o_proj", "input", 0, slice(16, 24)),
         "mlp_out.0": ("model.layers.0.feed_forward", "output", 0, slice(None)),
+    },
+    # its MLP reads the token before, too
+    "rwkv": {
+        "mixer_out.0": ("rwkv.blocks.0.attention", "output", 0, slice(None)),
+        "mlp_out.1": ("rwkv.blocks.1.feed_forward", "output", 0, slice(None)),
+    },
+    # heads in a bottleneck, in which the MLPs are, too
+    "mobilebert": {
+        "head.0.1": ("mobilebert.encoder.layer.0.attention.output.dense", "input", 0, slice(4, 8)),
+        "head.1.3.k": ("mobilebert.encoder.layer.1.attention.self.key", "output", 0, slice(12, 16)),
     },
     # its query projection holds gates between the heads' queries
     "qwen3_next": {"head.1.1.q": ("model.layers.1.self_attn.q_proj", "output", 0, slice(16, 24))},
@@ -153,7 +163,7 @@ def test_the_usual_sites_are_those_that_the_model_has():
     [
         ("mamba", "attn_out", "no layer has attention"),
         ("convbert", "head", "heads side by side"),  # half of them are convolutions
-        ("mobilebert", "attn_out", "at most one MLP"),
+        ("mobilebert", "attn_out", "attention and MLPs make one contribution"),
     ],
 )
 def test_what_is_no_attention_and_no_head_is_told(family, absent, why):
@@ -161,11 +171,6 @@ def test_what_is_no_attention_and_no_head_is_told(family, absent, why):
     assert absent not in {site.kind for site in all_sites(structure)}
     with pytest.raises(attrib.UnsupportedModel, match=why):
         select(structure, f"{absent}.*.*" if absent == "head" else f"{absent}.*")
-
-
-def test_positions_that_are_filled_up_inside_are_refused():
-    with pytest.raises(attrib.UnsupportedModel, match="positions cannot be told"):
-        structure_of(wrapped("longformer"))
 
 
 @pytest.mark.parametrize("family", ["albert", "xlm", "jamba", "mamba", "bitnet"])
