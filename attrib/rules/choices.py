@@ -7,12 +7,13 @@ baseline with those on the input: `trace`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from attrib.rules.call import each_tensor
+from attrib.rules.marks import Marks, written
 
 
 def _both(names: str) -> frozenset[Any]:
@@ -37,37 +38,28 @@ class Choices:
 
     def __init__(self, carries: Callable[[Any], bool]) -> None:
         self._carries = carries
-        self._found = False
+        self._marks = Marks[Literal["seen", "decided"]]("choice", carries)
 
     def met(self, func: Any, args: Any, kwargs: Any, output: Any) -> list[Tensor]:
         """The choices that this call, which returned `output`, makes or meets together with the signal."""
-        if not self._found and func not in _DECIDING and func not in _SORTING and func not in _LOOKING:
+        if not self._marks.any and func not in _DECIDING and func not in _SORTING and func not in _LOOKING:
             return []
         given = list(each_tensor((args, kwargs)))
         signal = any(map(self._carries, given))
         if func in _SORTING and signal:
             places = [part for part in each_tensor(output) if not part.is_floating_point()]
-            self._mark(places, "decided")
+            self._marks.spread("decided", places, args)
             return places
-        states = {getattr(tensor, "_attrib_choice", None) for tensor in given if not self._carries(tensor)}
-        if func in _DECIDING and (signal or states & {"seen", "decided"}):
-            self._mark(output, "decided")
-        elif signal and "decided" in states and self._goes_on(args if output is None else output):
-            return [tensor for tensor in given if getattr(tensor, "_attrib_choice", None) == "decided"]
-        elif states & {"seen", "decided"}:
-            self._mark(output, "decided" if "decided" in states else "seen")
+        marks = self._marks.of(given)
+        if func in _DECIDING and (signal or marks):
+            self._marks.spread("decided", output, args)
+        elif signal and "decided" in marks and any(map(self._carries, written(output, args))):
+            return [tensor for tensor in given if "decided" in self._marks.of([tensor])]
+        elif marks:
+            self._marks.spread("decided" if "decided" in marks else "seen", output, args)
         elif signal and func in _LOOKING:
-            self._mark(output, "seen")
+            self._marks.spread("seen", output, args)
         return []
-
-    def _goes_on(self, output: Any) -> bool:
-        return any(map(self._carries, each_tensor(output)))
-
-    def _mark(self, output: Any, state: str) -> None:
-        for tensor in each_tensor(output):
-            if not self._carries(tensor):
-                tensor._attrib_choice = state  # type: ignore[attr-defined]
-                self._found = True
 
 
 def same(here: list[Tensor], there: list[Tensor]) -> bool:

@@ -1,8 +1,7 @@
 """Where a model cuts relevance off: detached tensors, no_grad, numbers read off an activation, hooks on tensors.
 
-What is computed from such values has no gradient, so no rule and no hook ever meets it. They are followed from the cut
-to where they join relevance again, and the cut is reported as uncovered there. A mask or a branch that depends on
-values cuts nothing: its slope is zero.
+What is computed from such values is marked (`marks`), and where it joins relevance again, the cut is reported as
+uncovered. A mask or a branch that depends on values cuts nothing: its slope is zero.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attrib.rules.call import each_tensor
+from attrib.rules.marks import Marks, written
 from attrib.rules.record import Record
 from attrib.rules.vocabulary import name_of
 
@@ -35,17 +35,17 @@ class Cuts:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._found = False
+        self._marks = Marks[Cut]("cut", _carries)
 
     def concern(self, func: Any) -> bool:
         """Whether a call may cut, or meet what was cut."""
-        return self._found or func in _CUTTING or func in _READING or not torch.is_grad_enabled()
+        return self._marks.any or func in _CUTTING or func in _READING or not torch.is_grad_enabled()
 
     def followed(self, answer: Callable[[], Any], func: Any, args: Any, kwargs: Any, path: Callable[[], str]) -> Any:
         """`answer()` of a call, whose results carry the cut on where they depend on one."""
         given = list(each_tensor((args, kwargs)))
-        carrying = any(tensor.requires_grad for tensor in given)
-        cuts = [cut for tensor in given if (cut := _cut_of(tensor)) is not None]
+        carrying = any(map(_carries, given))
+        cuts = self._marks.of(given)
         if func in _READING and (carrying or cuts):
             self._record.uncovered(name_of(func), path())
         if carrying and not torch.is_grad_enabled():
@@ -54,17 +54,15 @@ class Cuts:
             cuts.append((_CUTTING[func], path()))
         output = answer()
         if cuts and func not in _SHAPED:
-            self._carry_on(cuts[0], args[0] if output is None else output)  # Tensor.__setitem__ returns nothing
+            self._marks.spread(cuts[0], output, args, only=_measures)
+            for joined in filter(_carries, written(output, args)):
+                self._record.watch(joined, *cuts[0])
         return output
 
-    def _carry_on(self, cut: Cut, output: Any) -> None:
-        for tensor in each_tensor(output):
-            if tensor.requires_grad:
-                self._record.watch(tensor, *cut)
-            elif tensor.is_floating_point() or tensor.is_complex():
-                tensor._attrib_cut = cut  # type: ignore[attr-defined]
-                self._found = True
+
+def _carries(tensor: Tensor) -> bool:
+    return tensor.requires_grad
 
 
-def _cut_of(tensor: Tensor) -> Cut | None:
-    return None if tensor.requires_grad else getattr(tensor, "_attrib_cut", None)
+def _measures(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
