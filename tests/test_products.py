@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from attrib.rules.onednn import usable
+from attrib.rules.picked import few, picked
 from attrib.rules.products import QuickProducts
 
 _RANDOM = torch.Generator().manual_seed(0)
@@ -128,3 +129,31 @@ def test_what_does_not_suit_is_left_to_torch(x, weight):
 def test_switching_onednn_off_is_respected():
     with torch.backends.mkldnn.flags(enabled=False), QuickProducts():
         assert not _taken(F.linear(X.clone().requires_grad_(), WEIGHT))
+
+
+@pytest.mark.parametrize("shape", [(1, 2100), (3, 2100), (2, 5, 2100), (2100,)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_few_numbers_pick_their_rows_of_the_weights(shape, share):
+    random = torch.Generator().manual_seed(1)
+    weight = torch.randn(2100, 2000, generator=random)
+    c = torch.randn(shape, generator=random) * (torch.rand(shape, generator=random) < share)
+    assert few(c, weight) is (int(c.count_nonzero()) <= 0.6 * 2100)
+    c.requires_grad_()
+    exact = c.double() @ weight.double()
+    value = picked(c, weight)
+    (back,) = torch.autograd.grad(value, c, value.detach())
+    assert value.shape == exact.shape
+    assert (value - exact).abs().max() <= 1e-5 * exact.abs().max()
+    assert (back - value.double() @ weight.double().t()).abs().max() <= 1e-5 * back.abs().max()
+
+
+def test_layers_with_many_weights_have_the_gradients_of_plain_autograd():
+    random = torch.Generator().manual_seed(2)
+    net = nn.Sequential(nn.Linear(50, 2100), nn.ReLU(), nn.Linear(2100, 2000), nn.ReLU(), nn.Linear(2000, 2100))
+    net.requires_grad_(False)
+    for rows in (1, 2, 8):
+        x = torch.randn(rows, 50, generator=random, requires_grad=True)
+        with QuickProducts():
+            (quick,) = torch.autograd.grad(net(x)[:, 3].sum(), x)
+        (plain,) = torch.autograd.grad(net(x)[:, 3].sum(), x)
+        assert (quick - plain).abs().max() <= 1e-5 * plain.abs().max()

@@ -13,20 +13,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
+from attrib.rules.picked import choosable, few, picked
 from attrib.rules.ruled import frozen
 
-# below this many multiplications the call itself costs more than they do
+# below this many multiplications the call itself costs more than they do; of few rows, reading the weights is all
 _ENOUGH = 2_000_000
 _FEWEST_ROWS = 4
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x·weightᵀ + bias, (…, out), with a gradient for x alone."""
-    return frozen(lambda x: computed(x, weight, bias), lambda c: product(c, weight.t(), None), x)
+    return frozen(lambda x: computed(x, weight, bias), lambda c: _transposed(c, weight), x)
+
+
+def _transposed(c: Tensor, weight: Tensor) -> Tensor:
+    return picked(c, weight) if few(c, weight) else product(c, weight.t(), None)
 
 
 def computed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if _rows(x) < _FEWEST_ROWS:
+        return linear(x, weight, bias)
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
     return found
 
@@ -37,8 +45,12 @@ def suits(x: Any, weight: Any, bias: Any) -> bool:
         return False
     if weight.requires_grad or (bias is not None and (bias.requires_grad or bias.dim() != 1)):
         return False
-    rows = x.numel() // max(1, x.shape[-1])
-    return rows >= _FEWEST_ROWS and x.shape[-1] == weight.shape[1] and rows * weight.numel() >= _ENOUGH and usable()
+    large = _rows(x) * weight.numel() >= _ENOUGH if _rows(x) >= _FEWEST_ROWS else choosable(weight)
+    return large and x.shape[-1] == weight.shape[1] and usable()
+
+
+def _rows(x: Tensor) -> int:
+    return x.numel() // max(1, x.shape[-1])
 
 
 def _plain(value: Any) -> bool:
