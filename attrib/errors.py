@@ -27,7 +27,8 @@ class UnknownName(AttribError, KeyError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = get_close_matches(str(name), names, n=3, cutoff=0.4)
+        spelled = {known.lower(): known for known in reversed(names)}
+        near = [spelled[found] for found in get_close_matches(str(name).lower(), spelled, n=3, cutoff=0.4)]
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(names[:30])}"
         super().__init__(f"no {kind} is called {name!r}; {hint}")
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from attrib.attribution import Attribution
 from attrib.doubts import doubts, sinks
-from attrib.errors import NotApplicable
+from attrib.errors import NotApplicable, UnsupportedModel
 from attrib.failures import is_out_of_memory, named_failures
 from attrib.findings import joined, per_token
 from attrib.memory import ChunkPlan, give_back
 from attrib.methods import METHODS, method_named
 from attrib.methods.base import Finding, Method, Question
 from attrib.methods.merging import merged
-from attrib.models.text import READ_AT
+from attrib.models.text import READ_AT, TextModel
 from attrib.models.vision import Encoded, VisionModel
 from attrib.patching.pair import EncodedPair, Pair, encode_pair
 from attrib.provenance import provenance_of, reset_peak
@@ -26,9 +26,6 @@ from attrib.rows import encoded_for, rows_of, says_where
 from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
 from attrib.targets import BoundTarget, Targets, candidates
-
-if TYPE_CHECKING:
-    from attrib.models.text import TextModel
 
 Progress = Callable[[float, str], None]
 
@@ -94,11 +91,15 @@ def explain(
 
 
 def compare(
-    model: VisionModel | TextModel, inputs: Any, methods: Sequence[Method | str], target: Targets = None, **options: Any
+    model: VisionModel | TextModel,
+    inputs: Any,
+    methods: Sequence[Method | str] | Method | str,
+    target: Targets = None,
+    **options: Any,
 ) -> dict[str, Attribution]:
     """`explain` with each of `methods`, by name; equal names get a number. Options are those of `explain`."""
     results: dict[str, Attribution] = {}
-    for method in methods:
+    for method in [methods] if isinstance(methods, (str, Method)) else methods:
         method = method_named(method)
         name, number = method.name, 2
         while name in results:
@@ -185,7 +186,11 @@ def _within(on_progress: Progress, low: float, high: float, message: str) -> Cal
 
 
 def check_applies(model: VisionModel | TextModel, method: Method, inputs: Any = None) -> None:
-    """Raise NotApplicable, with the methods that do apply, where `method` cannot explain such a model or input."""
+    """Raise NotApplicable, with the methods that do apply, where `method` cannot explain such a model or input.
+
+    UnsupportedModel for what is not wrapped.
+    """
+    _check_wrapped(model)
     kind = "pair" if isinstance(inputs, Pair) else model.kind
     if kind in method.applies_to:
         return
@@ -194,3 +199,11 @@ def check_applies(model: VisionModel | TextModel, method: Method, inputs: Any = 
         raise NotApplicable(f"{method.name} does not compare two prompts; these do: {fitting}")
     compares = " it compares two prompts: give attrib.pair(clean, corrupted);" if "pair" in method.applies_to else ""
     raise NotApplicable(f"{method.name} does not apply to {model.kind} models;{compares} these do: {fitting}")
+
+
+def _check_wrapped(model: object) -> None:
+    if not isinstance(model, (VisionModel, TextModel)):
+        raise UnsupportedModel(
+            f"a model that is wrapped is needed, not {type(model).__name__}; give attrib.wrap(module), "
+            "attrib.wrap(module, tokenizer=…) or attrib.load(name)"
+        )

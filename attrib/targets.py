@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ class Candidates:
 
 
 Target = None | int | str | Logit | LogitDiff | LogProb | TokenLogit | Candidates | Callable[[Any], Tensor]
-Targets = Target | Sequence[Target] | Tensor
+Targets = Target | Sequence[Target] | Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ def bind(target: Targets, batch: int, index_of: Callable[[Name], int]) -> BoundT
         return _bind_each(list(target.targets) * batch, batch * len(target.targets), index_of)
     if target is None:
         return BoundTarget("predicted")
-    if isinstance(target, Tensor):
-        target = [int(t) for t in target.reshape(-1)]
+    if isinstance(target, (Tensor, np.ndarray)):
+        target = _classes_in(target)
     if isinstance(target, (list, tuple)):
         return _bind_each(list(target), batch, index_of)
     if callable(target) and not isinstance(target, (Logit, LogitDiff, LogProb, TokenLogit)):
@@ -185,7 +186,8 @@ _KINDS: dict[type, tuple[str, tuple[str, ...]]] = {
 
 def _bind_each(targets: list[Any], batch: int, index_of: Callable[[Name], int]) -> BoundTarget:
     if len(targets) != batch:
-        raise TargetError(f"{len(targets)} targets for {batch} inputs; give one target, or one per input")
+        counted = "1 target" if len(targets) == 1 else f"{len(targets)} targets"
+        raise TargetError(f"{counted} for {batch} input{'s'[: batch - 1]}; give one target, or one per input")
     targets = [Logit(t) if _is_name(t) else t for t in targets]
     if None in targets:
         raise TargetError("a list of targets has None in it; give each input its target, or None for all")
@@ -198,6 +200,17 @@ def _bind_each(targets: list[Any], batch: int, index_of: Callable[[Name], int]) 
     kind, fields = _KINDS[next(iter(types))]
     columns = [torch.tensor([index_of(getattr(t, name)) for t in targets]) for name in fields]
     return BoundTarget(kind, columns[0], columns[1] if len(columns) > 1 else None)
+
+
+def _classes_in(target: Tensor | np.ndarray) -> int | list[int]:
+    """The class that an array without dimensions holds, or those of one with one. Raises TargetError for others."""
+    values = target.detach().cpu().numpy() if isinstance(target, Tensor) and target.dtype != torch.bfloat16 else target
+    if not isinstance(values, np.ndarray) or values.ndim > 1 or values.dtype.kind not in "iu":
+        raise TargetError(
+            f"{target.dtype} numbers of shape {tuple(target.shape)} are no classes; give a whole number for each input"
+        )
+    classes: int | list[int] = values.tolist()
+    return classes
 
 
 def _is_name(target: Any) -> bool:

@@ -60,18 +60,28 @@ def test_rows_are_variants_of_samples():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ([0], "1 targets for 2 inputs"),
+        ([0], "1 target for 2 inputs"),
         ([0, 1, 2], "3 targets for 2 inputs"),
         ("bird", "no class bird"),
         (1.5, "float"),
         (True, "bool"),
         ([0, attrib.LogProb(1)], "LogProb, Logit|Logit, LogProb"),
         ({"index": 1}, "dict"),
+        (torch.tensor([1.5, 2.0]), "float32 numbers"),
+        (torch.tensor([[1], [2]]), r"shape \(2, 1\)"),
+        (np.array([True, False]), "bool numbers"),
     ],
 )
 def test_what_cannot_be_bound(target, message):
     with pytest.raises(attrib.TargetError, match=message):
         bind(target, 2, index_of)
+
+
+@pytest.mark.parametrize("one", [torch.tensor(1), np.array(1), np.int64(1)])
+def test_arrays_hold_one_class_for_all_or_one_for_each(one):
+    assert bind(one, 2, index_of).scores(LOGITS).tolist() == [4.0, 0.0]
+    for several in (torch.tensor([1, 3]), np.array([1, 3])):
+        assert bind(several, 2, index_of).scores(LOGITS).tolist() == [4.0, 5.0]
 
 
 def test_a_class_that_the_model_does_not_have():

@@ -43,6 +43,8 @@ class ExcitationPullback(Method):
     def explain(self, question: Question) -> Finding:
         if self.temperature <= 0 or self.steps < 0:
             raise InputError(f"temperature must be above 0 and steps at least 0, got {self.temperature}, {self.steps}")
+        if self.steps > 0 and (self.step_size <= 0 or self.radius <= 0):
+            raise InputError(f"step_size and radius must be above 0, got {self.step_size}, {self.radius}")
         score, gradient, coverage = question.gradient_under(excitation(self.temperature))
         if self.steps == 0:
             return Finding(gradient, score, coverage=coverage, notes=without_relu(coverage))

@@ -24,6 +24,7 @@ from attrib.methods.units import UNIT_HELP, UNITS, spread, units
 
 # without a graph, eight rows are as quick per row as it gets on a CPU
 _MOST_ROWS = 8
+_MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,10 @@ class KernelSHAP(Method):
             raise UnknownName("segmentation", self.segments, SEGMENTS)
         if self.n_samples < 4 or self.n_segments < 2:
             raise InputError(f"n_samples = {self.n_samples}, n_segments = {self.n_segments}: use at least 4 and 2")
+        if self.n_samples > _MOST_SAMPLES:
+            raise InputError(
+                f"n_samples = {self.n_samples}: {_MOST_SAMPLES} are the most; 10 for each region are plenty"
+            )
         question = laid_out(question, self.n_samples, _MOST_ROWS)
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
@@ -193,6 +198,8 @@ def shapley_regression(kept: Tensor, weights: Tensor, gains: Tensor, whole: Tens
     reduced = design[:, :-1] - design[:, -1:]
     wanted = gains - design[:, -1] * whole
     root = weights.sqrt()
+    if not wanted.isfinite().all():  # which no solver takes
+        return torch.full_like(design[0], torch.nan)
     # gelsd: the smallest solution where the sets do not determine one
     if not reduced.shape[1]:  # a single region has it all
         return whole[None]

@@ -26,8 +26,8 @@ def pairs(question: Question, n: int) -> Iterator[tuple[Tensor, Tensor]]:
     Reports progress after each piece; n is any number of passes over every sample of the question.
     """
     batch = len(question.x)
-    everything = torch.arange(n * batch, device=question.x.device)
-    for piece in everything.split(question.max_rows):
+    for start in range(0, n * batch, question.max_rows):
+        piece = torch.arange(start, min(start + question.max_rows, n * batch), device=question.x.device)
         yield piece // batch, piece % batch
         question.on_progress((int(piece[-1]) + 1) / (n * batch))
 

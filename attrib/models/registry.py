@@ -147,6 +147,10 @@ def load(
     """
     if not isinstance(name, str):
         raise InputError(f"a model's name is text, not {type(name).__name__}; attrib.wrap takes modules")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(
+            f"weights cannot be {dtype!r}; give torch.float32, torch.float64, torch.bfloat16 or torch.float16"
+        )
     model = _loaded(name)
     if device is not None or dtype is not None:
         model.module.to(device=_device(device), dtype=dtype)

@@ -39,6 +39,22 @@ def test_what_is_no_method_is_told_what_would_be_one(given: object, words: str) 
         attrib.explain(MODEL, torch.ones(1, 3, 2, 2), given)
 
 
+def test_a_network_has_to_be_wrapped_first() -> None:
+    with pytest.raises(attrib.UnsupportedModel, match=r"not Identity; give attrib\.wrap"):
+        attrib.explain(nn.Identity(), torch.ones(1, 3, 2, 2), "saliency")  # type: ignore[arg-type]
+
+
+def test_one_method_is_a_list_of_one_and_a_name_is_found_in_any_case() -> None:
+    assert list(attrib.compare(MODEL, torch.ones(1, 3, 2, 2), "saliency")) == ["saliency"]
+    with pytest.raises(attrib.UnknownName, match="did you mean lrp"):
+        attrib.explain(MODEL, torch.ones(1, 3, 2, 2), "LRP")
+
+
+def test_a_score_that_is_no_number_gives_no_numbers() -> None:
+    found = attrib.explain(MODEL, torch.ones(1, 3, 2, 2), "kernel_shap", lambda outputs: outputs[:, 0] / 0)
+    assert bool(found.values.isnan().all()) and "nothing can explain it" in found.notes[0]
+
+
 _ODD = (
     0,
     -1,
@@ -104,6 +120,10 @@ def test_a_preset_may_be_a_table() -> None:
         attrib.KernelSHAP(segments="no such"),
         attrib.IntegratedGradients(quadrature="no such"),
         attrib.IntegratedGradients(tolerance=-1.0),
+        attrib.IntegratedGradients(n_steps=10**9),
+        attrib.KernelSHAP(n_samples=10**12),
+        attrib.ExcitationPullback(steps=1, step_size=-1.0),
+        attrib.ExcitationPullback(steps=1, radius=0.0),
     ],
 )
 def test_names_that_are_not_known_and_errors_below_zero_are_refused_where_they_change_nothing_too(

@@ -80,6 +80,12 @@ def test_device_and_dtype() -> None:
             attrib.load("squeezenet1_1", device=device)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, "float64"])
+def test_weights_are_floats(dtype: object) -> None:
+    with pytest.raises(InputError, match=r"give torch\.float32"):
+        attrib.load("squeezenet1_1", dtype=dtype)  # type: ignore[arg-type]
+
+
 def test_changed_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, constant in (("efficientnet-lite0", "LITE0_SHA256"), ("squeezenet1_1", "SQUEEZENET_SHA256")):
         monkeypatch.setattr(embedded, constant, "0" * 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny_nets import Twice, pictures, rectified, smooth, wrapped
@@ -43,6 +44,20 @@ def test_weights_integrate_constants_and_lines(quadrature, n):
     assert float(weights.sum()) == pytest.approx(whole, abs=1e-12)
     if quadrature in ("gausslegendre", "riemann_middle", "trapezoid"):
         assert float((nodes * weights).sum()) == pytest.approx(0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50, 400])
+def test_gauss_legendre_equals_numpys(n):
+    roots, weights = np.polynomial.legendre.leggauss(n)
+    found = nodes_and_weights("gausslegendre", n)
+    np.testing.assert_allclose(found[0], (1 + roots) / 2, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(found[1], weights / 2, rtol=1e-8)
+
+
+def test_more_steps_than_anybody_waits_for_are_refused_before_memory_is_taken():
+    for quadrature in QUADRATURES:
+        with pytest.raises(InputError, match="32768 are the most"):
+            nodes_and_weights(quadrature, 10**9)
 
 
 def test_gauss_legendre_is_complete_on_a_smooth_network():
