@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attrib.outputs import logits_of
+from attrib.outputs import agree, logits_of, rounding
 
 Forward = Callable[[Tensor, dict[str, Tensor]], Any]
 Oddity = Literal["none", "mixes", "draws", "remembers"]
@@ -24,7 +24,6 @@ NOTES: dict[Oddity, str] = {
     "given a single row, and the model as it stands",
     "draws": "the model draws random numbers in its forward: its score and this map differ from run to run",
 }
-_CLOSE = {torch.float16: 0.05, torch.bfloat16: 0.1}  # of the largest logit; 1e-3 in wider types
 _known: weakref.WeakKeyDictionary[nn.Module, dict[Any, Oddity]] = weakref.WeakKeyDictionary()
 
 
@@ -46,23 +45,16 @@ def _found(twin: Callable[[], Forward], x: Tensor, extra: dict[str, Tensor]) -> 
     of_three = {name: torch.cat([value] * 3) for name, value in extra.items()}
     with torch.random.fork_rng(devices=[]):
         try:
-            alone, again = (logits_of(twin()(x, extra)).float() for _ in range(2))
+            alone, again = (logits_of(twin()(x, extra)) for _ in range(2))
             forward = twin()
-            first, _, last = logits_of(forward(torch.cat([x, -3 * x, x]), of_three)).float().split(len(alone))
-            afterwards = logits_of(forward(x, extra)).float()
+            first, _, last = logits_of(forward(torch.cat([x, -3 * x, x]), of_three)).split(len(alone))
+            afterwards = logits_of(forward(x, extra))
         except Exception:  # the module is anybody's code; what fails here fails again where it is told
             return "none"
-    close = _CLOSE.get(x.dtype, 1e-3)
-    if not _agree(alone, again, close):
+    share = rounding(x.dtype)
+    if not agree(alone, again, share):
         return "draws"
-    if not _agree(alone, afterwards, close):
+    if not agree(alone, afterwards, share):
         return "remembers"
     # the last too: what goes on from one sample to the next leaves the first alone
-    return "none" if _agree(alone, first, close) and _agree(alone, last, close) else "mixes"
-
-
-def _agree(first: Tensor, second: Tensor, close: float) -> bool:
-    if first.shape != second.shape or not first.numel():
-        return first.shape == second.shape
-    difference = (first - second).abs().amax()
-    return not bool(difference > close * first.abs().amax())  # NaN is told elsewhere
+    return "none" if agree(alone, first, share) and agree(alone, last, share) else "mixes"

@@ -26,7 +26,7 @@ from attrib.methods.passes import about, pack_weights, quick_rows
 from attrib.metrics.base import Subject
 from attrib.metrics.reseeding import Draw, Stage
 from attrib.metrics.trial import Demand, Trial
-from attrib.outputs import logits_of
+from attrib.outputs import agree, logits_of
 from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
 
@@ -192,6 +192,4 @@ def _agrees(trial: Trial, draw: Draw) -> bool:
             each = [logits_of(trial.model.forward(draw.twin(stage), x, {})) for stage in stages]
         except Exception:  # the module is anybody's code; what fails by itself too fails again where it is told
             return False
-    known = torch.cat(each)
-    near = (both - known).flatten(1).abs().amax(1) <= _CLOSE * known.flatten(1).abs().amax(1)
-    return both.shape == known.shape and bool(near.all())
+    return agree(both, torch.cat(each), _CLOSE)

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrib.outputs import logits_of
+from attrib.outputs import agree, logits_of, rounding
 
 _known: weakref.WeakKeyDictionary[nn.Module, dict[Any, bool]] = weakref.WeakKeyDictionary()
-_CLOSE = {torch.float16: 0.05, torch.bfloat16: 0.1}  # of the largest logit; 1e-3 in wider types
 
 
 def takes_channels_last(module: nn.Module, forward: Callable[[Tensor], Any], x: Tensor) -> bool:
@@ -34,10 +33,8 @@ def takes_channels_last(module: nn.Module, forward: Callable[[Tensor], Any], x: 
 def _agrees(forward: Callable[[Tensor], Any], x: Tensor) -> bool:
     with torch.no_grad():
         try:
-            usual = logits_of(forward(x.clone(memory_format=torch.contiguous_format))).float()
-            packed = logits_of(forward(x.clone(memory_format=torch.channels_last))).float()
+            usual = logits_of(forward(x.clone(memory_format=torch.contiguous_format)))
+            packed = logits_of(forward(x.clone(memory_format=torch.channels_last)))
         except Exception:  # the module is anybody's code; what fails in both layouts fails again where it is told
             return False
-    if usual.shape != packed.shape or not usual.numel():
-        return False
-    return bool((usual - packed).abs().amax() <= _CLOSE.get(x.dtype, 1e-3) * usual.abs().amax())
+    return agree(packed, usual, rounding(x.dtype))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import AttribError, UnsupportedModel
-from attrib.outputs import logits_of
+from attrib.outputs import agree, logits_of
 
 Task = Literal["classification", "next_token", "masked"]
 
@@ -67,7 +67,7 @@ def probed(twin: nn.Module, tokenizer: Any, name: str) -> Task:
             "language model"
         )
     expected = _run(twin, name, input_ids=ids)
-    if expected.shape != logits.shape or not _agree(expected, logits, _TOLERANCE):
+    if not agree(logits, expected, _TOLERANCE):
         raise UnsupportedModel(
             f"{name} gives other logits from its word embeddings than from token ids: it uses the ids in another way "
             "too, which cannot be explained"
@@ -76,7 +76,7 @@ def probed(twin: nn.Module, tokenizer: Any, name: str) -> Task:
         return "classification"
     changed = torch.cat([vectors[:, :-1], vectors[:, :1] + vectors[:, -1:]], 1)
     other = _run(twin, name, inputs_embeds=changed)
-    return "next_token" if _agree(logits[:, 0], other[:, 0], 1e-6) else "masked"
+    return "next_token" if agree(other[:, 0], logits[:, 0], 1e-6) else "masked"
 
 
 def _probe(twin: Any, tokenizer: Any) -> Tensor:
@@ -109,7 +109,3 @@ def _run(twin: nn.Module, name: str, **given: Tensor) -> Tensor:
     except Exception as error:  # the module is anybody's code
         what = " and ".join(given)
         raise UnsupportedModel(f"{name} failed when it was given {what}: {type(error).__name__}: {error}") from error
-
-
-def _agree(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    return bool((a - b).abs().max() <= tolerance * a.abs().max().clamp_min(1e-30))
