@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from attrib.attribution import Coverage
 from attrib.methods.base import Card, Finding, Method, Question
+from attrib.rules.choices import SORTING
 from attrib.rules.presets import DECONV, GUIDED
 from attrib.rules.table import Rules
+from attrib.rules.vocabulary import IS_LINEAR, RULED, name_of
 
 _MISLEADS = (
     "It recovers edges of the input whatever class is asked for, also on a network with random weights "
     "(Nie et al. 2018; Adebayo et al. 2018): sharp, and no evidence of what decided."
 )
-# what has the same derivative at every input
-_STRAIGHT = frozenset(
-    {
-        "adaptive_avg_pool2d", "add", "avg_pool2d", "batch_norm", "cat", "clone", "contiguous", "conv2d", "dropout",
-        "flatten", "gather", "getitem", "linear", "mean", "pad", "permute", "reshape", "sub", "sum", "view",
-    }
-)  # fmt: skip
+_AFFINE = ("conv", "conv_transpose", "linear", "batch_norm", "sum_of_two", "difference", "concatenation")
+_FUNCTIONS = (*IS_LINEAR, *chain.from_iterable(RULED[kind] for kind in _AFFINE), F.pad, torch.stack)
+_CHOOSING = (*SORTING, torch.quantile, torch.aminmax, torch.masked_select)
+# what has the same derivative at every input, as coverage names it
+_STRAIGHT = frozenset(map(name_of, _FUNCTIONS)) - frozenset(map(name_of, _CHOOSING))
 
 
 @dataclass(frozen=True)

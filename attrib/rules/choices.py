@@ -26,7 +26,7 @@ _DECIDING = _both(
     "gt greater lt less ge greater_equal le less_equal eq ne not_equal isclose isnan isinf isfinite argmax argmin "
     "argsort nonzero argwhere bucketize searchsorted signbit __gt__ __lt__ __ge__ __le__ __eq__ __ne__ long int"
 )
-_SORTING = _both("sort topk median kthvalue cummax cummin mode")
+SORTING = _both("sort topk median kthvalue cummax cummin mode")
 _LOOKING = frozenset({Tensor.detach, Tensor.data.__get__})  # type: ignore[attr-defined]
 
 
@@ -42,11 +42,11 @@ class Choices:
 
     def met(self, func: Any, args: Any, kwargs: Any, output: Any) -> list[Tensor]:
         """The choices that this call, which returned `output`, makes or meets together with the signal."""
-        if not self._marks.any and func not in _DECIDING and func not in _SORTING and func not in _LOOKING:
+        if not self._marks.any and func not in _DECIDING and func not in SORTING and func not in _LOOKING:
             return []
         given = list(each_tensor((args, kwargs)))
         signal = any(map(self._carries, given))
-        if func in _SORTING and signal:
+        if func in SORTING and signal:
             places = [part for part in each_tensor(output) if not part.is_floating_point()]
             self._marks.spread("decided", places, args)
             return places

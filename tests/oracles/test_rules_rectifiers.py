@@ -162,11 +162,38 @@ def test_rescale_where_nothing_differs_is_the_gradient(middle):
     torch.testing.assert_close(values, (x - x0) * gradient, rtol=1e-6, atol=1e-20)
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_a_deconvnet_map_that_hangs_on_no_input_says_so(pooled: bool) -> None:
+class Doing(nn.Module):
+    def __init__(self, do):
+        super().__init__()
+        self.do = do
+
+    def forward(self, x):
+        return self.do(x)
+
+
+STRAIGHT = {
+    "nothing": lambda y: y,
+    "deconvolution": nn.ConvTranspose2d(4, 4, 2, 2),
+    "resized and shuffled": lambda y: (
+        nn.functional.interpolate(y, scale_factor=2).roll(1, 2).unflatten(1, (2, 2)).sum(1)
+    ),
+    "stacked": lambda y: torch.stack([y, y.flip(3)]).mean(0).transpose(2, 3).cumsum(2),
+    "largest": nn.MaxPool2d(2),
+    "sorted": lambda y: y.flatten(2).sort(2)[0][..., :4],
+    "a product": lambda y: y * y.mean((2, 3), keepdim=True),
+    "a gate": lambda y: y * torch.sigmoid(y),
+    "the middle": lambda y: y.flatten(2).median(2, keepdim=True)[0],
+}
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_a_deconvnet_map_that_hangs_on_no_input_says_so(name: str) -> None:
     torch.manual_seed(0)
-    pool = [nn.MaxPool2d(2)] if pooled else []
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pool, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    between = Doing(STRAIGHT[name])
+    head = [nn.Flatten(2), nn.AdaptiveAvgPool1d(2), nn.Flatten(), nn.LazyLinear(5)]
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), between, *head)
+    net(torch.randn(1, 3, 8, 8))
     first, second = (attrib.explain(attrib.wrap(net), torch.randn(1, 3, 8, 8), "deconvnet", target=0) for _ in range(2))
-    assert torch.equal(first.values, second.values) is not pooled
-    assert any("same for every input" in note for note in first.notes) is not pooled
+    same = torch.equal(first.values, second.values)
+    assert same is (name in ("nothing", "deconvolution", "resized and shuffled", "stacked"))
+    assert any("same for every input" in note for note in first.notes) is same
