@@ -10,8 +10,9 @@ from app import displays, markup
 from app.catalogue import Catalogue
 from app.displays import VIEWS
 from app.model_choice import draw_model
-from app.parts import ACT, CHOOSE, Parts, draw_keep, listed
+from app.parts import Parts, draw_keep, listed
 from app.questions import VERSUS
+from app.scripts import ACT, CHOOSE
 from attrib.render import HOW, PALETTES
 
 SHOWN = ("opacity", "palette", "how", "percentile", "view", "blur")

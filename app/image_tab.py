@@ -13,7 +13,7 @@ from app.check_buttons import connect_checks
 from app.image_links import connect_link
 from app.image_parts import ASKED, SHOWN, draw_display, draw_photo, draw_results, draw_target, path_of
 from app.image_photo import BEGIN, connect_photo
-from app.parts import Parts, draw_methods
+from app.parts import SIDE, Parts, draw_methods
 from app.questions import Ask
 from app.running import Reading, connect_groups, connect_run, methods_of
 from app.server import Server
@@ -24,7 +24,7 @@ def build(server: Server) -> None:
     """Draw the tab and connect its events; call it inside a gr.Tab."""
     parts, catalogue = Parts("image", SHOWN, ASKED), server.catalogue
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
+        with gr.Column(scale=4, min_width=300, elem_classes=SIDE):
             draw_photo(parts, catalogue)
             draw_target(parts, catalogue)
             draw_display(parts)

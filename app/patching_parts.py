@@ -10,13 +10,14 @@ import attrib
 from app import drawing, markup
 from app.catalogue import Catalogue
 from app.model_choice import draw_model
-from app.parts import CHOOSE, Parts, draw_keep, listed
+from app.parts import Parts, draw_keep, listed
 from app.patching import MOST_VERIFIED, VERIFIED
 from app.patching_circuit import KEPT, MOST_KEPT
 from app.patching_heatmaps import SCALES
 from app.patching_links import USUAL_PALETTE, USUAL_SCALE
 from app.patching_markup import NO_PAIR
 from app.patching_questions import EXAMPLES, METHODS, MODEL, SITE_KINDS, USUAL_FILLER, USUAL_KINDS, controls_of
+from app.scripts import CHOOSE
 from app.text_links import LONGEST
 from app.text_parts import NOTHING
 from attrib.render import PALETTES

@@ -11,12 +11,13 @@ import gradio as gr
 
 from app import markup, patching_downloads, patching_links, patching_markup, patching_running
 from app.catalogue import Catalogue
-from app.parts import SAVE, Parts
+from app.parts import SIDE, Parts
 from app.patching import PatchAnswer
 from app.patching_parts import ASKED, SHOWN, draw_answers, draw_method, draw_prompts, draw_result, draw_sites
 from app.patching_prompts import answered, connect_prompts, look_at, looked_at
 from app.patching_questions import USUAL_FILLER, PatchAsk, controls_of
 from app.running import PRIVATE, UNCHANGED, Updates
+from app.scripts import SAVE
 from app.server import Server
 from app.showing import connect_share
 from app.text_parts import name_of
@@ -26,7 +27,7 @@ def build(server: Server) -> None:
     """Draw the tab and connect its events; call it inside a gr.Tab."""
     parts, catalogue = Parts("text", SHOWN, ASKED), server.catalogue
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
+        with gr.Column(scale=4, min_width=300, elem_classes=SIDE):
             draw_prompts(parts, catalogue)
             draw_method(parts)
         with gr.Column(scale=7, min_width=320):

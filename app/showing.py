@@ -11,8 +11,9 @@ import gradio as gr
 
 from app import downloads, markup
 from app.answers import Answer
-from app.parts import FIND_LINK, SAVE, SHOW_LINK, Parts
+from app.parts import Parts
 from app.running import PRIVATE, UNCHANGED, Reading, Updates
+from app.scripts import FIND_LINK, SAVE, SHOW_LINK
 from app.server import Server
 
 

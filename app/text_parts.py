@@ -10,8 +10,9 @@ from app import markup
 from app.catalogue import Catalogue
 from app.displays import TEXT_SCALES, USUAL_TEXT
 from app.model_choice import draw_model
-from app.parts import CHOOSE, Parts, listed
+from app.parts import Parts, listed
 from app.questions import MOST_NEW
+from app.scripts import CHOOSE
 from attrib.render import PALETTES
 
 SHOWN = ("part", "whole_words", "how", "palette")

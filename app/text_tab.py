@@ -16,7 +16,7 @@ from app.displays import text_display
 from app.fetching import how_to_get
 from app.model_choice import connect_model
 from app.offers import EXAMPLE_TEXTS
-from app.parts import ACT, Parts, draw_keep, draw_methods
+from app.parts import SIDE, Parts, draw_keep, draw_methods
 from app.questions import Ask, of_kind
 from app.running import (
     PRIVATE,
@@ -29,6 +29,7 @@ from app.running import (
     methods_of,
     restored_methods,
 )
+from app.scripts import ACT
 from app.server import Server
 from app.showing import connect_display, connect_downloads, connect_rows, connect_share
 from app.text_parts import (
@@ -50,7 +51,7 @@ def build(server: Server) -> None:
     """Draw the tab and connect its events; call it inside a gr.Tab."""
     parts, catalogue = Parts("text", SHOWN, ASKED), server.catalogue
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=300):
+        with gr.Column(scale=4, min_width=300, elem_classes=SIDE):
             draw_text(parts, catalogue)
             draw_target(parts)
             draw_continuation(parts)

@@ -28,6 +28,13 @@
     if (event.key === 'Tab' && isList(event.target)) event.stopImmediatePropagation();
   }, true);
 
+  // beside a long gallery the other column stays in sight: where it is higher than the window, its lower end
+  const stay = () => {
+    for (const side of document.querySelectorAll('.at-side'))
+      side.style.setProperty('--at-top', `${Math.min(0, innerHeight - side.offsetHeight)}px`);
+  };
+  for (const kind of ['scroll', 'resize']) window.addEventListener(kind, stay, {passive: true});
+
   // what is typed into a list searches it: it takes the place of the choice instead of following it
   let entered = null;
   document.addEventListener('focusin', event => entered = isList(event.target) ? event.target : null);
