@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from attrib.attribution import Coverage
 from attrib.methods.base import Card, Finding, Method, Question
