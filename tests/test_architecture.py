@@ -42,7 +42,7 @@ MAY_IMPORT = {
         "failures",
         "models",
         "patching",
-    },  # fmt: skip
+    },
     "doubts": {"methods"},
     "findings": {"methods", "attribution", "rules", "targets"},
     "rows": {"models", "targets"},

@@ -76,9 +76,7 @@ class Occlusion(Method):
         for place, ((top, bottom), (left, right)) in enumerate(places):
             total[:, top:bottom, left:right] += drops[:, place, None, None]
             cover[top:bottom, left:right] += 1
-        notes = equal_notes(x, baseline)
-        if self.window > min(x.shape[2:]):
-            notes = (*notes, f"a window of {self.window} is larger than the input and was cut to {tuple(x.shape[2:])}")
+        notes = (*equal_notes(x, baseline), *self._cut(*x.shape[2:]))
         # every channel is covered at once, so all get the same value
         return Finding((total / cover)[:, None].expand_as(x).contiguous(), score, reduction="mean", notes=notes)
 
@@ -91,6 +89,18 @@ class Occlusion(Method):
         fallen = drops(question, baseline, score, parts)
         values = torch.stack([spread(drop, p.to(drop.device)) for drop, p in zip(fallen, parts, strict=True)])
         return Finding(values, score, kind="tokens", notes=equal_notes(question.x, baseline))
+
+    def _cut(self, height: int, width: int) -> tuple[str, ...]:
+        if self.window >= max(height, width):
+            told = (
+                f"one window of {self.window} covers the whole input, {height} × {width}, so every pixel gets the same"
+            )
+            return (f"{told}: give a smaller window",)
+        if self.window <= min(height, width):
+            return ()
+        return (
+            f"a window of {self.window} was cut to the input, {min(self.window, height)} × {min(self.window, width)}",
+        )
 
     def _check(self) -> None:
         if self.keep not in KEEP:

@@ -128,6 +128,21 @@ def _hashes(x: Tensor) -> tuple[str, ...]:
     return tuple(hash_of({"input": row}) for row in x)
 
 
+def _hint(shape: tuple[int, ...], channels: int | None) -> str:
+    """The way out: of what is no picture, as a picture that the model takes apart again."""
+    if len(shape) == 3 and shape[0] in ((1, 3) if channels is None else (channels,)):
+        return "; add the batch dimension with x[None]"
+    pictures = {
+        2: ("rows of a table", "x[:, None, None]", "Flatten()"),
+        3: ("signals and sequences", "x[:, :, None]", "Flatten(2)"),
+        5: ("films", "x.flatten(2, 3)", f"Unflatten(2, {shape[2:4]})"),
+    }
+    if len(shape) not in pictures or 0 in shape or channels not in (None, shape[1]):
+        return ""
+    what, reshaped, back = pictures[len(shape)]
+    return f"; {what} are explained as {reshaped} by attrib.wrap(torch.nn.Sequential(torch.nn.{back}, model))"
+
+
 def _check_tensor(x: Tensor, channels: int | None) -> None:
     expected = f"(batch, {'channel' if channels is None else channels}, height, width)"
     shape = tuple(x.shape)
@@ -136,8 +151,7 @@ def _check_tensor(x: Tensor, channels: int | None) -> None:
             f"a tensor of {x.dtype} is not preprocessed; give floats {expected}, or pictures as a uint8 numpy array"
         )
     if x.dim() != 4 or 0 in shape or (channels is not None and shape[1] != channels):
-        hint = "; add the batch dimension with x[None]" if x.dim() == 3 and channels in (None, shape[0]) else ""
-        raise InputError(f"a tensor of shape {shape} was given where {expected} is expected{hint}")
+        raise InputError(f"a tensor of shape {shape} was given where {expected} is expected{_hint(shape, channels)}")
     finite = x.isfinite().flatten(1).all(1)
     if not finite.all():
         raise InputError(f"input {int((~finite).nonzero()[0])} of the batch holds NaN or infinite values")

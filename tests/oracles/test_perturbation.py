@@ -90,12 +90,31 @@ def test_occlusion_is_the_same_in_any_chunk():
     torch.testing.assert_close(attrib.explain(model, x, Occlusion(3, 2), max_memory=1).values, whole)
 
 
-def test_occlusion_says_what_it_cut_and_refuses_gaps():
+def test_occlusion_refuses_gaps():
     x = pictures(1)
     model = wrapped(rectified(), x)
-    assert any("larger than the input" in note for note in attrib.explain(model, x, Occlusion(16, 8)).notes)
     with pytest.raises(InputError, match="never be covered"):
         attrib.explain(model, x, Occlusion(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((1, 40), "a window of 16 was cut to the input, 1 × 16"),
+        (
+            (8, 10),
+            "one window of 16 covers the whole input, 8 × 10, so every pixel gets the same: give a smaller window",
+        ),
+        (
+            (16, 16),
+            "one window of 16 covers the whole input, 16 × 16, so every pixel gets the same: give a smaller window",
+        ),
+    ],
+)
+def test_a_window_that_is_larger_than_the_input_is_told(size, told):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * size[0] * size[1], 2))
+    result = attrib.explain(attrib.wrap(module), torch.randn(2, 3, *size), Occlusion(window=16, stride=8), target=0)
+    assert told in result.notes
 
 
 def exact_shapley(model, x, blank, regions, target):
