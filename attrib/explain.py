@@ -202,7 +202,7 @@ def check_applies(model: VisionModel | TextModel, method: Method, inputs: Any = 
 
 
 def _check_wrapped(model: object) -> None:
-    if not isinstance(model, (VisionModel, TextModel)):
+    if not hasattr(model, "kind"):
         raise UnsupportedModel(
             f"a model that is wrapped is needed, not {type(model).__name__}; give attrib.wrap(module), "
             "attrib.wrap(module, tokenizer=…) or attrib.load(name)"

@@ -25,7 +25,7 @@ _NOT_KEPT = frozenset(nn.Module().__dict__)  # parameters, modules, hooks and wh
 @contextmanager
 def as_it_stands(model: nn.Module, twin: nn.Module) -> Iterator[None]:
     """Around a forward of `twin`, which begins where `model` stands: what others kept on the twin is forgotten."""
-    written = sum(buffer._version for buffer in model.buffers())  # observers are switched on and off by theirs
+    written = sum(_version(buffer) for buffer in model.buffers())  # observers are switched on and off by theirs
     learnt, places = _known.get(model, (-1, ()))
     if learnt == written:
         if places:
@@ -72,9 +72,14 @@ def _facts(state: State, place: Place) -> Any:
 
 def _told(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return id(value), value._version
+        return id(value), _version(value)
     if isinstance(value, dict):
         return tuple((key, _told(part)) for key, part in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(map(_told, value))
     return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was changed in place; of what was made in inference mode nobody counts that."""
+    return 0 if tensor.is_inference() else tensor._version
