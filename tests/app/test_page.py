@@ -99,6 +99,8 @@ def test_the_display_changes_without_computing_again(page: Page, server: Any) ->
     choose_methods(page, "Saliency", "Input × gradient")
     explain(page)
     before, told, old = pictures(page), status(page).inner_text(), _first(page)
+    page.locator("#at-zip").scroll_into_view_if_needed()
+    expect(page.locator("#at-view")).to_be_in_viewport()  # beside the end of the gallery
     page.locator("#at-view").get_by_label("map alone").check()
     page.wait_for_function("old => document.querySelector('#at-gallery img').src !== old", arg=old, timeout=LONG)
     assert not np.array_equal(pictures(page)[0], before[0])
