@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.attribution import Coverage
-from attrib.errors import UnsupportedModel
+from attrib.errors import TargetError, UnsupportedModel
 from attrib.models.layout import takes_channels_last
 from attrib.rules.affine import packed
 from attrib.rules.engine import Engine, engine_in_force
@@ -120,6 +120,8 @@ class Question:
         if self.target.kind == "predicted":
             self.target = self.target.settled(outputs)
         scores = self.target.scores(outputs, rows)
+        if len(scores) != len(x) and self.target.function is not None:
+            raise TargetError(f"a callable target must return a number for each row: {len(scores)} for {len(x)} rows")
         if x.requires_grad and torch.is_grad_enabled() and not scores.requires_grad:
             raise UnsupportedModel(
                 f"the score of {self.model.name} has no gradient at the input: somewhere the model detaches, rounds or "
