@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attrib.failures import is_out_of_memory
 from attrib.patching.blocks import Call, block_paths, returned
 from attrib.patching.structure import Structure
 from attrib.rules.shadow import shadow
 from attrib.sites import first_tensor
 from attrib.targets import BoundTarget
 
+# torch's words for tensors that do not go together: mostly its error is of no type of its own
+_SIZES = re.compile(r"\b(sizes?|shapes?|dimensions?|bounds|range|elements|length)\b", re.IGNORECASE)
 _FULL_HEAD_AT_ONCE = 64  # rows whose logits of all tokens are kept at the same time
 
 
@@ -58,8 +62,10 @@ class Tail:
         self._target, self._at_once = _renumbered(self._target), 1 << 20
         try:
             found = self._scores(made, of)
-        except RuntimeError:  # a bias of all tokens stands behind the head, say
-            found = torch.full_like(expected, torch.nan)
+        except (RuntimeError, IndexError) as error:
+            if not _is_about_sizes(error):
+                raise
+            found = torch.full_like(expected, torch.nan)  # a bias of all tokens stands behind the head, say
         if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3):
             self._target, self._at_once, parameters = whole
             head._parameters.update(parameters)
@@ -94,6 +100,11 @@ class Tail:
 
 def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
     module.__dict__["forward"] = forward
+
+
+def _is_about_sizes(error: Exception) -> bool:
+    """Whether tensors did not fit together; not: memory that ran out, or another failure of the model's code."""
+    return isinstance(error, IndexError) or (not is_out_of_memory(error) and bool(_SIZES.search(str(error))))
 
 
 def _cut(head: nn.Linear, target: BoundTarget) -> None:

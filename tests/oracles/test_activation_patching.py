@@ -341,3 +341,29 @@ def test_a_head_that_cannot_be_cut_computes_all_tokens(monkeypatch):
     whole = explained(module, attrib.ActivationPatching(sites=names))
     assert replayed(right) and replayed(whole)
     torch.testing.assert_close(whole.values, right.values, rtol=0, atol=1e-10)
+
+
+def test_logits_that_are_picked_behind_the_head_need_it_whole():
+    """Of a head cut to two tokens no other can be picked, which torch calls an index that is out of bounds."""
+    module = network("llama", "sdpa")
+    order = torch.arange(module.lm_head.out_features).roll(1)
+    module.lm_head.register_forward_hook(lambda head, args, logits: logits[..., order])
+    names = tuple(name for name in known(module, "llama") if name.startswith("head"))
+    found = explained(module, attrib.ActivationPatching(sites=names))
+    expected = oracle(module, "llama", CORRUPTED, CLEAN, found.sites)
+    assert replayed(found)
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-10)
+
+
+def test_a_head_that_fails_for_another_reason_says_so():
+    module = network("llama", "sdpa")
+
+    def refuse(head, args, logits):
+        if logits.shape[-1] < 10:
+            raise RuntimeError("the licence of this head has expired")
+
+    module.lm_head.register_forward_hook(refuse)
+    names = tuple(known(module, "llama"))
+    found = explained(module, attrib.ActivationPatching(sites=names))
+    assert any("whole forward" in note and "licence" in note for note in found.notes)
+    torch.testing.assert_close(found.values, oracle(module, "llama", CORRUPTED, CLEAN, names), rtol=0, atol=1e-10)
