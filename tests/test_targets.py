@@ -95,6 +95,14 @@ def test_a_callable_that_returns_something_else(returned):
         bind(lambda outputs: returned, 2, index_of).scores(LOGITS)
 
 
+@pytest.mark.parametrize("method", ["saliency", "occlusion", "integrated_gradients", "lrp", "kernel_shap"])
+@pytest.mark.parametrize("wrong", [lambda outputs: outputs[:1, 0], lambda outputs: outputs.flatten()])
+def test_a_callable_gives_a_number_for_each_row(method, wrong):
+    model = attrib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)))
+    with pytest.raises(attrib.TargetError, match="a number for each row"):
+        attrib.explain(model, torch.ones(2, 3, 4, 4), method, wrong)
+
+
 @pytest.mark.parametrize(
     "outputs",
     [

@@ -44,6 +44,12 @@ def test_a_network_has_to_be_wrapped_first() -> None:
         attrib.explain(nn.Identity(), torch.ones(1, 3, 2, 2), "saliency")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("limit", [0, -1, "1GB", float("nan")])
+def test_a_limit_of_memory_is_a_number_of_bytes(limit: object) -> None:
+    with pytest.raises(attrib.InputError, match="max_memory = "):
+        attrib.explain(MODEL, torch.ones(1, 3, 2, 2), "saliency", max_memory=limit)  # type: ignore[arg-type]
+
+
 def test_one_method_is_a_list_of_one_and_a_name_is_found_in_any_case() -> None:
     assert list(attrib.compare(MODEL, torch.ones(1, 3, 2, 2), "saliency")) == ["saliency"]
     with pytest.raises(attrib.UnknownName, match="did you mean lrp"):
