@@ -2,9 +2,9 @@
 
 Found by structure: an embedding or parameter whose name speaks of positions, and what is handed to a module
 as `position_embeddings` (rotary cos and sin, or complex numbers of both) or `alibi`. Found by behaviour, whatever their
-names: buffers that are tables of sines and cosines, and a `position_bias`, or what is added inside an `attention_mask`,
-that falls or rises evenly from key to key (ALiBi). Each becomes a leaf of its own, a row per sample where it has a
-batch axis, and rotary ones a fresh leaf for every layer.
+names: an embedding that is asked for consecutive rows, buffers that are tables of sines and cosines, and a
+`position_bias`, or what is added inside an `attention_mask`, that falls or rises evenly from key to key (ALiBi). Each
+becomes a leaf of its own, a row per sample where it has a batch axis, and rotary ones a fresh leaf for every layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attrib.errors import NotApplicable
 from attrib.rules.precision import wide
 
-_NAMED = re.compile(r"(^|[._])(wpe|pos_emb\w*|position\w*_embed\w*|pos_embed\w*|embed_positions)$")
+_NAMED = re.compile(r"(^|[._])(wpe|pos|positions?|pos_(emb|enc)\w*|position\w*_(emb|enc)\w*|embed_positions)$")
 _HANDED = ("position_embeddings", "alibi", "position_bias")
 _UNEVEN = 0.01  # of what a bias falls or rises: steps of bfloat16 are no more even
 
@@ -95,7 +95,7 @@ def position_sources(twin: nn.Module, batch: int) -> Iterator[PositionSources]:
     sources = PositionSources(batch)
     handles = [twin.register_forward_pre_hook(_whole(batch), with_kwargs=True)]
     for path, module in twin.named_modules():
-        if isinstance(module, nn.Embedding) and _NAMED.search(path):
+        if isinstance(module, nn.Embedding):
             handles.append(module.register_forward_hook(_looked_up(sources, path)))
         else:
             _replace_parameters(sources, path, module)
@@ -119,7 +119,11 @@ def _whole(batch: int) -> Any:
 
 
 def _looked_up(sources: PositionSources, path: str) -> Any:
+    named = _NAMED.search(path)
+
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        if not (named or (args and _in_a_row(args[0]))):
+            return output
         if output.dim() != 2:
             return sources.leaf(path, output)
         if sources.batch > 1 and is_sinusoidal(output):  # perhaps no summand but a rotation, as RoFormer's
@@ -130,10 +134,15 @@ def _looked_up(sources: PositionSources, path: str) -> Any:
     return hook
 
 
+def _in_a_row(rows: Any) -> bool:
+    return isinstance(rows, Tensor) and rows.dim() in (1, 2) and rows.shape[-1] > 1 and bool((rows.diff() == 1).all())
+
+
 def _replace_parameters(sources: PositionSources, path: str, module: nn.Module) -> None:
     for name, parameter in module._parameters.items():
         whole = f"{path}.{name}" if path else name
-        if parameter is not None and parameter.dim() == 3 and _NAMED.search(whole):
+        if parameter is not None and parameter.dim() in (2, 3) and _NAMED.search(whole):
+            sources.shared |= parameter.dim() == 2
             module._parameters[name] = sources.leaf(whole, parameter)  # type: ignore[assignment]
     for name, buffer in module._buffers.items():
         if buffer is not None and is_sinusoidal(buffer):

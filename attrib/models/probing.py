@@ -20,7 +20,10 @@ def check_supported(module: Any, name: str) -> None:
     """Raise UnsupportedModel for what cannot be explained from embeddings to logits."""
     config = getattr(module, "config", None)
     if config is None or not callable(getattr(module, "get_input_embeddings", None)):
-        raise UnsupportedModel(f"{name} is no transformers model (it has no config and no word embeddings)")
+        raise UnsupportedModel(
+            f"{name} is no transformers model: it needs a config, get_input_embeddings() and a forward that takes "
+            "inputs_embeds instead of input_ids; give a network of your own these three"
+        )
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(
             f"{name} is an encoder-decoder model; sequence classifiers, causal and masked language models are supported"
@@ -49,8 +52,8 @@ def window_of(module: Any, tokenizer: Any) -> int | None:
     return min(known, default=None)
 
 
-def probed(twin: nn.Module, tokenizer: Any, name: str) -> Task:
-    """What the logits are: one row per input, or per token; and whether a token's depend on those after it.
+def probed(twin: nn.Module, tokenizer: Any, name: str) -> tuple[Task, int]:
+    """What the logits are: one row per input, or per token, and whether a token's depend on those after it; how many.
 
     Raises UnsupportedModel where they are neither, and where word embeddings do not give the same logits as ids.
     """
@@ -73,10 +76,10 @@ def probed(twin: nn.Module, tokenizer: Any, name: str) -> Task:
             "too, which cannot be explained"
         )
     if per_input:
-        return "classification"
+        return "classification", logits.shape[1]
     changed = torch.cat([vectors[:, :-1], vectors[:, :1] + vectors[:, -1:]], 1)
     other = _run(twin, name, inputs_embeds=changed)
-    return "next_token" if agree(other[:, 0], logits[:, 0], 1e-6) else "masked"
+    return "next_token" if agree(other[:, 0], logits[:, 0], 1e-6) else "masked", logits.shape[2]
 
 
 def _probe(twin: Any, tokenizer: Any) -> Tensor:
@@ -98,7 +101,7 @@ def _run(twin: nn.Module, name: str, **given: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             outputs = twin(**given)
-        if not hasattr(outputs, "logits") and not isinstance(outputs, (tuple, Tensor)):
+        if not (isinstance(outputs, (tuple, Tensor)) or hasattr(outputs, "logits") or "logits" in dict(outputs)):
             raise UnsupportedModel(
                 f"{name} has no head: it returns {type(outputs).__name__} without logits; load it as a sequence "
                 "classifier, a causal or a masked language model"

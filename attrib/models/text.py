@@ -153,7 +153,7 @@ class TextModel(Wrapped):
         return self._forward_together(twin, x, extra)
 
     def _forward_together(self, twin: nn.Module, x: Tensor, extra: dict[str, Tensor]) -> Tensor:
-        if len(x) > 1 and self.task == "classification" and self.module.config.pad_token_id is None:  # type: ignore[union-attr]
+        if len(x) > 1 and self.task == "classification" and getattr(self.module.config, "pad_token_id", None) is None:
             # causal classifiers of transformers then refuse to guess where the rows end
             rows = [{name: value[i : i + 1] for name, value in extra.items()} for i in range(len(x))]
             return torch.cat([self._forward_together(twin, x[i : i + 1], row) for i, row in enumerate(rows)])
@@ -221,15 +221,15 @@ def wrap_text(
     name = name or type(module).__name__
     check_supported(module, name)
     check_vocabulary(module, tokenizer, name)
-    task = probed(shadow(module), tokenizer, name)
-    names = _labels_of(module, labels) if task == "classification" else None
+    task, classes = probed(shadow(module), tokenizer, name)
+    names = _labels_of(module, labels, classes) if task == "classification" else None
     return TextModel(module, tokenizer, name, task, names, doubts(module, tokenizer))
 
 
-def _labels_of(module: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
-    classes = int(module.config.num_labels)
+def _labels_of(module: Any, labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if labels is None:
-        return tuple(str(module.config.id2label.get(i, i)) for i in range(classes))
+        named = getattr(module.config, "id2label", None) or {}
+        return tuple(str(named.get(i, i)) for i in range(classes))
     if len(labels) != classes:
         raise UnsupportedModel(f"{len(labels)} labels were given for {classes} classes")
     return tuple(labels)
