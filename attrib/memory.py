@@ -36,6 +36,8 @@ class Demand(Protocol):
     def single_pass(self) -> bool: ...
     @property
     def memory_factor(self) -> float: ...
+    @property
+    def attention_copies(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,17 @@ class ChunkPlan:
         most: rows that are quickest at once, where that is known to be more than this kind of device's usual number.
         """
         x = encoded.x
+        opened = attention_bytes(model, x) * method.attention_copies
+        if opened > free_memory(x.device):  # a system that lends more than it has would end the process
+            raise InputError(
+                f"{model.name}'s attention over {x.shape[1]} tokens, which this method opens, takes about "
+                f"{opened / 1e9:.0f} GB, more than is free; shorten it, or take a method that does not, as lrp"
+            )
         most = max(most, _MOST_ROWS.get(x.device.type, 16))
         if len(x) == 1 and method.single_pass and max_memory is None:
             return ChunkPlan(1)
         budget = free_memory(x.device) // 2 if max_memory is None else max_memory
-        needed = max(1.0, activation_bytes(model, x, encoded.extra) * method.memory_factor)
+        needed = max(1.0, activation_bytes(model, x, encoded.extra) * method.memory_factor + opened)
         oddity = oddity_of(model.module, lambda: partial(model.forward, shadow(model.module)), x, encoded.extra)
         notes = (NOTES[oddity],) if NOTES[oddity] else ()
         rows = 1 if oddity in ("mixes", "remembers") else int(budget // needed)
@@ -90,6 +98,16 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def attention_bytes(model: VisionModel | TextModel, x: Tensor) -> int:
+    """Bytes of the attention matrices of one row of tokens, all layers and heads; 0 where no config tells."""
+    config: Any = getattr(model.module, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    counts = [getattr(config, f"num_{of}", None) for of in ("hidden_layers", "attention_heads")]
+    if model.kind != "text" or not all(isinstance(count, int) for count in counts):
+        return 0
+    return math.prod(counts) * x.shape[1] ** 2 * x.element_size()  # type: ignore[arg-type]
 
 
 def activation_bytes(model: VisionModel | TextModel, x: Tensor, extra: dict[str, Tensor]) -> int:

@@ -187,6 +187,7 @@ class Method:
     needs_attention: ClassVar[bool] = False  # True: applies to transformers only
     single_pass: ClassVar[bool] = True  # False: needs more rows than it has inputs
     memory_factor: ClassVar[float] = 1.0  # memory of a row as a multiple of a plain forward and backward
+    attention_copies: ClassVar[float] = 0.0  # of all attention matrices of a row at once, where it opens them
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):

@@ -49,6 +49,7 @@ class GradientAttentionRollout(Method):
     applies_to: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     needs_attention: ClassVar[bool] = True
     memory_factor: ClassVar[float] = 2.0
+    attention_copies: ClassVar[float] = 5.9  # measured, SmolLM2 at 256 to 768 tokens
     card: ClassVar[Card] = Card(
         title="Gradient attention rollout",
         idea="Which tokens does the score rise with, through attention that more of would help?",

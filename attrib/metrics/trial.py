@@ -37,6 +37,7 @@ class Demand:
 
     memory_factor: float
     single_pass: bool = False
+    attention_copies: float = 0.0
 
 
 @dataclass

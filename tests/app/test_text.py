@@ -153,8 +153,8 @@ def test_a_visitor_writes_a_text_and_sees_why(page: Page, texts: Server) -> None
     assert str(tokens.nth(4).get_attribute("data-value")) in shown
 
     page.locator("#tx-part").get_by_label("Position").check()
-    # LRP stands last, and alone tells content and position apart
-    expect(page.locator("#tx-gallery .at-part").last).to_have_text("Shown: position alone.", timeout=LONG)
+    lrp = page.locator("#tx-gallery .at-card").filter(has_text="Layer-wise relevance propagation")
+    expect(lrp.locator(".at-part")).to_have_text("Shown: position alone.", timeout=LONG)
     with page.expect_download(timeout=LONG) as waiting:
         page.locator("#tx-html").click()
     assert "<script" not in Path(waiting.value.path()).read_text()

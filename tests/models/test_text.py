@@ -225,6 +225,16 @@ def test_what_the_model_cannot_read_is_told() -> None:
     assert not wrapped("gpt2", "next_token").encode("not 🫠 good").notes  # bytes are known
 
 
+def test_attention_that_would_not_fit_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    text_model = wrapped("llama", "next_token")
+    whole = 2 * 4 * 3**2 * 4  # layers, heads, pairs of tokens, bytes
+    monkeypatch.setattr(attrib.memory, "free_memory", lambda device: 6 * whole)
+    attrib.explain(text_model, [20, 30, 40], "gradient_attention_rollout")
+    attrib.explain(text_model, [20, 30, 40], "lrp")
+    with pytest.raises(InputError, match="attention over 3 tokens"):
+        attrib.explain(text_model, [20, 30, 40], "deeplift")
+
+
 def test_what_is_refused() -> None:
     config = AutoConfig.for_model("t5", d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=ROWS)
     with pytest.raises(UnsupportedModel, match="encoder-decoder"):
