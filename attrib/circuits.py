@@ -134,7 +134,7 @@ def _metrics(
 ) -> Tensor:
     """(pairs, runs): the metric with the edges `kept`, (runs, sender, receiver) bool; of the first run with all."""
     twin = shadow(model.module)
-    matrices = output_matrices(twin, graph.structure)
+    matrices = output_matrices(twin, graph)
     mean = _mean(graph, twin, matrices, [clean for clean, _ in prompts]) if ablation == "mean" else None
     found = []
     for done, (clean, corrupted) in enumerate(prompts):
@@ -160,7 +160,7 @@ def _told(on_progress: Callable[[float, str], None] | None, done: int, total: in
         on_progress((done + fraction) / total, "circuit")
 
 
-def _mean(graph: EdgeGraph, twin: torch.nn.Module, matrices: list[Tensor], clean: Sequence[Prompt]) -> Ablated:
+def _mean(graph: EdgeGraph, twin: torch.nn.Module, matrices: list[Tensor | None], clean: Sequence[Prompt]) -> Ablated:
     lengths = {prompt.x.shape[1] for prompt in clean}
     if len(lengths) > 1:
         raise InputError(f"the pairs have {sorted(lengths)} tokens, so there is no mean position by position")

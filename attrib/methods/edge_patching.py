@@ -55,11 +55,11 @@ def _scores(question: Question, graph: EdgeGraph, base: Run, other: Run, links: 
     """(pairs, sender, receiver), NaN where there is no edge; half precision in float32."""
     rows = len(question.x)
     differences = {place: _wide(other.values[place]) - _wide(base.values[place]) for place in base.values}
-    matrices = [_wide(matrix) for matrix in output_matrices(question.twin, graph.structure)]
+    matrices = [None if matrix is None else _wide(matrix) for matrix in output_matrices(question.twin, graph)]
     change = contributions(graph, matrices, differences, rows).flatten(2)
     values = change.new_full((rows, len(graph.senders), len(graph.receivers)), torch.nan)
     for numbers in _together(graph):
-        own = [_of_input(graph.receivers[i], graph, base, links) for i in numbers]
+        own = [_of_input(graph.receivers[i], base, links) for i in numbers]
         for senders, passed in passed_back(graph.receivers[numbers[0]].course, own, links, base.values):
             coefficients = torch.stack([_wide(c).reshape(rows, -1) for c in passed], 2)
             values[:, senders, numbers] = change[:, senders] @ coefficients
@@ -75,16 +75,16 @@ def _together(graph: EdgeGraph) -> Iterator[list[int]]:
     yield from groups.values()
 
 
-def _of_input(receiver: Receiver, graph: EdgeGraph, run: Run, links: dict[Place, GradientEdge]) -> Tensor:
+def _of_input(receiver: Receiver, run: Run, links: dict[Place, GradientEdge]) -> Tensor:
     """The stream's coefficient that comes back through this receiver alone, shaped like the stream."""
     if receiver.name == "logits":
         return run.coefficients[receiver.stream]
     zero = torch.zeros_like(run.values[receiver.stream])
-    if receiver.site is None:
-        place = graph.structure.layers[receiver.layer].mlp
-        assert place is not None
+    if receiver.made is not None:
+        place = receiver.made
         coefficient = run.coefficients[place]
     else:
+        assert receiver.site is not None, "all inputs but the logits have one or the other"
         place, part = receiver.site.place, receiver.site.part
         coefficient = torch.zeros_like(run.coefficients[place])
         coefficient[..., part] = run.coefficients[place][..., part]

@@ -130,7 +130,7 @@ class Circuit:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names in the order they are computed: embed, head.L.H, mlp_out.L, logits."""
+        """Names in the order they are computed: embed, head.L.H (or attn_out.L, mixer_out.L), mlp_out.L, logits."""
         names = {name for link in self.links for name in (link.source, link.target)}
         return tuple(sorted(names, key=_order))
 
@@ -174,11 +174,11 @@ class Circuit:
 
 
 def layer_rank(name: str) -> int:
-    """How early a node is computed: embed 0, heads of layer L 2L + 1, its MLP 2L + 2; the logits come last."""
+    """How early a node is computed: embed 0, heads or mixer of layer L 2L + 1, its MLP 2L + 2; the logits come last."""
     kind, _, rest = name.partition(".")
     if kind in ("embed", "logits"):
         return 0 if kind == "embed" else 10**6
-    return 2 * int(rest.split(".")[0]) + (1 if kind == "head" else 2)
+    return 2 * int(rest.split(".")[0]) + (2 if kind == "mlp_out" else 1)
 
 
 def _order(name: str) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attrib.patching.layers import Reader
 
 _KINDS = ("queries", "keys", "values")
+_PARTS = "head.*.*.q, k, v"
 # "queries" … → which projection of the block, and the columns of each head; without the kinds that were not found
 _Found = dict[str, tuple[int, tuple[Columns, ...]]]
 
@@ -45,7 +46,7 @@ class _Projected:
 def heads_apart(trace: Trace, tensor: Tensor, attention: Sequence[int]) -> bool:
     """Whether each head of attention acts on its own columns of the tensor alone, as many for each, in order."""
     heads, axis = trace.heads[attention[0]].count, trace.heads[attention[0]].axis
-    if tensor.shape[-1] % heads:
+    if tensor.shape[-1] % heads or not tensor.requires_grad:
         return False
     attended = [trace.tensors[node] for node in attention]
     weights = torch.linspace(1.0, 2.0, tensor.shape[-1] // heads, dtype=tensor.dtype, device=tensor.device)
@@ -60,8 +61,8 @@ def heads_apart(trace: Trace, tensor: Tensor, attention: Sequence[int]) -> bool:
 
 def with_projections(
     reader: Reader, layers: list[Layer], zs: Sequence[int | None], heads: int
-) -> tuple[list[Layer], int, str | None]:
-    """(layers with their projections, how many key-value heads, why there are none).
+) -> tuple[list[Layer], int, bool]:
+    """(layers with their projections, how many key-value heads, whether nothing else of the input goes into attention).
 
     zs: the outputs of their heads. Blocks are alike: the columns of the first that shows them clearly hold for all.
     """
@@ -69,23 +70,30 @@ def with_projections(
     projected = [[] if z is None else _projections(reader, z) for z in zs]
     widths = {tuple((int(reader.rows(node).shape[-1]), of) for node, of in each) for each in projected if each}
     if not heads or len(widths) != 1:
-        return layers, heads, "blocks have different projections before attention" if heads else None
+        if heads:
+            reader.miss(_PARTS, "blocks have different projections before attention")
+        return layers, heads, False
     found: _Found = {}
     for each, z in zip(projected, zs, strict=True):
         if z is not None and len(found) < len(_KINDS):
             tensors = [_Projected(trace.tensors[node], reader.swapped(node), of) for node, of in each]
             found = _columns(_outputs(reader, z, heads), tensors) | found
-    if {"queries", "keys"} <= found.keys() and len({_width(found[kind][1][0]) for kind in ("queries", "keys")}) > 1:
-        reader.miss("edges", "a part of the keys is shared by all heads, so that it is no head's own input")
     places = [[reader.made_by_leaf(node) for node, _ in each] for each in projected]
     full = [_projected(layer, found, own) if own else layer for layer, own in zip(layers, places, strict=True)]
     kv_heads = next((len(found[kind][1]) for kind in ("keys", "values") if kind in found), heads)
     lacking = [kind for kind in _KINDS if kind not in found]
-    return (
-        full,
-        kv_heads,
-        f"{' and '.join(lacking)} have no columns of their own in any projection" if lacking else None,
-    )
+    if lacking:
+        reader.miss(_PARTS, f"{' and '.join(lacking)} have no columns of their own in any projection")
+    return full, kv_heads, not lacking and all(_covered(reader, each, found) for each in projected if each)
+
+
+def _covered(reader: Reader, projected: list[tuple[int, int]], found: _Found) -> bool:
+    """Whether every column of every matrix is of some head's queries, keys or values: no gates, nothing shared."""
+    columns = [
+        (projected[which][1], column) for which, spans in found.values() for span in spans for column in range(*span)
+    ]
+    own = [(of, column) for node, of in projected for column in range(reader.rows(node).shape[-1])]
+    return set(columns) == set(own)
 
 
 def _projected(layer: Layer, found: _Found, places: Sequence[Place | None]) -> Layer:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from attrib.patching.structure import Joining, Passing, Place, Structure
+from attrib.patching.structure import Joining, Norm, Passing, Place, Structure
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Stretch:
     @property
     def norms(self) -> tuple[Place, ...]:
         """Inputs and outputs of the modules that are passed."""
-        paths = [step for step in (*self.by, *self.behind) if isinstance(step, str)]
-        return tuple(place for path in paths for place in (Place(path, "input"), Place(path, "output")))
+        norms = [step for step in (*self.by, *self.behind) if isinstance(step, Norm)]
+        return tuple(place for norm in norms for place in (norm.given, norm.made))
 
 
 Course = tuple[Stretch, ...]
@@ -84,7 +84,7 @@ def stream(course: Course, twin: nn.Module, added: Callable[[Stretch], Tensor]) 
 
 def _passed(twin: nn.Module, by: Sequence[Passing], tensor: Tensor) -> Tensor:
     for step in by:
-        tensor = twin.get_submodule(step)(tensor) if isinstance(step, str) else tensor * step
+        tensor = twin.get_submodule(step.path)(tensor) if isinstance(step, Norm) else tensor * step
     return tensor
 
 
@@ -123,9 +123,8 @@ def _back(
     values: Mapping[Place, Tensor],
 ) -> list[Tensor]:
     for step in reversed(by):
-        if isinstance(step, str):
-            made = Place(step, "output")
-            ends, shape = ([links[made]], [links[Place(step, "input")]]), values[made].shape  # some flatten tokens
+        if isinstance(step, Norm):
+            ends, shape = ([links[step.made]], [links[step.given]]), values[step.made].shape  # some flatten tokens
             coefficients = [torch.autograd.grad(*ends, [c.reshape(shape)], retain_graph=True)[0] for c in coefficients]
         else:
             coefficients = [c * step for c in coefficients]

@@ -77,9 +77,7 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Stru
     layers = [reader.layer(span, stream) for span, stream in zip(spans, streams, strict=True)]
     zs = [reader.z_of(stream) for stream in streams]
     heads, width = _heads(streams, zs, reader)
-    layers, kv_heads, why = with_projections(reader, layers, zs, heads)
-    if why is not None:
-        reader.miss("head.*.*.q, k, v", why)
+    layers, kv_heads, split = with_projections(reader, layers, zs, heads)
     if not any(stream is None or stream.attention for stream in streams):
         reader.miss("attn_out, head, head.*.*.q, k, v", "no layer has attention")
     visits = [span.visit for span in spans if span.visit is not None]
@@ -99,6 +97,7 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Stru
         tokens_first=reader.leading == (_PROBE_TOKENS, 1),
         chained=all(before.end == after.start for before, after in pairwise(spans)),
         missing=reader.missing,
+        split=split,
     )
 
 

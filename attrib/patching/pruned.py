@@ -9,6 +9,7 @@ circuits of one prompt run as rows of one batch, block by block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,8 +20,9 @@ from attrib.errors import UnsupportedModel
 from attrib.patching.access import Change, reading, writing
 from attrib.patching.blocks import Call, NotReplayable, recorded
 from attrib.patching.course import Stretch, stream
-from attrib.patching.edges import EdgeGraph, Receiver, by_head, check_course, contributions
+from attrib.patching.edges import EdgeGraph, Receiver, check_course, contributions, sent
 from attrib.patching.prompt import Prompt
+from attrib.patching.stretches import StretchCall, StretchTail, stretches
 from attrib.patching.structure import Place
 from attrib.patching.tail import Tail
 from attrib.rules.shadow import shadow
@@ -46,7 +48,9 @@ class Ablated:
         return Ablated(torch.stack([run.senders for run in runs]).mean(0), joining)
 
 
-def ablated_run(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Prompt) -> tuple[Ablated, Tensor]:
+def ablated_run(
+    graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor | None], prompt: Prompt
+) -> tuple[Ablated, Tensor]:
     """(what a run of the prompt gives to ablate with, its explained number (1,)). Raises UnsupportedModel."""
     with torch.no_grad(), reading(twin, graph.places) as found:
         score = prompt.scores(twin, prompt.x)
@@ -64,9 +68,9 @@ class Pruned:
     graph: EdgeGraph
     twin: nn.Module
     passing: nn.Module
-    matrices: list[Tensor]
-    calls: tuple[Call, ...]
-    tail: Tail
+    matrices: list[Tensor | None]
+    calls: tuple[Call | StretchCall, ...]
+    tail: Tail | StretchTail
     ablated: Ablated
 
     @torch.no_grad()
@@ -90,34 +94,52 @@ class Pruned:
         return self.tail.scores(self._inputs([len(self.graph.receivers) - 1], kept, change)[:, 0], of)
 
     def _layer(self, layer: int, kept: Tensor, change: Tensor) -> None:
-        """Fill in the change of what this layer's heads and its MLP put out."""
-        graph, call = self.graph, self.calls[layer]
-        place, matrix = graph.structure.layers[layer], self.matrices[layer]
-        start, mlp, receiver = graph.heads[layer], graph.mlps[layer], graph.mlp_of(layer)
-        heads = slice(start, start + graph.structure.heads)
-        assert place.z is not None, "`edge_graph` has looked"
+        """Fill in the change of what this layer's heads or mixer and its MLP put out."""
+        graph, place = self.graph, self.graph.structure.layers[layer]
+        mixing, mlp, receiver = graph.mixing[layer], graph.mlps[layer], graph.mlp_of(layer)
+        whole = [i for i in graph.of_layer(layer) if graph.receivers[i].site is None]
+        found: Mapping[Place, Tensor] = {}
 
-        def heads_change() -> None:
-            added = by_head(found.values[place.z], matrix, len(kept))  # type: ignore[index]
-            change[:, heads] = added - self.ablated.senders[heads]
+        def mixed(values: Mapping[Place, Tensor]) -> None:
+            if mixing is not None:
+                added = sent(mixing, self.matrices[layer], values, len(kept))
+                change[:, mixing.part] = added - self.ablated.senders[mixing.part]
 
-        def mlp_input(tensor: Tensor) -> Tensor:
-            heads_change()  # attention has just run
+        def mlp_input(values: Mapping[Place, Tensor], tensor: Tensor) -> Tensor:
+            mixed(values)  # it has just run
             return self._inputs([receiver], kept, change)[:, 0].reshape(tensor.shape)  # type: ignore[list-item]
 
-        composites = self._composites(layer, kept, change)
-        changes: dict[Place, Change] = {p: _given(own) for p, own in composites.items()}
-        hidden = call.hidden.repeat(len(kept), 1, 1)
-        if receiver is not None and place.mid is not None:
-            changes[place.mid] = mlp_input
-        elif receiver is not None:  # in parallel: of the block's input, all else being given, only the MLP reads
-            hidden = self._inputs([receiver], kept, change)[:, 0]
-        places = [place.z, *([] if place.mlp is None else [place.mlp])]
-        with reading(self.twin, places) as found, writing(self.twin, changes):
-            call.whole(hidden)
-        heads_change()
+        if mixing is not None:
+            given = {} if whole else self._composites(layer, kept, change)
+            reads = whole or ([] if receiver is None or place.mid is not None else [receiver])
+            found = self._run(layer, reads, given, None if receiver is None else mlp_input, kept, change)
+            mixed(found)
+        if receiver is not None and place.mid is None and (mixing is None or whole):
+            found = self._run(layer, [receiver], {}, None, kept, change)
         if mlp is not None and place.mlp is not None:
-            change[:, mlp] = found.values[place.mlp].reshape(change[:, mlp].shape) - self.ablated.senders[mlp]
+            change[:, mlp] = found[place.mlp].reshape(change[:, mlp].shape) - self.ablated.senders[mlp]
+
+    def _run(
+        self,
+        layer: int,
+        reads: list[int],
+        given: Mapping[Place, Tensor],
+        mlp_input: Callable[[Mapping[Place, Tensor], Tensor], Tensor] | None,
+        kept: Tensor,
+        change: Tensor,
+    ) -> Mapping[Place, Tensor]:
+        """What a layer's components make of the block's input, which the one in `reads` reads, all else `given`."""
+        call, place, mixing = self.calls[layer], self.graph.structure.layers[layer], self.graph.mixing[layer]
+        hidden = self._inputs(reads, kept, change)[:, 0] if reads else call.hidden.repeat(len(kept), 1, 1)
+        made = [] if mixing is None else [mixing.z or mixing.made]
+        with ExitStack() as stack:
+            found = stack.enter_context(reading(self.twin, [*made, *([] if place.mlp is None else [place.mlp])]))
+            changes: dict[Place, Change] = {place: _given(own) for place, own in given.items()}
+            if mlp_input is not None and place.mid is not None:
+                changes[place.mid] = partial(mlp_input, found.values)
+            stack.enter_context(writing(self.twin, changes))
+            call.whole(hidden)
+        return found.values
 
     def _inputs(self, numbers: list[int], kept: Tensor, change: Tensor) -> Tensor:
         """(circuits, receivers, tokens, width): what these receivers, who have the same senders before them, read."""
@@ -141,7 +163,9 @@ class Pruned:
         parts = [self._composite(self.calls[layer], receivers, rows) for rows in streams.split(at_once)]
         return {place: torch.cat([part[place] for part in parts]) for place in parts[0]}
 
-    def _composite(self, call: Call, receivers: Sequence[Receiver], streams: Tensor) -> dict[Place, Tensor]:
+    def _composite(
+        self, call: Call | StretchCall, receivers: Sequence[Receiver], streams: Tensor
+    ) -> dict[Place, Tensor]:
         circuits, rows, tokens, _ = streams.shape
         places = list(dict.fromkeys(r.site.place for r in receivers if r.site is not None))
         projected = self._projected(call, places, streams.flatten(0, 1))
@@ -155,7 +179,7 @@ class Pruned:
             found[place] = own
         return found
 
-    def _projected(self, call: Call, places: Sequence[Place], hidden: Tensor) -> Mapping[Place, Tensor]:
+    def _projected(self, call: Call | StretchCall, places: Sequence[Place], hidden: Tensor) -> Mapping[Place, Tensor]:
         """What the projections make of hidden states (rows, tokens, width); the block is left behind the last one."""
         found: dict[Place, Tensor] = {}
 
@@ -177,8 +201,12 @@ class _Projected(Exception):
     """All projections are known, which is all that was asked."""
 
 
-def pruned(graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor], prompt: Prompt, ablated: Ablated) -> Pruned:
+def pruned(
+    graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor | None], prompt: Prompt, ablated: Ablated
+) -> Pruned:
     """The prompt's run, recorded. Raises UnsupportedModel where blocks cannot be run one by one."""
+    if any(layer.block is None for layer in graph.structure.layers):
+        return Pruned(graph, twin, shadow(prompt.model.module), matrices, *stretches(twin, prompt), ablated)
     try:
         with torch.no_grad():
             calls = recorded(twin, graph.structure, lambda: prompt.forward(twin, prompt.x), causal=False)

@@ -76,6 +76,8 @@ def usual(structure: Structure, patterns: Sequence[str]) -> tuple[str, ...]:
 def select(structure: Structure, patterns: str | Iterable[str]) -> tuple[PatchSite, ...]:
     """The sites that any of the patterns matches, in the order of the patterns and of the model, each once.
 
+    A pattern is one for each part of a name, head.*.* for head.3.1; "*" alone matches every site, single neurons not.
+
     Raises UnknownName (with the nearest names) for a pattern that no model has, UnsupportedModel for sites that this
     model has not, InputError where no pattern is given.
     """
@@ -140,7 +142,7 @@ def _matching(structure: Structure, pattern: str, known: Sequence[PatchSite]) ->
 
 
 def _fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    return len(name) == len(pattern) and all(map(fnmatchcase, name, pattern))
+    return pattern == ["*"] or (len(name) == len(pattern) and all(map(fnmatchcase, name, pattern)))
 
 
 def _neurons(structure: Structure, layers: str, wanted: str) -> list[PatchSite]:

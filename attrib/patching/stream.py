@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from attrib.patching.structure import Passing
+from attrib.patching.structure import Norm, Passing
 from attrib.patching.trace import Trace
 
 
@@ -140,15 +140,16 @@ def _course(
 
 
 def passed(trace: Trace, start: int, node: int) -> tuple[Passing, ...] | None:
-    """What a tensor passes from `start` to `node`; None where that is more than norms and factors, each once."""
+    """What a tensor passes from `start` to `node`; None where that is more than norms and factors."""
     found: list[Passing] = []
     while node != start:
         made = trace.nodes[node]
         if made.kind == "scaled" and made.factor is not None:
             found.append(made.factor)
-        elif made.kind == "pointwise" and len(made.inputs) == len(trace.visits_of(made.path)) == 1:
+        elif made.kind == "pointwise" and len(made.inputs) == 1:
             same = torch.equal(trace.tensors[node], trace.tensors[made.inputs[0]])  # dropout, say
-            found += [] if same else [made.path]
+            visit = next(visit for visit in trace.visits_of(made.path) if visit.output == node)
+            found += [] if same else [Norm(made.path, trace.call_of(visit))]
         elif made.kind != "alias":
             return None
         node = made.inputs[0]

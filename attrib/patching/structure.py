@@ -41,8 +41,24 @@ class Projection:
     columns: tuple[Columns, ...]
 
 
-# what the stream or a contribution passes: a module that works position by position, by path, or a factor
-Passing = str | float
+@dataclass(frozen=True)
+class Norm:
+    """One call of a module that works position by position: which module, and which of its calls, as in `Place`."""
+
+    path: str
+    call: int | None = None
+
+    @property
+    def given(self) -> Place:
+        return Place(self.path, "input", call=self.call)
+
+    @property
+    def made(self) -> Place:
+        return Place(self.path, "output", call=self.call)
+
+
+# what the stream or a contribution passes: a module, or a factor
+Passing = Norm | float
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,7 @@ class Structure:
     head: the last weight matrix, which makes the logits. missing: what was not found, and why.
     tokens_first: the stream is (tokens, batch, width), as XLNet's; its prompts are taken one at a time.
     chained: what a block puts out is what the next is given, nothing happening in between.
+    split: attention is made from its heads' queries, keys and values and nothing else that its input goes into.
     """
 
     model: str
@@ -108,3 +125,4 @@ class Structure:
     missing: tuple[str, ...] = ()
     tokens_first: bool = False
     chained: bool = True
+    split: bool = True

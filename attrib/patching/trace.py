@@ -214,11 +214,19 @@ def _is_alias(func: Any, tensor: Tensor, given: list[Tensor]) -> bool:
 
 
 def _factor(operation: str, args: tuple[Any, ...]) -> float | None:
-    """What `args` say a tensor is multiplied by; None where that is no number."""
-    number = next((float(arg) for arg in args[:2] if isinstance(arg, (int, float))), None)
+    """What `args` say a tensor is multiplied by; None where that is not one number."""
+    number = next((number for arg in args[:2] if (number := _number(arg)) is not None), None)
     if number is None or operation == "product":
         return number
-    return 1 / number if isinstance(args[0], Tensor) and number else None
+    return 1 / number if isinstance(args[0], Tensor) and args[0].requires_grad and number else None
+
+
+def _number(value: Any) -> float | None:
+    """The value where it is a number, or a constant tensor of nothing but that number (a mask of ones)."""
+    if isinstance(value, Tensor) and not value.requires_grad and value.numel():
+        first = value.reshape(-1)[0]
+        return float(first) if bool((value == first).all()) else None
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _heads(operation: str | None, tensor: Tensor, given: list[Tensor], tokens: int) -> Heads | None:

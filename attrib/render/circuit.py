@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from attrib.patching.circuit import Circuit
 
 _POSITIVE, _NEGATIVE = "#b2182b", "#2166ac"
-_FACES = {"embed": "#f7f7f7", "head": "#e6f0e0", "mlp_out": "#fdebd3", "logits": "#f7f7f7"}
+_FACES = {"embed": "#f7f7f7", "mlp_out": "#fdebd3", "logits": "#f7f7f7"}
+_MIXING = "#e6f0e0"  # heads, or what stands for them
+_NAMES = {"mlp_out": "MLP", "attn_out": "attention", "mixer_out": "mixer", "head": "head"}
 _LINE = 4.0  # points of the strongest edge
 
 
@@ -48,7 +50,11 @@ def graph_figure(circuit: Circuit, most: int) -> Figure:
     for link in reversed(links):
         _arrow(axis, places[link.source], places[link.target], link.score / strongest)
     for name, (x, y) in places.items():
-        style = {"boxstyle": "round,pad=0.3", "facecolor": _FACES.get(name.partition(".")[0]), "edgecolor": "#666666"}
+        style = {
+            "boxstyle": "round,pad=0.3",
+            "facecolor": _FACES.get(name.partition(".")[0], _MIXING),
+            "edgecolor": "#666666",
+        }
         axis.text(x, y, _label(name), ha="center", va="center", fontsize=7, bbox=style)
     left = f"; the {len(links)} strongest of {len(circuit.links)}" if len(links) < len(circuit.links) else ""
     axis.set_title(_caption(circuit) + left, fontsize=8)
@@ -92,7 +98,7 @@ def _row(name: str) -> int:
 
 def _label(name: str) -> str:
     kind, _, rest = name.partition(".")
-    return f"MLP {rest}" if kind == "mlp_out" else f"head {rest}" if kind == "head" else name
+    return f"{_NAMES[kind]} {rest}" if kind in _NAMES else name
 
 
 def _caption(circuit: Circuit) -> str:

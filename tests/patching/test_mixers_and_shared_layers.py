@@ -3,6 +3,8 @@ and heads that are none: against plain forwards with hooks written here."""
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 import text_families
 import torch
@@ -36,6 +38,7 @@ CAUSAL = {
     | {"head_dim": 8, "layer_types": ["linear_attention", "full_attention"], "num_experts": 4}
     | {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
     "bitnet": GROUPED,
+    "doge": GROUPED,
     "ctrl": {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 48, "n_positions": 64},
 }
 CLEAN, CORRUPTED = [5, 9, 17, 23, 3, 8], [5, 21, 17, 23, 3, 8]
@@ -173,9 +176,66 @@ def test_what_is_no_attention_and_no_head_is_told(family, absent, why):
         select(structure, f"{absent}.*.*" if absent == "head" else f"{absent}.*")
 
 
-@pytest.mark.parametrize("family", ["albert", "xlm", "jamba", "mamba", "bitnet"])
-def test_edges_are_refused_by_what_is_in_the_way(family):
-    with pytest.raises(attrib.UnsupportedModel, match=r"has no edges between heads and MLPs: .*(module|attention)"):
+# family → receiver → what it alone reads, behind its norm: (module, call)
+READ = {
+    "albert": {"head.2.*.q": (f"{GROUP}.attention.query", 2), "mlp_in.1": (f"{GROUP}.ffn", 1)},
+    "xlm": {"mlp_in.1": ("transformer.ffns.1", 0), "head.1.*.v": ("transformer.attentions.1.v_lin", 0)},
+    "jamba": {"mixer_in.0": ("model.layers.0.mamba", 0), "head.1.*.k": ("model.layers.1.self_attn.k_proj", 0)},
+    "rwkv": {"mixer_in.1": ("rwkv.blocks.1.attention", 0), "mlp_in.0": ("rwkv.blocks.0.feed_forward", 0)},
+    "qwen3_next": {"attn_in.1": ("model.layers.1.self_attn", 0), "mixer_in.0": ("model.layers.0.linear_attn", 0)},
+    "convbert": {"attn_in.1": ("convbert.encoder.layer.1.attention.self", 0)},
+    "bitnet": {"head.1.*.q": ("model.layers.1.self_attn.q_proj", 0), "mlp_in.1": ("model.layers.1.mlp", 0)},
+}
+
+
+def patched_input(module, tokens, path, call, other=None):
+    """(the metric, what a module was given in that call); other: what it is given instead."""
+    kept, calls = [], []
+
+    def hook(_, args, kwargs):
+        calls.append(1)
+        if len(calls) != call + 1:
+            return None
+        given = args[0] if args else kwargs["hidden_states"]
+        kept.append(given.detach())
+        if other is None:
+            return None
+        return ((other, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": other})
+
+    handle = module.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
+    with torch.no_grad():
+        logits = module(torch.tensor([tokens])).logits[0, LAST]
+    handle.remove()
+    return float(logits[12] - logits[25]), kept[0]
+
+
+@pytest.mark.parametrize("family", READ)
+def test_edges_add_up_to_what_an_input_does_and_all_of_them_to_the_model(family):
+    """Scores into one input, over all senders: what the metric does when that module alone reads the other run's
+    hidden states, prompts being so near that it is linear. With all edges a circuit is the model, with none the
+    corrupted run."""
+    model = wrapped(family)
+    weight, step = model.module.get_input_embeddings().weight, 1e-4
+    with torch.no_grad():
+        weight[CORRUPTED[1]] = weight[CLEAN[1]] + step * (weight[CORRUPTED[1]] - weight[CLEAN[1]])
+    result = attrib.explain(model, PAIR, attrib.AttributionPatching(edges=True), ANSWER)
+    receivers, found = list(result.receivers), []
+    for pattern, (path, call) in READ[family].items():
+        own = [i for i, name in enumerate(receivers) if fnmatchcase(name, pattern)]
+        clean = patched_input(model.module, CLEAN, path, call)[1]
+        base = patched_input(model.module, CORRUPTED, path, call)[0]
+        expected = (patched_input(model.module, CORRUPTED, path, call, clean)[0] - base) / step
+        found.append(expected)
+        assert float(result.values[0][:, own].nansum()) / step == pytest.approx(expected, rel=0.02, abs=2e-3)
+    assert max(map(abs, found)) > 0.01
+    whole = attrib.circuit(model, PAIR, result, 1.0, sizes=(0,))
+    metrics = [float(result.parts[f"metric_{run}"][0]) for run in ("corrupted", "clean")]
+    assert [whole.empty, whole.full] == pytest.approx(metrics, abs=1e-7)
+
+
+@pytest.mark.parametrize(("family", "why"), [("mobilebert", "more happens"), ("doge", "no module reads")])
+def test_edges_are_refused_by_what_is_in_the_way(family, why):
+    with pytest.raises(attrib.UnsupportedModel, match=f"has no edges between components: .*{why}"):
         attrib.explain(wrapped(family), PAIR, attrib.RelP(edges=True), ANSWER)
 
 

@@ -109,7 +109,7 @@ def test_names_and_patterns():
     assert chosen("head.*.3") == ["head.0.3", "head.1.3"]
     assert chosen("head.1.*.k") == ["head.1.0.k", "head.1.1.k"]  # two key-value heads
     assert chosen("neuron.1") == ["neuron.1"] and chosen("neuron.0.3", "neuron.1.4:7") == ["neuron.0.3", "neuron.1.4:7"]
-    assert len(chosen("neuron.*.*")) == 2 * 24
+    assert len(chosen("neuron.*.*")) == 2 * 24 and chosen("*") == names
     assert [kind_of(n) for n in ("head.1.2", "head.1.2.q", "mlp_out.0")] == ["head", "q", "mlp_out"]
     assert (layer_of("embed"), layer_of("head.1.2.q")) == (None, 1)
 
