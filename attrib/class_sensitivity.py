@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrib.explain import explain
+from attrib.errors import NotApplicable
+from attrib.explain import check_applies, explain
 from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.models.vision import VisionModel
@@ -50,6 +51,11 @@ def class_sensitivity(model: VisionModel, inputs: Any, method: Method | str, **o
     options: those of `attrib.explain`. Low |correlation| = class sensitive.
     """
     method = method_named(method)
+    check_applies(model, method)
+    if not isinstance(model, VisionModel):
+        raise NotApplicable(
+            "class_sensitivity compares maps of pictures; of texts, evaluate(…, 'class_sensitivity') does"
+        )
     x = model.encode(inputs).x
     twin = shadow(model.module)
     with torch.no_grad():

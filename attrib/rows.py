@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,10 @@ def _read_at(model: VisionModel | TextModel, encoded: Encoded, places: Sequence[
     for row, (place, texts) in enumerate(zip(places, encoded.token_texts or (), strict=True)):
         if place is None:
             continue
+        try:
+            place = operator.index(place)
+        except TypeError:
+            raise TargetError(f"position {place!r} is no whole number; tokens are counted from 0, or from −1") from None
         if not -len(texts) <= place < len(texts):
             raise TargetError(
                 f"position {place} is out of range: the input has {len(texts)} tokens, 0 to {len(texts) - 1}"

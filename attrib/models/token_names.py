@@ -26,7 +26,9 @@ def token_called(tokenizer: Any, text: str, model: str) -> int:
     if len(_pieces(tokenizer, other)) == 1:
         how = "without" if text.startswith(" ") else "with"
         hint = f"; {other!r}, {how} the leading space, is one"
-    shown = ", ".join(repr(token_text(tokenizer, piece)) for piece in pieces) or "nothing it knows"
+    if not pieces:
+        raise TargetError(f"{text!r} is not one token of {model}: its tokenizer knows no token for it{hint}")
+    shown = ", ".join(repr(token_text(tokenizer, piece)) for piece in pieces)
     raise TargetError(f"{text!r} is not one token of {model}: it becomes {shown}{hint}")
 
 

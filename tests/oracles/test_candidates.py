@@ -126,6 +126,9 @@ def test_one_position_per_input() -> None:
 def test_what_is_no_position_or_candidate() -> None:
     with pytest.raises(TargetError, match="position 99 is out of range: the input has"):
         attrib.explain(model("gpt2"), TEXT, "saliency", attrib.TokenLogit(7, 99))
+    for odd in (1.5, "2"):
+        with pytest.raises(TargetError, match=f"position {odd!r} is no whole number"):
+            attrib.explain(model("gpt2"), TEXT, "saliency", attrib.TokenLogit(7, odd))  # type: ignore[arg-type]
     with pytest.raises(TargetError, match="no output per token"):
         attrib.explain(model("bert", "classification"), TEXT, "saliency", attrib.LogProb(1, 2))
     with pytest.raises(TargetError, match="at least one target"):

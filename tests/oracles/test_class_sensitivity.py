@@ -26,6 +26,13 @@ def test_class_sensitivity():
     assert found.std == pytest.approx(float(np.std(expected)), abs=1e-6)
 
 
+def test_what_is_no_classifier_of_pictures_is_told():
+    with pytest.raises(attrib.UnsupportedModel, match="wrapped"):
+        class_sensitivity(rectified(), pictures(), "saliency")
+    with pytest.raises(attrib.NotApplicable, match="relp does not apply"):
+        class_sensitivity(wrapped(rectified(), pictures()), pictures(), "relp")
+
+
 def test_class_sensitivity_drops_constant_maps():
     x = pictures(2)
     found = class_sensitivity(wrapped(rectified(), x), x, NormGrad("4", "bias"))
