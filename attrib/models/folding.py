@@ -72,7 +72,7 @@ def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Modu
             pairs.append((made_by[id(args[0])], module, id(args[0])))
 
     with ExitStack() as stack:
-        for module in filter(_is_as_written, list(twin.modules())):
+        for module in filter(is_as_written, list(twin.modules())):
             if isinstance(module, _FOLDABLE):
                 handle = module.register_forward_hook(linear_ran)
                 stack.callback(handle.remove)
@@ -94,7 +94,7 @@ def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Modu
     return [(linear, norm, given[id(linear)]) for linear, norm in alone]
 
 
-def _is_as_written(module: nn.Module) -> bool:
+def is_as_written(module: nn.Module) -> bool:
     """Whether a call is the class's own forward with the tensors that stand in the module.
 
     Not so with hooks or another forward put on it, nor where its weight is computed: pruned, normed, parametrised.
