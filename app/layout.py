@@ -49,9 +49,9 @@ TABS = (
 )
 
 
-def build(settings: Settings, folder: str, reports: ReportFolder | None = None) -> gr.Blocks:
+def build(settings: Settings, folder: str, runs: Runs, reports: ReportFolder | None = None) -> gr.Blocks:
     """The whole app. folder: where files to download are written; reports: where those live, None: there are none."""
-    catalogue, runs = Catalogue(settings.models or usual_models(settings)), Runs(settings.timeout)
+    catalogue = Catalogue(settings.models or usual_models(settings))
     kinds = tuple(kind for kind in ("image", "text") if catalogue.of(kind))
     jobs = None if reports is None else Jobs(reports, catalogue, settings.concurrency)
     shown = [tab for tab in TABS if tab.kind in kinds or (tab.kind == "reports" and jobs is not None)]

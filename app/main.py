@@ -36,17 +36,20 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
     """Start the server with gradio's unsafe defaults off; returns the page (stop it with `.close()`)."""
     folder = upload_folder(settings)
     # after upload_folder: gradio reads its folder while it is imported
-    from app import closed, layout, offers, report_folder, report_routes, theme
+    from app import closed, layout, logins, offers, report_folder, report_routes, theme
     from app.bodies import Bounded, Limits
+    from app.leaving import Leaving
+    from app.runs import Runs
 
     reports = report_folder.configured(settings)
-    page = layout.build(settings, folder, reports)
+    runs = Runs(settings.timeout)
+    page = layout.build(settings, folder, runs, reports)
     page.launch(
         server_name=settings.host,
         server_port=settings.port,
         # wherever the environment is: gradio hands out nothing else from outside the folder that it was started in
         allowed_paths=list(offers.example_photos().values()),
-        auth=list(settings.auth) or None,
+        auth=logins.checker(settings.auth) if settings.auth else None,
         max_file_size=settings.max_upload * 2**20,
         state_session_capacity=settings.sessions,
         theme=theme.theme(),
@@ -62,7 +65,7 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
         app_kwargs={
             "openapi_url": None,
             "routes": [*closed.routes(), *(report_routes.routes(reports) if reports else [])],
-            "middleware": [Middleware(Bounded, Limits.of(settings, folder))],
+            "middleware": [Middleware(Bounded, Limits.of(settings, folder)), Middleware(Leaving, runs)],
         },
         footer_links=[],
         i18n=theme.words(),

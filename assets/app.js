@@ -66,12 +66,21 @@
     if (photo && photo.alt !== told) photo.alt = told;
   };
 
+  // what is wrong with a photo is told below it: outside of a small window
+  let wrong = null;
+  const showWhatIsWrong = () => {
+    const told = document.querySelector('#at-predictions .at-error');
+    if (told && told !== wrong) told.scrollIntoView({block: 'nearest'});
+    wrong = told;
+  };
+
   // progress is written anew several times a second; it is spoken when its words change
   const spoken = Object.assign(document.createElement('div'), {className: 'at-heard', ariaLive: 'polite'}), last = {};
   document.body.append(spoken);
   new MutationObserver(() => {
     handOn();
     nameThePhoto();
+    showWhatIsWrong();
     for (const words of document.querySelectorAll('.at-status:not(.at-error) > span')) {
       const place = words.closest('[id]').id;
       if (last[place] !== words.textContent) spoken.textContent = last[place] = words.textContent;

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import attrib
-from app import api
+from app import api, leaving
 from app.runs import Run, Runs
 
 WAIT = 60  # seconds; none of it is used unless the test fails
@@ -60,3 +60,31 @@ def test_what_the_work_finds_and_raises_comes_through() -> None:
     with pytest.raises(ZeroDivisionError):
         apart(api.stoppable(server, REQUEST, lambda run: 1 // 0))
     assert not runs.cancel("program")
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_work_stops_when_the_stream_of_its_answer_ends(broken: bool) -> None:
+    runs = Runs(100)
+    run, other = runs.begin("event", alone=False), runs.begin("another", alone=False)
+
+    async def streams(scope: Any, receive: Any, send: Any) -> None:
+        if broken:
+            raise OSError("the client is gone")
+
+    async def asked(method: str, path: str) -> None:
+        await leaving.Leaving(streams, runs)({"type": "http", "method": method, "path": path}, None, None)  # type: ignore[arg-type]
+
+    def answered(method: str, path: str) -> None:
+        if broken:
+            with pytest.raises(OSError, match="gone"):
+                apart(asked(method, path))
+        else:
+            apart(asked(method, path))
+
+    answered("POST", "/gradio_api/call/explain_image")
+    answered("GET", "/gradio_api/file=event")
+    run.check()
+    answered("GET", "/gradio_api/call/explain_image/event")
+    with pytest.raises(attrib.Cancelled):
+        run.check()
+    other.check()
