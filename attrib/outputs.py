@@ -40,7 +40,7 @@ def class_scores(outputs: Any) -> Tensor:
     return logits if logits.dim() == 2 else logits.flatten(2).sum(2)
 
 
-_ROUNDING = {torch.float16: 0.05, torch.bfloat16: 0.1}
+_ROUNDING = {torch.float64: 1e-6, torch.float16: 0.05, torch.bfloat16: 0.1}
 
 
 def rounding(dtype: torch.dtype) -> float:

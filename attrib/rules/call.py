@@ -69,6 +69,12 @@ def carries(value: Any) -> bool:
         return isinstance(value, Tensor) and value.requires_grad
 
 
+def is_empty(value: Any) -> bool:
+    """Whether it is a tensor without entries: what an expert is given that no token was sent to."""
+    with unasked():
+        return isinstance(value, Tensor) and value.numel() == 0
+
+
 def each_tensor(values: Any) -> Iterator[Tensor]:
     """The tensors among nested arguments, in order."""
     if isinstance(values, Tensor):

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrib.errors import UnsupportedModel
 from attrib.rules.autocast import is_lowered, lowered
-from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform, unasked
+from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform, is_empty, unasked
 from attrib.rules.cuts import Cuts
 from attrib.rules.functions import OUTSIDE, Seen, is_operator
 from attrib.rules.ledger import Ledger
@@ -125,6 +125,8 @@ class Engine(TorchFunctionMode):
         if not torch.is_grad_enabled() or not carries_relevance(args, kwargs):
             return func(*args, **kwargs)
         rule = self._rule_for(kind)
+        if args and is_empty(args[0]):
+            return func(*args, **kwargs)
         output = NotImplemented if rule is None else rule(Call(self, kind, func, tuple(args), kwargs))
         if output is NotImplemented:
             return self._unruled(func, args, kwargs, self._verdict(kind))

@@ -1,4 +1,4 @@
-"""DeepLIFT through maxima: of two, over axes, over whole pictures; and |x|."""
+"""Maxima: of two, over axes, over whole pictures; and |x|."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.rules.call import Call
+from attrib.rules.call import Call, carries
+from attrib.rules.elementwise import finite
+from attrib.rules.ledger import booking
 from attrib.rules.rescale import rescale
-from attrib.rules.ruled import ruled
+from attrib.rules.ruled import on_relevance, ruled
 from attrib.rules.trace import recorded
+
+
+def conserved(call: Call) -> Any:
+    """LRP takes the gradient of maxima, which are positively homogeneous; what a constant wins is booked as bias."""
+    output, other = call.plain(), call.argument(1, "other")
+    if not isinstance(other, Tensor) or (carries(call.x) and carries(other)):
+        return output
+    signal, constant = (call.x, other) if carries(call.x) else (other, call.x)
+    won = (constant == output.detach()).to(constant.dtype) * (
+        1 - 0.5 * (constant == signal.detach())
+    )  # a tie is shared
+    on_relevance(output, booking(call.engine.ledger, "bias", finite(constant.detach() * won)))
+    return output
 
 
 def opened_extreme(call: Call) -> Any:

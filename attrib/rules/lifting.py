@@ -16,6 +16,7 @@ from attrib.rules.extremes import extreme, opened_extreme
 from attrib.rules.layer import fold_batch_norm
 from attrib.rules.linear import Epsilon
 from attrib.rules.placement import resampled
+from attrib.rules.rectifiers import opened_clamp
 from attrib.rules.recurrent import recurrence
 from attrib.rules.rescale import rescale, rescale_max_pool
 from attrib.rules.table import Rules
@@ -93,8 +94,14 @@ def sum_and_product(call: Call) -> Any:
     return call.engine.under(lambda: call.x * beta + torch.matmul(left, right) * alpha)
 
 
+def clamped(call: Call) -> Any:
+    """`rescale`; opened where a bound is a tensor."""
+    opened = opened_clamp(call)
+    return rescale(call) if opened is NotImplemented else opened
+
+
 OPENING = {
-    "maximum": opened_extreme,
+    "maximum": opened_extreme, "hardtanh": opened_clamp,
     "quotient": quotient, "length": length, "attention": opened_attention, "layer_norm": norm, "group_norm": norm,
     "rms_norm": norm, "multi_head_attention": attention.multi_head, "composite": composites.opened,
     "recurrence": recurrence, "sum_and_product": sum_and_product,
@@ -111,7 +118,7 @@ _LINEAR = ("conv_transpose", "sum_of_two", "difference", "concatenation", "place
 RESCALE = Rules(
     _PAIRED
     | OPENING
-    | {"maximum": extreme, "resampling": resampled}
+    | {"maximum": extreme, "hardtanh": clamped, "resampling": resampled}
     | dict.fromkeys(("conv", "linear"), Epsilon(0.0))
     | {"batch_norm": fold_batch_norm}
     | dict.fromkeys(_LINEAR, as_gradient),

@@ -11,6 +11,7 @@ from attrib.errors import InputError, UnknownName
 from attrib.rules import attention as attend
 from attrib.rules import elementwise as e
 from attrib.rules.composites import contraction, opened
+from attrib.rules.extremes import conserved
 from attrib.rules.first import Flat, ZBox
 from attrib.rules.homogeneous import Homogeneous, power
 from attrib.rules.layer import Bias, LinearRule, fold_batch_norm, in_layout
@@ -78,12 +79,13 @@ def _conserving(conv: LinearRule, linear: LinearRule, first: LinearRule | None =
         "recurrence": recurrence,
         "placement": placed,
         "resampling": resampled,
+        "maximum": conserved,
     }
-    table |= dict.fromkeys(("relu", "leaky_relu", "max_pool", "maximum"), e.as_gradient)
+    table |= dict.fromkeys(("relu", "leaky_relu", "max_pool"), e.as_gradient)
     table |= dict.fromkeys(("activation", "gelu", "silu", "hardswish", "mish", "elu", "tanh", "softplus"), e.identity)
     if first is not None:
         table["first"] = first
-    return Rules(table, conserving=True, harmless=frozenset({e.as_gradient}))
+    return Rules(table, conserving=True, harmless=frozenset({e.as_gradient, conserved}))
 
 
 def _transformer(activation: Rule, attention: attend.FusedAttention, softmax: Rule) -> Rules:

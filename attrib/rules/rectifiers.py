@@ -56,10 +56,27 @@ def deconv(call: Call) -> Any:
     return _rectified(call, lambda u, y, high: u.clamp_min(0))
 
 
+def opened_clamp(call: Call) -> Any:
+    """min(max(z, low), high) where the bounds are tensors, which may be part of the signal; both are, where one is."""
+    low, high = clamp_bounds(call)
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        return NotImplemented
+
+    def run() -> Tensor:
+        y = call.x.clone() if call.in_place else call.x
+        y = y if low is None else torch.maximum(y, low)
+        return y if high is None else torch.minimum(y, high)
+
+    y = call.engine.under(run)
+    return call.x.copy_(y) if call.in_place else y
+
+
 def passed(call: Call) -> Any:
     """`identity` for a line clamped at 0 and at a ceiling: c · y/z, which is c · min(1, h/z) where z > 0."""
     low, high = clamp_bounds(call)
-    if not isinstance(low, (int, float)) or low != 0 or isinstance(high, Tensor):
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return opened_clamp(call)
+    if not isinstance(low, (int, float)) or low != 0:
         return identity(call)
 
     def compute(z: Tensor) -> Any:
