@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,8 +150,8 @@ class Attribution:
         size: None = the values' own resolution for input-level maps, the picture's for layer maps.
         """
         if self.kind not in ("input", "layer"):
-            raise InputError(f"a {self.kind} attribution has no heatmap; read .values or .tokens()")
-        wanted = (size, size) if isinstance(size, int) else size
+            raise InputError(f"an attribution of kind {self.kind} has no heatmap; read .values or .tokens()")
+        wanted = None if size is None else _sides(size)
         if wanted is None and self.kind == "layer" and self.pictures is not None:
             wanted = (self.pictures.shape[1], self.pictures.shape[2])
         return heatmaps(self.values.detach().float().cpu(), self.reduction, wanted).numpy()
@@ -158,7 +159,9 @@ class Attribution:
     def tokens(self, index: int = 0) -> list[tuple[str, float]]:
         """(token, relevance) pairs of one sample of a text attribution."""
         if self.token_texts is None or self.values.dim() != 2:
-            raise InputError(f"a {self.kind} attribution has no tokens; read .heatmap() or .values")
+            raise InputError(f"an attribution of kind {self.kind} has no tokens; read .heatmap() or .values")
+        if not isinstance(index, int) or not -len(self) <= index < len(self):
+            raise InputError(f"there is no sample {index!r}; the result has {len(self)}, 0 to {len(self) - 1}")
         return list(zip(self.token_texts[index], self.values[index].tolist(), strict=False))
 
     def normalised(self) -> Tensor:
@@ -234,6 +237,17 @@ _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max_abs": lambda maps: maps.abs().amax(1),
     "norm": lambda maps: torch.linalg.vector_norm(maps, dim=1),
 }
+
+
+_LARGEST = 2**15  # the longest side of a heatmap, in pixels
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    given = size if isinstance(size, (tuple, list)) else (size, size)
+    whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in given)
+    if len(given) != 2 or not whole or not all(0 < side <= _LARGEST for side in given):
+        raise InputError(f"size = {size!r}: give (height, width) in pixels, whole numbers from 1 to {_LARGEST}, or one")
+    return int(given[0]), int(given[1])
 
 
 def heatmaps(values: Tensor, reduction: str, size: tuple[int, int] | None) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from attrib.attribution import Attribution
 from attrib.doubts import doubts, sinks
-from attrib.errors import InputError, NotApplicable, UnsupportedModel
+from attrib.errors import NotApplicable, UnsupportedModel
 from attrib.failures import is_out_of_memory, named_failures
 from attrib.findings import joined, per_token
 from attrib.memory import ChunkPlan, give_back
@@ -122,10 +122,6 @@ def answered(
 
     alike: how many rows in a row hold the same input, with targets of their own.
     """
-    if max_memory is not None and not (isinstance(max_memory, (int, float)) and max_memory > 0):
-        raise InputError(
-            f"max_memory = {max_memory!r}: give bytes, such as 2_000_000_000, or None for half of what is free"
-        )
     shared = alike if method.shares_forward else 1
     first = encoded if shared == 1 else dataclasses.replace(encoded, x=encoded.x[:1])
     plan = ChunkPlan.of(model, method, first, max_memory)

@@ -55,6 +55,9 @@ class ChunkPlan:
 
         most: rows that are quickest at once, where that is known to be more than this kind of device's usual number.
         """
+        if max_memory is not None and not (isinstance(max_memory, (int, float)) and max_memory > 0):
+            given = f"max_memory = {max_memory!r}"
+            raise InputError(f"{given}: give bytes, such as 2_000_000_000, or None for half of what is free")
         x = encoded.x
         opened = attention_bytes(model, x) * method.attention_copies
         if opened > free_memory(x.device):  # a system that lends more than it has would end the process

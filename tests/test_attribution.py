@@ -100,11 +100,19 @@ def test_a_layer_map_is_as_large_as_the_picture(result):
     assert dataclasses.replace(layer, pictures=None).heatmap().shape == (2, 2, 2)
 
 
+@pytest.mark.parametrize("size", [(0, 5), -1, 5.5, (5,), (5, 5, 5), "a", True, 10**9])
+def test_a_size_that_no_picture_has(result, size):
+    with pytest.raises(attrib.InputError, match=r"give \(height, width\)"):
+        result.heatmap(size)
+
+
 def test_what_a_kind_does_not_have(result):
     tokens = dataclasses.replace(result, kind="tokens", values=torch.ones(1, 2), token_texts=(("a", "b"),))
     assert tokens.tokens() == [("a", 1.0), ("b", 1.0)]
     with pytest.raises(attrib.InputError, match="has no heatmap"):
         tokens.heatmap()
+    with pytest.raises(attrib.InputError, match="there is no sample 5; the result has 1"):
+        tokens.tokens(5)
     with pytest.raises(attrib.InputError, match="has no tokens"):
         result.tokens()
 

@@ -18,9 +18,12 @@ from attrib.rules.table import Rules
 _MOST = 2**63  # a machine's whole numbers end here
 
 
-def check_settings(method: Method) -> None:
-    """Raises InputError naming the first setting that is not what its field holds; bounds are the method's own."""
-    for field in fields(method):  # type: ignore[arg-type]
+def check_settings(method: Any) -> None:
+    """Raises InputError naming the first setting that is not what its field holds; bounds are the method's own.
+
+    method: a Method, or another frozen dataclass of settings that has a name.
+    """
+    for field in fields(method):
         kinds = _kinds_of(field)
         value = getattr(method, field.name)
         if kinds and not any(_KINDS[kind][1](value) for kind in kinds):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attrib.errors import UnknownName
+from attrib.errors import InputError, UnknownName
+from attrib.methods.settings import check_settings
 from attrib.metrics.base import Metric
 from attrib.metrics.fidelity import Infidelity, RobustFidelity
 from attrib.metrics.generated import ActivationCurve, OutputErrorCurve
@@ -41,9 +42,21 @@ METRICS: dict[str, type[Metric]] = {
 
 
 def metric_named(metric: Metric | str) -> Metric:
-    """The metric itself, or the one of that name with its default settings."""
+    """The metric itself, or the one of that name with its default settings.
+
+    Raises UnknownName, InputError for what is no metric, or for a setting that is not what it has to be.
+    """
     if isinstance(metric, Metric):
+        check_settings(metric)
         return metric
+    if not isinstance(metric, str):
+        raise _no_metric(metric)
     if metric not in METRICS:
         raise UnknownName("metric", metric, METRICS)
     return METRICS[metric]()
+
+
+def _no_metric(given: object) -> InputError:
+    if isinstance(given, type) and issubclass(given, Metric):
+        return InputError(f"{given.__name__} is a class; give a metric, {given.__name__}(), or its name")
+    return InputError(f"a metric is needed, or its name, not {type(given).__name__}")

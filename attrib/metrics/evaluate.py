@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +59,7 @@ def evaluate(
     this kind of model, and the errors of `attrib.explain`.
     """
     started = time.perf_counter()
+    _check_numbers(seed, confidence)
     chosen = [method_named(method) for method in _listed(methods)]
     asked = _named([metric_named(metric) for metric in _listed(metrics)])
     if isinstance(inputs, Pair):
@@ -119,7 +120,7 @@ def _named(metrics: list[Metric]) -> dict[str, Metric]:
 
 
 def _listed(given: Any) -> list[Any]:
-    return [given] if isinstance(given, (str, Method, Metric)) else list(given)
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
 
 
 def _some(methods: list[Method], metrics: dict[str, Metric], n_random: int) -> list[Method]:
@@ -128,6 +129,13 @@ def _some(methods: list[Method], metrics: dict[str, Metric], n_random: int) -> l
     if n_random < 0:
         raise InputError(f"n_random = {n_random}: give 0 or more")
     return methods
+
+
+def _check_numbers(seed: Any, confidence: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed = {seed!r}: seeds are whole numbers from 0")
+    if not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
+        raise InputError(f"confidence = {confidence!r}: give a share between 0 and 1, such as 0.95")
 
 
 def _check(model: Model, methods: list[Method], metrics: dict[str, Metric], masks: Any, n_random: int) -> None:

@@ -70,7 +70,7 @@ def _rows(inputs: Any) -> list[Any]:
         item = _plain(item) if isinstance(item, (Tensor, np.ndarray)) else item
         ids = isinstance(item, (list, tuple)) and all(_is_int(part) for part in item)
         if not isinstance(item, str) and not ids:
-            raise InputError(f"input {i} is a {type(item).__name__}, which is no text; {_WANTED}")
+            raise InputError(f"input {i} is of type {type(item).__name__}, which is no text; {_WANTED}")
         rows.append(item if isinstance(item, str) else [operator.index(part) for part in item])
     return rows
 

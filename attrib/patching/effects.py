@@ -81,8 +81,8 @@ def top(result: Attribution, k: int, index: int | None) -> list[Effect] | list[E
 
     index None: of the mean over all pairs, of edges alone: positions may mean something else in every pair.
     """
-    if k < 1:
-        raise InputError(f"k = {k}: ask for at least one effect")
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"k = {k!r}: ask for at least one effect, in a whole number")
     if index is not None and not 0 <= index < len(result):
         raise InputError(f"there is no pair {index}; the result has {len(result)}, 0 to {len(result) - 1}")
     if result.kind == "edges":

@@ -106,7 +106,7 @@ def _prompts(given: Any, which: str) -> tuple[str | tuple[int, ...], ...]:
 def _ids(item: Any, which: str) -> tuple[int, ...]:
     row = item.tolist() if isinstance(item, Tensor) else item
     if not isinstance(row, (list, tuple)) or not all(isinstance(token, int) for token in row):
-        raise PromptPairError(f"a {which} prompt is a {type(item).__name__}; give a text or a list of token ids")
+        raise PromptPairError(f"a {which} prompt is of type {type(item).__name__}; give a text or a list of token ids")
     return tuple(row)
 
 

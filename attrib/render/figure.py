@@ -24,11 +24,11 @@ def figure(attribution: Attribution, display: Display = OWN, **options: Any) -> 
     if attribution.kind in ("sites", "edges"):
         return sites_figure(attribution, display, **options)
     if options:
-        raise InputError(f"a {attribution.kind} attribution is plotted without {', '.join(sorted(options))}")
+        raise InputError(f"an attribution of kind {attribution.kind} is plotted without {', '.join(sorted(options))}")
     if is_text(attribution):
         return _token_figure(attribution, display)
     if attribution.kind not in ("input", "layer"):
-        raise InputError(f"a {attribution.kind} attribution has no picture to plot; read .tokens() or .values")
+        raise InputError(f"an attribution of kind {attribution.kind} has no picture to plot; read .tokens() or .values")
     rows = min(len(attribution), MAX_ROWS)
     maps = drawn_maps(list(attribution.heatmap()[:rows]), display)
     drawn = scales(maps, [is_signed(attribution)] * rows, display)

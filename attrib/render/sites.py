@@ -69,7 +69,7 @@ def panels(
         if given not in known:
             raise UnknownName(what, given, known)
     if attribution.kind != "sites" or attribution.sites is None:
-        raise InputError(f"a {attribution.kind} attribution has no sites to plot")
+        raise InputError(f"an attribution of kind {attribution.kind} has no sites to plot")
     values = attribution.values.detach().cpu().double()
     table = (values.mean(0) if index is None else values[index]).numpy()
     tokens = _tokens(attribution, index)

@@ -189,6 +189,17 @@ def test_wrong_questions_are_refused(pictures, texts):
         attrib.evaluate(texts, TEXTS, "guided_backprop", "deletion")
     with pytest.raises(InputError, match="at least one"):
         attrib.evaluate(model, x, [], "deletion")
+    for odd, words in (
+        ({"confidence": 2}, "confidence = 2"),
+        ({"seed": -1}, "seed = -1"),
+        ({"max_memory": "1"}, "bytes"),
+    ):
+        with pytest.raises(InputError, match=words):
+            attrib.evaluate(model, x, "saliency", "deletion", **odd)
+    deletion = attrib.METRICS["deletion"]
+    for metric, words in ((deletion, r"Deletion\(\)"), (deletion(steps="a"), "steps = 'a'"), (3, "not int")):
+        with pytest.raises(InputError, match=words):
+            attrib.evaluate(model, x, "saliency", metric)
 
 
 def test_targets_that_are_no_class(pictures):
