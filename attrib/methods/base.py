@@ -122,12 +122,16 @@ class Question:
         scores = self.target.scores(outputs, rows)
         if len(scores) != len(x) and self.target.function is not None:
             raise TargetError(f"a callable target must return a number for each row: {len(scores)} for {len(x)} rows")
+        engine = engine_in_force()
         if x.requires_grad and torch.is_grad_enabled() and not scores.requires_grad:
+            ruled = engine is not None and engine.rules.conserving
+            constant = (
+                ", or does nothing with it but what these rules take as constant, as reciprocals" if ruled else ""
+            )
             raise UnsupportedModel(
                 f"the score of {self.model.name} has no gradient at the input: somewhere the model detaches, rounds or "
-                "runs under no_grad; occlusion and kernel_shap need no gradient"
+                f"runs under no_grad{constant}; occlusion and kernel_shap need no gradient"
             )
-        engine = engine_in_force()
         if engine is not None and scores.requires_grad:
             engine.watch_hidden(scores)
         return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,28 @@ def _moments(spread: Callable[..., Tensor]) -> Callable[[Call], tuple[Tensor, Te
     return moments
 
 
+def _bilinear(call: Call) -> Tensor:
+    first, second, weight, bias = (call.argument(i, n) for i, n in enumerate(("input1", "input2", "weight", "bias")))
+    pairs = (first.unsqueeze(-1) * second.unsqueeze(-2)).flatten(-2)
+    return F.linear(pairs, weight.flatten(1), bias)
+
+
+def _local_response_norm(call: Call) -> Tensor:
+    """x/(k + α·mean x²)^β, the mean over neighbouring channels."""
+    defaults = (("alpha", 1e-4), ("beta", 0.75), ("k", 1.0))
+    size, x = call.argument(1, "size"), call.x
+    alpha, beta, k = (call.argument(i, name, default) for i, (name, default) in enumerate(defaults, start=2))
+    squares = F.pad(x.square().flatten(2).unsqueeze(1), (0, 0, size // 2, (size - 1) // 2))
+    mean = F.avg_pool2d(squares, (size, 1), stride=1).reshape(x.shape)
+    normed: Tensor = x / (mean * alpha + k) ** beta
+    return normed
+
+
+def _chain(call: Call) -> Tensor:
+    product: Tensor = functools.reduce(torch.matmul, call.x)
+    return product
+
+
 _OPENED: dict[Any, Callable[[Call], Any]] = {
     F.normalize: _normalize,
     F.glu: _glu,
@@ -87,6 +110,9 @@ _OPENED: dict[Any, Callable[[Call], Any]] = {
     Tensor.lerp: _between,
     torch.var_mean: _moments(torch.var),
     torch.std_mean: _moments(torch.std),
+    F.bilinear: _bilinear,
+    F.local_response_norm: _local_response_norm,
+    torch.linalg.multi_dot: _chain,
 }
 
 

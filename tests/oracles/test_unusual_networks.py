@@ -247,3 +247,44 @@ def test_places_masked_by_minus_infinity_leave_nothing_open() -> None:
     model, x = attrib.wrap(Decaying().double().eval()), torch.randn(2, 3, 16, 16, dtype=torch.float64)
     found = attrib.explain(model, x, attrib.LRP("epsilon"), target=1, strict=True)
     assert found.delta is not None and float(found.delta.abs().max()) < 1e-9
+
+
+class Opened(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+        self.pairs, self.norm, self.name = nn.Bilinear(8, 8, 8), nn.LocalResponseNorm(3, alpha=0.5, k=2.0), name
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.name == "bilinear":
+            tokens = y.flatten(2).mT
+            y = self.pairs(tokens, tokens.roll(1, 1)).mT.unflatten(2, (4, 4))
+        elif self.name == "local response":
+            y = self.norm(y)
+        elif self.name == "matrices":
+            y = torch.stack([torch.linalg.multi_dot([one, one.mT.relu(), one]) for one in y.flatten(0, 1)]).view_as(y)
+        else:
+            y.diagonal(0, 2, 3).mul_(2)
+        answer: Tensor = self.head(y.mean((2, 3)))
+        return answer
+
+
+@pytest.mark.parametrize("method", [attrib.LRP(preset="epsilon"), attrib.LRP(preset="attn_lrp"), attrib.DeepLift()])
+@pytest.mark.parametrize("name", ["bilinear", "local response", "matrices", "diagonal"])
+def test_operations_that_torch_offers_whole_are_opened(name: str, method: attrib.LRP | attrib.DeepLift) -> None:
+    torch.manual_seed(0)
+    net, x = Opened(name).double().eval(), torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    found = attrib.explain(attrib.wrap(net), x, method, target=1, strict=True)
+    assert found.delta is not None and float(found.delta.abs().max()) < 1e-9
+    torch.testing.assert_close(found.score, net(x)[:, 1].detach())
+
+
+def test_a_score_that_rules_take_as_constant_says_so() -> None:
+    class Reciprocal(Opened):
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.head(1 / (2 + self.conv(x).relu().mean((2, 3))))
+            return answer
+
+    with pytest.raises(attrib.UnsupportedModel, match="constant, as reciprocals"):
+        attrib.explain(attrib.wrap(Reciprocal("").eval()), torch.randn(1, 3, 16, 16), "lrp", target=1)
