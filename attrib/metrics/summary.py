@@ -68,13 +68,17 @@ def summarised(rows: Sequence[Row], better: str, confidence: float, seed: int, c
         rows[0].method, rows[0].metric, better, float(finite.mean()) if len(finite) else math.nan,
         None if bounds is None else bounds[0], None if bounds is None else bounds[1], len(finite),
         {name: mean(r) for name, r in references.items()}, p,
-        CHANCE_IS_BEST if chance_is_best and len(finite) else _verdict(rows, len(finite), p, better, confidence),
+        _verdict(rows, len(finite), p, better, confidence, chance_is_best),
     )  # fmt: skip
 
 
-def _verdict(rows: Sequence[Row], finite: int, p: dict[str, float | None], better: str, confidence: float) -> str:
+def _verdict(
+    rows: Sequence[Row], finite: int, p: dict[str, float | None], better: str, confidence: float, chance_is_best: bool
+) -> str:
     if not finite:
         return next((row.words for row in rows if row.words), "no number")
+    if chance_is_best:
+        return CHANCE_IS_BEST
     random = [value for name, value in p.items() if name.startswith("random")]
     if better == "neither":
         return "describes, does not judge"

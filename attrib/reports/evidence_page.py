@@ -122,15 +122,17 @@ def _row(place: Place, tally: Tally, sign: float, chance_is_best: bool) -> dict[
         "mean": f"{values.mean():.3g}" if len(values) else "no number",
         "interval": "" if bounds is None else f"{bounds[0]:.3g} to {bounds[1]:.3g}",
         "random": f"{known.mean():.3g}" if len(known) else "",
-        "verdict": CHANCE_IS_BEST if chance_is_best else _verdict(sign * (values - random), sign) if len(known) else "",
+        "verdict": _verdict(sign * (values - random), sign, chance_is_best) if len(known) else "",
         "count": len(values),
         "silent": f"{tally.silent} without a number: {short(tally.words)}" if tally.silent else "",
         "worst": [(page_path(item), short(name, 40), f"{value:.3g}") for _, _, value, name, item in worst],
     }
 
 
-def _verdict(gains: np.ndarray, sign: float) -> str:
+def _verdict(gains: np.ndarray, sign: float, chance_is_best: bool) -> str:
     """By a paired sign-flip test over the items."""
+    if chance_is_best:
+        return CHANCE_IS_BEST
     p = sign_flip(gains, 0) if sign else None
     if p is None:
         return ""

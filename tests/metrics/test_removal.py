@@ -131,6 +131,7 @@ class TestTexts:
     @pytest.mark.parametrize("order", ["generate", "prune"])
     @pytest.mark.parametrize("ranking", ["signed", "absolute"])
     def test_au_ac_and_au_mse_are_the_plain_loops(self, model, order, ranking):
+        model.module.double()
         on = trial(model, list(self.TEXTS), 1)
         maps = torch.randn(on.allowed.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         ac = ActivationCurve(order, ranking).score(on, subject(maps))
@@ -148,8 +149,8 @@ class TestTexts:
                 logits = self.outputs(model, shown)
                 probabilities.append(float(logits.softmax(0)[1]))
                 errors.append(float((logits - self.outputs(model, ids)).square().sum()))
-            assert float(ac.values[i]) == pytest.approx(np.trapezoid(probabilities, dx=0.1), abs=1e-5)
-            assert float(mse.values[i]) == pytest.approx(np.trapezoid(errors, dx=0.1), abs=1e-5)
+            assert float(ac.values[i]) == pytest.approx(np.trapezoid(probabilities, dx=0.1), abs=1e-12)
+            assert float(mse.values[i]) == pytest.approx(np.trapezoid(errors, dx=0.1), abs=1e-12)
 
     def test_special_tokens_never_go(self, model):
         on = trial(model, list(self.TEXTS), 1)
