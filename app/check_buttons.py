@@ -11,7 +11,7 @@ import attrib
 from app import checking, markup
 from app.answers import Answer
 from app.parts import Parts
-from app.running import HEAVY, PRIVATE, UNEXPECTED, Reading, Updates, ended, running
+from app.running import HEAVY, PRIVATE, UNEXPECTED, Reading, Updates, connect_refusal, ended, running
 from app.runs import Runs
 from app.server import Server
 from attrib.render import Display
@@ -29,11 +29,12 @@ def connect_checks(server: Server, parts: Parts, reading: Reading) -> None:
         name, session = str(getattr(event, "method", "")), f"{request.session_hash}"
         yield from _checked(server, parts, answer, name, session, reading.display(*display))
 
-    parts.gallery.submit(
+    started = parts.gallery.submit(
         check, [parts.answer, *parts.display],
         [parts.answer, parts.gallery, parts.status, parts.explain, parts.cancel, parts.display_box, parts.keep],
         concurrency_id=HEAVY, concurrency_limit=server.concurrency, trigger_mode="once", **PRIVATE,
     )  # fmt: skip
+    connect_refusal(started, parts)
 
 
 def _checked(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app import api, image_api, image_tab, patching_api, patching_tab, reports_api, reports_tab, text_api, text_tab
+from app.busy import bound
 from app.catalogue import Catalogue
 from app.closed import Page
 from app.report_folder import ReportFolder
@@ -66,7 +67,8 @@ def build(settings: Settings, folder: str, runs: Runs, reports: ReportFolder | N
         for tab in shown:
             tab.endpoints(server)
         page.unload(_stop_when_closed(runs))
-        page.queue(max_size=settings.queue, default_concurrency_limit=settings.concurrency + 3, api_open=False)
+        page.queue(default_concurrency_limit=settings.concurrency + 3, api_open=False)
+    bound(page, settings.queue)
     return page
 
 

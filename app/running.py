@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 import attrib
-from app import answers, controls, displays, explaining, markup, offers
+from app import answers, busy, controls, displays, explaining, markup, offers
 from app.answers import Answer
 from app.fetching import how_to_get
 from app.parts import RAW, Parts
@@ -77,13 +77,19 @@ def connect_run(server: Server, parts: Parts, reading: Reading, slider: Any = No
         finally:
             runs.end(session, run)
 
-    parts.explain.click(
+    started = parts.explain.click(
         explain, [*parts.display, *parts.question], outputs, concurrency_id=HEAVY,
         concurrency_limit=server.concurrency, trigger_mode="once", show_progress="minimal",
         show_progress_on=parts.status, api_visibility="private", **RAW,
     )  # fmt: skip
-
+    connect_refusal(started, parts)
     connect_cancel(server, parts)
+
+
+def connect_refusal(started: Any, parts: Parts) -> None:
+    """What a handler meets it says itself: this is told where it was never called."""
+    refused = json.dumps(markup.status(busy.TOLD, "error"))
+    started.failure(None, None, parts.status, js=f"() => {refused}", queue=False, **PRIVATE)
 
 
 def connect_cancel(server: Server, parts: Parts) -> None:
