@@ -15,7 +15,7 @@ from app.parts import Parts
 from app.patching import PatchAnswer, Progress, kind_title
 from app.patching_markup import shown, verification
 from app.patching_questions import METHODS, PatchAsk
-from app.running import HEAVY, UNCHANGED, UNEXPECTED, Updates, connect_cancel, sessions_of
+from app.running import HEAVY, UNCHANGED, UNEXPECTED, Updates, connect_cancel, connect_refusal, sessions_of
 from app.runs import Run
 from app.server import Server
 from app.watching import watched
@@ -66,9 +66,11 @@ def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], Patc
         yield from _run(server, parts, request, work, "Activation patching", display)
 
     everything = [*parts.display, *parts.question]
-    parts.explain.click(ask_model, everything, outputs, **how)
-    parts.method.input(switched, [parts.answer, *everything], outputs, **how)
-    parts.verify.click(verify, [parts.answer, parts.k, parts.of, *parts.display], outputs, **how)
+    connect_refusal(parts.explain.click(ask_model, everything, outputs, **how), parts)
+    connect_refusal(parts.method.input(switched, [parts.answer, *everything], outputs, **how), parts)
+    connect_refusal(
+        parts.verify.click(verify, [parts.answer, parts.k, parts.of, *parts.display], outputs, **how), parts
+    )
 
     def circuit(request: gr.Request, answer: PatchAnswer | None, keep: Any, *display: Any) -> Iterator[Updates]:
         if answer is None:
@@ -80,7 +82,9 @@ def connect(server: Server, parts: Parts, ask_of: Callable[[Sequence[Any]], Patc
 
         yield from _run(server, parts, request, work, "Circuit", display, patching_circuit.summary)
 
-    parts.find_circuit.click(circuit, [parts.answer, parts.keep_edges, *parts.display], outputs, **how)
+    connect_refusal(
+        parts.find_circuit.click(circuit, [parts.answer, parts.keep_edges, *parts.display], outputs, **how), parts
+    )
 
     connect_cancel(server, parts)
 
