@@ -36,6 +36,10 @@ def masks_of(masks: Any, sites: tuple[int, ...]) -> Tensor:
         raise InputError(f"masks must be an array {sites}, or a list with one for each input; {_BOX}") from error
     if tuple(stacked.shape) == sites[1:]:
         stacked = stacked[None].expand(sites)
+    if boxed and len(sites) == 2 and tuple(stacked.shape) != sites:
+        raise InputError(
+            f"a box is for pictures; of texts of {sites[1]} tokens give masks {sites}, True where it counts"
+        )
     if tuple(stacked.shape) != sites:
         raise InputError(
             f"masks of shape {tuple(stacked.shape)} do not fit inputs of {sites}; masks belong to what the model sees"

@@ -21,7 +21,7 @@ from attrib.metrics import METRICS, metric_named
 from attrib.metrics.base import Passes
 from attrib.metrics.checking import check
 from attrib.metrics.evaluate import cost, evaluate
-from attrib.metrics.evidence import DEAR, Evidence, Light
+from attrib.metrics.evidence import BETTER, DEAR, Evidence, Light
 from attrib.models.text import TextModel
 from attrib.models.vision import VisionModel
 
@@ -87,7 +87,20 @@ def measured(
         if name != LIGHTS:
             for one, value in zip(found, _scores(name, model, inputs, method, targets, on_progress), strict=True):
                 one["metrics"][name] = value
+    for one in found:
+        one["lights"] = [_beside_metrics(light, one["metrics"]) for light in one["lights"]]
     return [Measurement(one, _maps(evidence, result, row)) for row, one in enumerate(found)]
+
+
+def _beside_metrics(light: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """The light on random maps, where it was not checked and the metrics it is made of were measured: their words."""
+    known = [(name, metrics[name]) for name in ("deletion", "insertion") if name in metrics]
+    known = [(name, each) for name, each in known if each["value"] is not None and each["random"] is not None]
+    if light["name"] != BETTER or light["verdict"] != "not checked" or not known:
+        return light
+    each = [f"{name} is {one['value']:.3g}, of random maps {one['random']:.3g}" for name, one in known]
+    words = f"{'; '.join(each)}. So few random maps allow no verdict on one map; the evidence page tests all together."
+    return light | {"words": words[0].upper() + words[1:]}
 
 
 def _maps(evidence: Evidence, result: Attribution, row: int) -> Maps:

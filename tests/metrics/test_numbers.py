@@ -80,6 +80,11 @@ class TestMasks:
         with pytest.raises(InputError, match=r"mask|box"):
             masks_of(masks, (1, 4, 4))
 
+    def test_a_box_on_a_text_is_told_as_one(self):
+        with pytest.raises(InputError, match=r"a box is for pictures; of texts of 7 tokens give masks \(1, 7\)"):
+            masks_of([(0, 0, 3, 3)], (1, 7))
+        assert masks_of([(0, 0, 1, 1)], (1, 4)).tolist() == [[False, False, True, True]]  # four tokens
+
     def test_a_single_mask_is_for_all(self):
         assert masks_of(np.eye(4), (3, 4, 4)).shape == (3, 4, 4)
 

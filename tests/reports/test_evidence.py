@@ -91,6 +91,17 @@ def test_every_card_has_its_lights_and_one_page_sums_up(make: Make, four: Path) 
     assert 'href="evidence.html"' in (made.folder / "index.html").read_text()
 
 
+def test_a_light_that_was_not_checked_tells_what_was_measured(make: Make, four: Path) -> None:
+    made = make(four, evidence=["deletion"], methods=("lrp",), targets=["dog"])
+    for row in made.rows():
+        light = row.evidence["lights"][1]
+        score = row.evidence["metrics"]["deletion"]
+        told = f"Deletion is {score['value']:.3g}, of random maps {score['random']:.3g}."
+        assert light["verdict"] == "not checked"
+        assert light["words"].startswith(told)
+        assert told in (made.folder / f"items/{row.item}.html").read_text()
+
+
 def test_its_cost_is_told_before_anything_runs(make: Make, four: Path) -> None:
     heard: list[tuple[int, str]] = []
     make(four, **ASKED, on_progress=lambda done, total, message: heard.append((done, message)))
