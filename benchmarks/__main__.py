@@ -13,7 +13,7 @@ from benchmarks.cases import NETWORKS, Case
 from benchmarks.report import machine, markdown, remarks, table, verdict
 from benchmarks.rows import ROWS
 from benchmarks.run import OURS, Line, measured
-from benchmarks.text import plan, text_lines
+from benchmarks.text import Plan, plan, text_lines
 from benchmarks.text_cases import NETWORKS as TEXT_NETWORKS
 from benchmarks.text_cases import TOKENS
 from benchmarks.text_rows import TEXT_ROWS
@@ -30,6 +30,7 @@ def main(
     long: Annotated[bool, typer.Option("--long", help="Rows of minutes at every batch size, not only at 1.")] = False,
     only: Annotated[str, typer.Option(help="images, or text: transformers at 32, 128 and 512 tokens.")] = "images",
     tokens: Annotated[str, typer.Option(help="Lengths of texts, with commas.")] = ",".join(map(str, TOKENS)),
+    alone: Annotated[bool, typer.Option("--alone", help="Texts without peers, which take most of the time.")] = False,
     file: Annotated[Path | None, typer.Option("--markdown", help="Write the table here as well.")] = None,
 ) -> None:
     """Measure, show a table, and say where a target is missed."""
@@ -38,7 +39,7 @@ def main(
     if only == "text":
         asked = TEXT_NETWORKS if models == ",".join(NETWORKS) else _names(models)
         lengths = TOKENS[:1] if quick else tuple(int(n) for n in _names(tokens))
-        _texts(console, asked, lengths, _names(methods), torch.device(device), repeats, long, file)
+        _texts(console, _planned(asked, lengths, _names(methods), long, alone), torch.device(device), repeats, file)
         return
     networks, sizes = (("resnet50",), (1,)) if quick else (_names(models), tuple(int(b) for b in _names(batches)))
     unknown = [name for name in networks if name not in NETWORKS]
@@ -63,24 +64,22 @@ def main(
         console.print(remark, highlight=False)
 
 
-def _texts(
-    console: Console,
-    networks: tuple[str, ...],
-    lengths: tuple[int, ...],
-    rows: tuple[str, ...],
-    device: torch.device,
-    repeats: int,
-    long: bool,
-    file: Path | None,
-) -> None:
-    """The table of transformers."""
+def _planned(
+    networks: tuple[str, ...], lengths: tuple[int, ...], rows: tuple[str, ...], long: bool, alone: bool
+) -> Plan:
+    """What is measured on transformers. Raises BadParameter for unknown names, and where nothing is."""
     unknown = [name for name in networks if name not in TEXT_NETWORKS]
     if unknown:
         raise typer.BadParameter(f"no transformer {unknown[0]!r}; there are {', '.join(TEXT_NETWORKS)}")
-    planned = plan(networks, lengths, rows, long)
+    planned = plan(networks, lengths, rows, long, alone)
     if not planned:
         names = "; ".join(row.name for row in TEXT_ROWS)
         raise typer.BadParameter(f"no row of these runs here; there are {names}. Some need --long beyond 128 tokens")
+    return planned
+
+
+def _texts(console: Console, planned: Plan, device: torch.device, repeats: int, file: Path | None) -> None:
+    """The table of transformers."""
     console.print(machine(device))
     lines: list[Line] = []
     for line in text_lines(planned, repeats, device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -16,9 +17,12 @@ _LONGEST = 128  # tokens at which rows of minutes run unless asked for
 Plan = Mapping[tuple[str, int], Sequence[Row]]  # (network, tokens) -> its rows
 
 
-def plan(networks: Sequence[str], tokens: Sequence[int], names: Sequence[str] = (), long: bool = False) -> Plan:
-    """The rows whose name holds one of `names` (none: all), where they run."""
+def plan(
+    networks: Sequence[str], tokens: Sequence[int], names: Sequence[str] = (), long: bool = False, alone: bool = False
+) -> Plan:
+    """The rows whose name holds one of `names` (none: all), where they run; alone: without the peers."""
     wanted = [row for row in TEXT_ROWS if not names or any(name in row.name for name in names)]
+    wanted = [replace(row, peers={}) for row in wanted] if alone else wanted
     return {
         (network, n): rows
         for network in networks

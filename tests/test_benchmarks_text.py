@@ -87,10 +87,11 @@ def test_only_text(tmp_path: Path) -> None:
     program = Typer()
     program.command()(main)
     file = tmp_path / "table.md"
-    arguments = ["--only", "text", "--quick", "--methods", "saliency", "--repeats", "1", "--markdown", str(file)]
-    found = CliRunner().invoke(program, arguments)
+    wished = f"--only text --quick --alone --methods saliency --repeats 1 --markdown {file}"
+    found = CliRunner().invoke(program, wished.split())
     assert found.exit_code == 0, found.output
     assert "saliency" in file.read_text()
+    assert "× (" not in file.read_text()  # no peer
     assert "32 tokens" in file.read_text()
     for wish in (["--methods", "no such"], ["--methods", "occlusion", "--tokens", "512"]):
         found = CliRunner().invoke(program, ["--only", "text", *wish])
