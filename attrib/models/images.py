@@ -20,6 +20,7 @@ MAX_PIXELS = 64_000_000  # decoded to RGB this is 192 MB; phone cameras make up 
 MAX_FILE_BYTES = 64 * 2**20
 # Formats whose decoders ship with Pillow and start no other program (EPS would start Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "AVIF")
+_LONGEST_NAME = 200  # of a path in a message
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF"})  # an MPO's further frames are previews
 
 
@@ -53,7 +54,7 @@ def _picture(item: Any) -> Picture:
     if isinstance(item, np.ndarray):
         return _upright_rgb(_from_array(item))
     if isinstance(item, (str, os.PathLike)):
-        return _decoded(_read(item), repr(os.fspath(item)))
+        return _decoded(_read(item), _called(item))
     raise InputError(
         f"cannot read an image from {type(item).__name__}; give a path, bytes, a PIL image, a uint8 array "
         "(height, width, 3), a list of those, or a float tensor (batch, channel, height, width)"
@@ -64,15 +65,21 @@ def _read(path: str | os.PathLike[str]) -> bytes:
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{os.fspath(path)!r} is not a file")
-        _check_file_size(status.st_size, repr(os.fspath(path)))
+            raise InputError(f"{_called(path)} is not a file")
+        _check_file_size(status.st_size, _called(path))
         with open(path, "rb") as file:
             return file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         if isinstance(error, InputError):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read the image {os.fspath(path)!r}: {reason}") from error
+        hint = "; nothing is fetched from an address: download it first" if "://" in os.fsdecode(path) else ""
+        raise InputError(f"cannot read the image {_called(path)}: {reason}{hint}") from error
+
+
+def _called(path: str | os.PathLike[str]) -> str:
+    name = os.fsdecode(path)
+    return repr(name if len(name) <= _LONGEST_NAME else f"…{name[-_LONGEST_NAME:]}")
 
 
 def _check_file_size(size: int, name: str) -> None:

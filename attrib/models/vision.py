@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from attrib.errors import InputError, UnsupportedModel
@@ -65,6 +66,8 @@ class VisionModel(Wrapped):
         """Image path, bytes, PIL image, uint8 array, a list of those, or a float tensor taken as preprocessed."""
         if isinstance(inputs, Tensor):
             return self._encode_tensor(inputs)
+        if isinstance(inputs, (list, tuple)) and any(isinstance(item, Tensor) for item in inputs):
+            raise InputError("tensors are explained as one batch, (batch, channel, height, width): torch.stack(them)")
         pictures = pictures_of(inputs)
         if self.preprocessing is None:
             raise InputError(
@@ -80,7 +83,21 @@ class VisionModel(Wrapped):
         _check_tensor(x, 3 if self.preprocessing is not None else self._channels_for(x))
         x = x.detach()
         pictures = None if self.preprocessing is None else self.preprocessing.inverse(x)
-        return Encoded(x.to(self.device, self.dtype, copy=True), pictures, _hashes(x), self.notes)
+        return Encoded(x.to(self.device, self.dtype, copy=True), pictures, _hashes(x), (*self.notes, *self._doubts(x)))
+
+    def _doubts(self, x: Tensor) -> tuple[str, ...]:
+        """What is said where a tensor cannot have come out of the preprocessing: raw pixels, most likely."""
+        if self.preprocessing is None:
+            return ()
+        ends = self.preprocessing.bounds()
+        low, high = float(ends[0].min()), float(ends[1].max())
+        least, most = float(x.min()), float(x.max())
+        if least >= 2 * low - high and most <= 2 * high - low:
+            return ()
+        given, usual = f"{least:.3g} to {most:.3g}", f"{low:.3g} to {high:.3g}"
+        return (
+            f"the tensor's values go from {given}, those of preprocessed pictures from {usual}: is it preprocessed?",
+        )
 
     def _channels_for(self, x: Tensor) -> int | None:
         """How many channels the module takes; None when it does not say."""
@@ -146,6 +163,8 @@ def _hint(shape: tuple[int, ...], channels: int | None) -> str:
 def _check_tensor(x: Tensor, channels: int | None) -> None:
     expected = f"(batch, {'channel' if channels is None else channels}, height, width)"
     shape = tuple(x.shape)
+    if x.layout != torch.strided or x.is_meta:
+        raise InputError(f"a tensor on {x.device.type} of layout {x.layout} holds no pixels to read; give a dense one")
     if not x.is_floating_point():
         raise InputError(
             f"a tensor of {x.dtype} is not preprocessed; give floats {expected}, or pictures as a uint8 numpy array"

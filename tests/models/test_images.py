@@ -136,6 +136,14 @@ def test_things_that_are_no_images(thing: Any) -> None:
         pictures_of(thing)
 
 
+def test_addresses_and_long_names() -> None:
+    with pytest.raises(InputError, match="nothing is fetched"):
+        pictures_of("https://example.org/cat.png")
+    with pytest.raises(InputError) as raised:
+        pictures_of("a" * 5000)
+    assert len(str(raised.value)) < 300
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool", "uint16", "object"])
 def test_arrays_of_other_types_are_not_guessed_at(dtype: str) -> None:
     with pytest.raises(InputError, match=f"array of {dtype}"):

@@ -71,6 +71,26 @@ def test_tensors_are_taken_as_preprocessed(efficientnet: VisionModel, cheetah: P
     np.testing.assert_array_equal(from_tensor.pictures, from_file.pictures)
 
 
+def test_raw_pixels_as_a_tensor_are_told(squeezenet: VisionModel) -> None:
+    x = torch.rand(1, 3, 32, 32)
+    assert squeezenet.encode(x * 2).notes == squeezenet.notes
+    (note,) = set(squeezenet.encode(x * 255).notes) - set(squeezenet.notes)
+    assert "is it preprocessed?" in note and "-2.12 to 2.64" in note
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        ([torch.ones(3, 8, 8)] * 2, r"torch\.stack"),
+        (torch.ones(1, 3, 8, 8, device="meta"), "dense"),
+        (torch.ones(1, 3, 8, 8).to_sparse(), "dense"),
+    ],
+)
+def test_tensors_without_pixels(squeezenet: VisionModel, x: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        squeezenet.encode(x)
+
+
 def test_what_is_encoded_is_not_the_callers_tensor() -> None:
     x = torch.zeros(2, 3, 8, 8)
     encoded = attrib.wrap(tiny()).encode(x)
