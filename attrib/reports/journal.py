@@ -171,4 +171,4 @@ def _database_errors(path: Path) -> Iterator[None]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))

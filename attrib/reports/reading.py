@@ -42,6 +42,7 @@ def found_in(result: Attribution, index: int, predictions: list[Prediction], not
         "score": float(result.score[index]),
         "delta": None if result.delta is None else float(result.delta[index]),
         "ledger": {name: float(amount[index]) for name, amount in (result.ledger or {}).items()},
+        "settled": {name: result.provenance.settings[name] for name in result.provenance.chosen},
         "top": list(strongest(result, index)),
         "notes": list(notes),
         "map_kind": result.kind,

@@ -49,6 +49,7 @@ class Row:
     ledger: where the score went, name → amount, adding up to the score; empty outside LRP.
     top: the strongest parts, strongest first. Images: {"box": [left, top, right, bottom] in pixels of the picture,
         "relevance": signed sum, "share": of all |relevance|}. Texts: {"word": …, "relevance": …, "share": …}.
+    settled: the settings that attrib chose by itself where the spec has "auto": name → what ran.
     notes: what a reader must know before trusting the map.
     map_kind, reduction, signed: as `kind`, `reduction`, `signed` of Attribution. uncovered: operations without a rule.
     values, picture: paths inside the folder; picture None for texts.
@@ -75,6 +76,7 @@ class Row:
     delta: float | None = None
     ledger: dict[str, float] = field(default_factory=dict)
     top: tuple[dict[str, Any], ...] = ()
+    settled: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     map_kind: str = ""
     reduction: str = "sum"

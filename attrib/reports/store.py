@@ -160,7 +160,8 @@ class Store:
         settings = self.manifest["settings"][row.method]
         return Provenance(
             method=row.method,
-            settings=settings,
+            settings=settings | row.settled,
+            chosen={name: settings[name] for name in row.settled},
             model=row.model,
             weights_hash=model["weights_hash"],
             input_hashes=(row.input_hash,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -40,7 +41,12 @@ def test_rows_and_maps_are_those_of_explain(make: Make, photos_of_noise: Path) -
             label, index, probability = model.predict(photos_of_noise / row.name, 1)[0][0]
             assert (written["prediction"], written["prediction_index"]) == (label, index)
             assert written["probability"] == pytest.approx(probability)
+            # what ran, where the spec leaves it to attrib
+            kept, ran = stored.provenance, alone.provenance
+            assert (kept.settings, kept.chosen) == (json.loads(json.dumps(ran.settings)), ran.chosen)
             if row.method == "lrp":
+                assert kept.chosen == {"preset": "auto"}
+                assert list(row.ledger) == list(alone.ledger)
                 assert sum(row.ledger.values()) == pytest.approx(row.score, abs=1e-5)
             heat = stored.heatmap()[0]
             box = row.top[0]["box"]
