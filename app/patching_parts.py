@@ -16,7 +16,16 @@ from app.patching_circuit import KEPT, MOST_KEPT
 from app.patching_heatmaps import SCALES
 from app.patching_links import USUAL_PALETTE, USUAL_SCALE
 from app.patching_markup import NO_PAIR
-from app.patching_questions import EXAMPLES, METHODS, MODEL, SITE_KINDS, USUAL_FILLER, USUAL_KINDS, controls_of
+from app.patching_questions import (
+    EXAMPLES,
+    METHODS,
+    MODEL,
+    NOT_USUAL,
+    SITE_KINDS,
+    USUAL_FILLER,
+    USUAL_KINDS,
+    controls_of,
+)
 from app.scripts import CHOOSE
 from app.text_links import LONGEST
 from app.text_parts import NOTHING
@@ -131,8 +140,8 @@ def draw_sites(parts: Parts) -> None:
     """Sites, settings, and the button that begins."""
     n = parts.named
     n["kinds"] = gr.CheckboxGroup(
-        [(title, kind) for kind, (title, _) in SITE_KINDS.items()], value=list(USUAL_KINDS), label="Sites",
-        elem_id="pt-kinds",
+        [(title, kind) for kind, (title, _) in SITE_KINDS.items() if kind not in NOT_USUAL], value=list(USUAL_KINDS),
+        label="Sites", elem_id="pt-kinds",
     )  # fmt: skip
     with gr.Accordion("More sites, and settings of the method", open=False, elem_id="pt-settings") as n["settings_box"]:
         n["patterns"] = gr.Textbox(

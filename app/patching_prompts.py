@@ -15,7 +15,7 @@ from app.fetching import how_to_get
 from app.model_choice import connect_model
 from app.parts import Parts
 from app.patching_parts import ASKED, LIKELY, verify_label
-from app.patching_questions import EXAMPLES, USUAL_FILLER, PatchAsk, example, model_of
+from app.patching_questions import EXAMPLES, USUAL_FILLER, PatchAsk, example, kinds_for, model_of
 from app.running import PRIVATE, UNCHANGED, Updates, guarded
 from app.server import Server
 from app.text_parts import NOTHING
@@ -54,6 +54,10 @@ def connect_prompts(server: Server, parts: Parts) -> None:
     parts.pad.input(look, inputs, outputs, **latest)
     parts.filler.input(look, inputs, outputs, **latest)
     connect_model(server, parts, look, inputs, outputs)
+    parts.looked.change(
+        guarded(partial(_fitting, parts, catalogue), parts.predictions), [parts.model, parts.kinds],
+        [parts.kinds, parts.predictions], **latest,
+    )  # fmt: skip
 
     taken = [*outputs, parts.task, parts.clean, parts.corrupted, parts.pad, parts.seed]
     take = guarded(partial(_taken, parts, catalogue), parts.predictions)
@@ -75,6 +79,17 @@ def connect_prompts(server: Server, parts: Parts) -> None:
         **PRIVATE,
     )  # fmt: skip
     parts.k.change(lambda k: verify_label(int(k or 0)), parts.k, parts.verify, queue=False, **PRIVATE)
+
+
+def _fitting(parts: Parts, catalogue: Catalogue, model: str, chosen: Sequence[str] | None) -> Updates:
+    """The kinds of sites to choose from, of the model that was looked at."""
+    if catalogue.missing(model):
+        return UNCHANGED
+    try:
+        choices, kept = kinds_for(model_of(catalogue, model), chosen or ())
+    except attrib.AttribError:
+        return UNCHANGED  # which is told where prompts are looked at, or when they are patched
+    return {parts.kinds: gr.update(choices=choices, value=kept)}
 
 
 def _choosing(which: int) -> Any:

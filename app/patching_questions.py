@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import attrib
 from app import controls, offers
 from app.catalogue import Catalogue
 from app.questions import of_kind
+from attrib.patching.probing import site_kinds
 
 MODEL = "smollm2-135m"
 METHODS = offers.method_titles("pair")
@@ -17,6 +18,7 @@ METHODS = offers.method_titles("pair")
 SITE_KINDS: dict[str, tuple[str, str]] = {
     "resid_post": ("Stream behind each block", "resid_post.*"),
     "attn_out": ("Attention outputs", "attn_out.*"),
+    "mixer_out": ("Mixer outputs", "mixer_out.*"),
     "mlp_out": ("MLP outputs", "mlp_out.*"),
     "head": ("Heads", "head.*.*"),
     "q": ("Queries", "head.*.*.q"),
@@ -28,6 +30,8 @@ SITE_KINDS: dict[str, tuple[str, str]] = {
     "embed": ("Embeddings", "embed"),
 }
 USUAL_KINDS = ("resid_post", "attn_out", "mlp_out", "head")
+NOT_USUAL = ("mixer_out",)  # offered once a model that has them is chosen
+_INSTEAD = {"attn_out": "mixer_out", "mixer_out": "attn_out"}
 USUAL_FILLER = " the"
 EXAMPLES = {
     "ioi": "Who is given something?",
@@ -88,6 +92,14 @@ def model_of(catalogue: Catalogue, name: str) -> Any:
             f"such as {MODEL}"
         )
     return model
+
+
+def kinds_for(model: Any, chosen: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(the kinds of sites that the model has, as choices; those chosen among them)."""
+    has = site_kinds(model)
+    choices = [(title, kind) for kind, (title, _) in SITE_KINDS.items() if kind in has]
+    wanted = [kind if kind in has else _INSTEAD.get(kind, kind) for kind in chosen or USUAL_KINDS]
+    return choices, [kind for kind in dict.fromkeys(wanted) if kind in has]
 
 
 def target_of(model: Any, ask: PatchAsk) -> Any:

@@ -31,7 +31,7 @@ def sites(
         line = f"{name:<{widths[0]}}  {path:<{widths[1]}}  {where}".rstrip()
         _out.print(line, soft_wrap=True, highlight=False, markup=False)
     for reason in structure.missing:
-        _out.print(f"not found: {reason}", highlight=False, markup=False)
+        _out.print(f"not found: {reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _where(site: PatchSite) -> str:

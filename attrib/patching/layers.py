@@ -16,6 +16,11 @@ from attrib.patching.stream import Branch, Stream, passed
 from attrib.patching.structure import Joining, Layer, Passing, Place
 from attrib.patching.trace import Trace, Visit
 
+_NO_NEURONS = (
+    "no single weight matrix that reads a row for each position makes the contribution (experts read the rows of the "
+    "tokens that are sent to them alone)"
+)
+
 
 class Reader:
     """Reads layers of one trace. ends: nodes of the stream before the first layer and behind the last."""
@@ -184,7 +189,7 @@ class Reader:
         maker = self._leaf(branch.made)
         place = None if maker is None else self._input(maker)
         if place is None:
-            self.miss(kind, "no single weight matrix, which reads a row for each position, makes the contribution")
+            self.miss(kind, _NO_NEURONS)
         return place
 
     def _leaf(self, node: int | None) -> Visit | None:

@@ -21,6 +21,7 @@ from attrib.failures import named_failures
 from attrib.patching.blocklist import final_norm_of, head_of, leaves, spans_of
 from attrib.patching.columns import with_projections
 from attrib.patching.layers import Reader
+from attrib.patching.sites import all_sites
 from attrib.patching.stream import Stream, stream_of
 from attrib.patching.structure import Structure
 from attrib.patching.trace import Trace
@@ -46,6 +47,11 @@ def structure_of(model: TextModel) -> Structure:
     if known is None or known[0] != parts:
         known = _known[model.module] = (parts, _probed(model))
     return known[1]
+
+
+def site_kinds(model: TextModel) -> tuple[str, ...]:
+    """The kinds of sites that a model has, in the order it computes them. Raises UnsupportedModel."""
+    return tuple(dict.fromkeys(site.kind for site in all_sites(structure_of(model))))
 
 
 def _probed(model: TextModel) -> Structure:

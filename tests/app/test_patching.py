@@ -18,7 +18,7 @@ from app.catalogue import Catalogue
 from app.patching import PatchAnswer
 from app.patching_heatmaps import drawn_panels, scales_of
 from app.patching_links import PatchView
-from app.patching_questions import PatchAsk, example, method_of, model_of
+from app.patching_questions import NOT_USUAL, SITE_KINDS, USUAL_KINDS, PatchAsk, example, kinds_for, method_of, model_of
 from app.runs import Run
 from app.watching import watched
 from attrib.models import MODELS
@@ -234,6 +234,17 @@ def test_a_link_that_asks_for_nonsense_says_so(catalogue: Catalogue) -> None:
     view, problems = patching_links.from_query(query, catalogue)
     assert (view.ask.method, view.ask.kinds, view.how) == ("relp", ("head",), "share")
     assert len(problems) == 5
+
+
+def test_kinds_of_sites_are_those_of_the_model(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    choices, chosen = kinds_for(catalogue[LANGUAGE], USUAL_KINDS)
+    assert [kind for _, kind in choices] == [kind for kind in SITE_KINDS if kind not in NOT_USUAL]
+    assert tuple(chosen) == USUAL_KINDS
+    # of a model without attention
+    monkeypatch.setattr("app.patching_questions.site_kinds", lambda model: ("embed", "resid_post", "mixer_out"))
+    choices, chosen = kinds_for(None, ("attn_out", "resid_post", "head"))
+    assert [kind for _, kind in choices] == ["resid_post", "mixer_out", "embed"]
+    assert chosen == ["mixer_out", "resid_post"]
 
 
 def test_settings_are_those_of_the_method() -> None:
