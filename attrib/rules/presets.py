@@ -18,14 +18,15 @@ from attrib.rules.layer import Bias, LinearRule, fold_batch_norm, in_layout
 from attrib.rules.linear import AlphaBeta, Epsilon, Gamma, ZPlus
 from attrib.rules.placement import placed, resampled
 from attrib.rules.pooling import ExcitationPool
-from attrib.rules.rectifiers import ExcitationGate, deconv, guided, passed
+from attrib.rules.rectifiers import ExcitationGate, MaximumWithZero, deconv, guided, passed
 from attrib.rules.recurrent import recurrence
 from attrib.rules.stabiliser import Stabiliser
 from attrib.rules.table import Rule, Rules
 
 
 def _rectifying(table: dict[str, Rule]) -> Rules:
-    return Rules(table | {"conv": in_layout}, harmless=frozenset({in_layout}))
+    maximum = MaximumWithZero(table["relu"])
+    return Rules(table | {"conv": in_layout, "maximum": maximum}, harmless=frozenset({in_layout}))
 
 
 GUIDED = _rectifying({"relu": guided, "hardtanh": guided})

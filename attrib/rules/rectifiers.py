@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attrib.rules.call import Call
+from attrib.rules.call import Call, carries
 from attrib.rules.elementwise import identity
 from attrib.rules.ruled import ruled
 
@@ -39,6 +39,23 @@ def _rectified(call: Call, backward: Callable[[Tensor, Tensor, float | None], Te
         return y, (y,), lambda u, y: backward(u, y, high)
 
     return ruled(compute, call.x)
+
+
+@dataclass(frozen=True)
+class MaximumWithZero:
+    """max(z, 0) with a tensor of zeros is a ReLU in another spelling: `rule`, that of ReLUs, answers it."""
+
+    rule: Callable[[Call], Any]
+
+    def __call__(self, call: Call) -> Any:
+        given = call.x, call.argument(1, "other")
+        carrying = [x for x in given if carries(x)]
+        constant = [x for x in given if isinstance(x, Tensor) and not carries(x)]
+        largest = call.function.__name__ in ("max", "maximum", "fmax")
+        if not largest or len(carrying) != 1 or len(constant) != 1 or bool(constant[0].any()):
+            return NotImplemented
+        z = carrying[0].expand(torch.broadcast_shapes(carrying[0].shape, constant[0].shape))
+        return self.rule(replace(call, kind="relu", function=torch.relu, args=(z,), kwargs={}))
 
 
 def guided(call: Call) -> Any:

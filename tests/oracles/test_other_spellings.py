@@ -17,6 +17,8 @@ SAME: dict[str, tuple[Spelled, Spelled]] = {
     "clip": (lambda h: h.clip(min=0), F.relu),
     "clip_": (lambda h: torch.clip_(h * 1, 0), F.relu),
     "clip of a slice": (lambda h: _changed(h * 1), lambda h: torch.cat([h[:, :2].relu(), h[:, 2:]], 1)),
+    "maximum with zeros": (lambda h: torch.maximum(torch.zeros(()).to(h), h), F.relu),
+    "max with zeros": (lambda h: torch.max(h, torch.zeros_like(h)), F.relu),
     "subtract": (lambda h: torch.subtract(h, torch.ones_like(h), alpha=2), lambda h: h - 2),
     "divide_": (lambda h: (h * 1).divide_(3), lambda h: h / 3),
     "multiply": (lambda h: h.multiply(h.roll(1, 1)), lambda h: h * h.roll(1, 1)),
