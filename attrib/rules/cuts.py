@@ -1,4 +1,4 @@
-"""Where a model cuts relevance off: detached tensors, no_grad, numbers read off an activation, hooks on tensors.
+"""Where a model cuts relevance off: detached tensors, no_grad, numbers read off an activation, hooks that change it.
 
 What is computed from such values is marked (`marks`), and where it joins relevance again, the cut is reported as
 uncovered. A mask or a branch that depends on values cuts nothing: its slope is zero.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attrib.rules.call import each_tensor
 from attrib.rules.marks import Marks, written
@@ -58,6 +58,29 @@ class Cuts:
             for joined in filter(_carries, written(output, args)):
                 self._record.watch(joined, *cuts[0])
         return output
+
+
+def watch_backward_hooks(twin: nn.Module, record: Record) -> None:
+    """Report the hooks of the model's own that put another gradient in the place of one; others may look at it."""
+    hooked = [module for module in twin.modules() if module._backward_hooks or module._backward_pre_hooks]
+    paths = {id(module): path for path, module in twin.named_modules()} if hooked else {}
+    for module in hooked:
+        for hooks in (module._backward_hooks, module._backward_pre_hooks):
+            for key, hook in hooks.items():
+                hooks[key] = _Telling(getattr(hook, "hook", hook), record, paths[id(module)])
+
+
+class _Telling:
+    """A backward hook; hook: the model's own, which an engine before this one may have found telling already."""
+
+    def __init__(self, hook: Callable[..., Any], record: Record, path: str) -> None:
+        self.hook, self._record, self._path = hook, record, path
+
+    def __call__(self, *given: Any) -> Any:
+        changed = self.hook(*given)
+        if changed is not None:
+            self._record.uncovered("a backward hook", self._path)
+        return changed
 
 
 def _carries(tensor: Tensor) -> bool:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from attrib.errors import UnsupportedModel
 from attrib.rules.autocast import is_lowered, lowered
 from attrib.rules.call import Call, carries_inside, carries_relevance, in_transform, is_empty, unasked
-from attrib.rules.cuts import Cuts
+from attrib.rules.cuts import Cuts, watch_backward_hooks
 from attrib.rules.functions import OUTSIDE, Seen, is_operator
 from attrib.rules.ledger import Ledger
 from attrib.rules.record import Record
@@ -60,6 +60,8 @@ class Engine(TorchFunctionMode):
         self.first_done = False
         self._transforms: list[tuple[str, str]] = []  # what ran in one, and in which module
         self._twin = twin
+        if rules.conserving:
+            watch_backward_hooks(twin, self.record)
 
     @cached_property
     def _paths(self) -> dict[int, str]:

@@ -100,3 +100,23 @@ def test_what_cuts_nothing_is_not_named(name: str, method: attrib.Method) -> Non
     model, x = attrib.wrap(net(HARMLESS[name])), torch.randn(1, 3, 8, 8, dtype=torch.float64)
     found = attrib.explain(model, x, method, target=1, strict=True)
     assert found.coverage is not None and not found.coverage.uncovered
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["epsilon", "auto", "deeplift"])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_backward_hook_that_changes_gradients_is_named(before: bool, method: attrib.Method) -> None:
+    looking, changing = net(lambda y: y * 2), net(lambda y: y * 2)
+    seen: list[Tensor] = []
+    for part, answer in ((looking[1], lambda g: seen.append(g[0])), (changing[1], lambda g: (g[0] * 2,))):
+        if before:
+            part.register_full_backward_pre_hook(lambda module, above, answer=answer: answer(above))
+        else:
+            part.register_full_backward_hook(lambda module, below, above, answer=answer: answer(below))
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    for _ in range(2):
+        found = attrib.explain(attrib.wrap(looking), x, method, target=1, strict=True)
+        assert found.coverage is not None and not found.coverage.uncovered and seen
+    found = attrib.explain(attrib.wrap(changing), x, method, target=1)
+    assert found.coverage is not None and set(found.coverage.uncovered) == {"a backward hook in 1"}
+    with pytest.raises(attrib.UncoveredOperation, match="'a backward hook' in module '1'"):
+        attrib.explain(attrib.wrap(changing), x, method, target=1, strict=True)
