@@ -32,7 +32,7 @@ def logits_of(outputs: Any) -> Tensor:
 def class_scores(outputs: Any) -> Tensor:
     """(batch, classes) logits of the output; of dense outputs their sum over positions."""
     logits = logits_of(outputs)
-    if logits.dim() < 2:
+    if logits.dim() < 2 or not logits.shape[1]:
         raise UnsupportedModel(
             f"the model returned logits of shape {tuple(logits.shape)}; (batch, classes) is needed, "
             "or give a callable target that turns the output into (batch,) numbers"

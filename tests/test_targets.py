@@ -130,9 +130,10 @@ def test_dense_logits_are_summed_over_positions():
     assert bind(1, 2, index_of).scores(dense).tolist() == dense[:, 1].sum((1, 2)).tolist()
 
 
-def test_flat_logits_are_refused():
+@pytest.mark.parametrize("shape", [(2,), (2, 0)])
+def test_logits_without_classes_are_refused(shape):
     with pytest.raises(attrib.UnsupportedModel, match=r"\(batch, classes\) is needed"):
-        bind(None, 2, index_of).settled(torch.zeros(2))
+        bind(None, 2, index_of).settled(torch.zeros(shape))
 
 
 def test_descriptions_have_labels():

@@ -115,11 +115,11 @@ class NormGrad(Method):
 
     def _layer_weights(self, n: int) -> Tensor:
         if self.weights == "uniform":
-            weights = torch.ones(n)
+            weights = torch.ones(n, dtype=torch.float64)
         elif self.weights == "linear":
-            weights = torch.arange(1, n + 1) / n
+            weights = torch.arange(1, n + 1, dtype=torch.float64)
         else:
-            weights = torch.tensor([float(weight) for weight in self.weights])
+            weights = torch.tensor([float(weight) for weight in self.weights], dtype=torch.float64)
             if len(weights) != n or not (weights >= 0).all() or not 0 < float(weights.sum()) < float("inf"):
                 raise InputError(f"weights {self.weights} for {n} layers: give one number of at least 0 for each")
         return weights / weights.sum()
