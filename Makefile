@@ -57,7 +57,8 @@ weights: install
 	$(BIN)/python scripts/convert_squeezenet.py
 
 # train the sentiment head anew, three epochs of several minutes each; the file's sha256, which is printed, goes into
-# attrib/models/minilm.py: another machine's rounding gives another file
+# attrib/models/minilm.py: another machine's rounding gives another file. The committed one is measured by
+# scripts/train_sentiment.py --evaluate
 sentiment: install
 	$(BIN)/python scripts/train_sentiment.py
 

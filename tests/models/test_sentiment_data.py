@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_sentiment.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "sentiment_data.py"
 MOVIES = "1\t2.3\tGreat &amp; funny.\n2\t-0.4\tneither\n3\t-1.5\tA bore\n4\t-1.0\tA BORE!\n"
 AMAZON = "1_1\t1.0\tworks well\n1_2\t-2.0\tbut it broke\n2_1\t3.0\tbut it BROKE\n3_1\t0.9\tfine\n"
 TWEETS = "1\t1.4\tYay. Another good phone interview.\n"
@@ -21,10 +21,10 @@ TWEETS = "1\t1.4\tYay. Another good phone interview.\n"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_sentiment", SCRIPT)
+    spec = importlib.util.spec_from_file_location("sentiment_data", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["train_sentiment"] = module  # dataclasses look themselves up there
+    sys.modules["sentiment_data"] = module  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
 
