@@ -108,7 +108,10 @@ def _of_text(tokenizer: Any, text: str, encoded: Any, index: int) -> Tokens:
         reading = read_ids(tokenizer, encoded["input_ids"])
     ids = tuple(encoded["input_ids"])
     if special_ids(tokenizer).issuperset(ids):
-        raise InputError(f"input {index} holds only special tokens ({text[:40]!r}); there is nothing to explain in it")
+        raise InputError(
+            f"input {index} holds only special tokens, or characters that the tokenizer drops ({text[:40]!r}); "
+            "there is nothing to explain in it"
+        )
     types = tuple(encoded.get("token_type_ids") or [0] * len(ids))
     return Tokens(ids, types, reading, _unknown(tokenizer, ids, reading, index))
 

@@ -171,7 +171,7 @@ def test_labels_of_classifiers() -> None:
         ([], "there is no input"),
         (None, "NoneType"),
         (b"good", "bytes"),
-        (["good", 3], "input 1 is a int"),
+        (["good", 3], "input 1 is of type int"),
         ([1, 2, 10**6], "token id 1000000"),
         ([5, -1], "token id -1"),
         ([[5, 6], []], "input 1 holds no token ids"),
