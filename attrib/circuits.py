@@ -16,13 +16,14 @@ from attrib.methods.activation_patching import prompts_of
 from attrib.methods.base import Question
 from attrib.methods.pairs import of_rows
 from attrib.patching.circuit import Circuit, Cut, Size
-from attrib.patching.edges import EdgeGraph, edge_graph, output_matrices
+from attrib.patching.edges import EdgeGraph, edge_graph
 from attrib.patching.effects import EdgeEffect
 from attrib.patching.pair import Pair, encode_pair
 from attrib.patching.probing import structure_of
 from attrib.patching.prompt import Prompt
 from attrib.patching.pruned import Ablated, ablated_run, pruned
 from attrib.patching.selecting import Keep, Selection, count_of, selected
+from attrib.patching.sending import output_matrices
 from attrib.rows import rows_of, says_where
 from attrib.rules.shadow import shadow
 from attrib.targets import Targets

@@ -19,8 +19,9 @@ from attrib.methods.base import Finding, Question
 from attrib.methods.pairs import Effects, found_edges
 from attrib.methods.patching_runs import Run, linked_run, plain_run
 from attrib.patching.course import passed_back
-from attrib.patching.edges import EdgeGraph, Receiver, check_course, contributions, edge_graph, output_matrices
+from attrib.patching.edges import EdgeGraph, Receiver, edge_graph
 from attrib.patching.probing import structure_of
+from attrib.patching.sending import check_course, contributions, output_matrices
 from attrib.patching.structure import Place
 from attrib.rules.table import Rules
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.patching.access import replaced
+from attrib.patching.caches import Cache, Known, Leaving, Noting, Prefix
 from attrib.patching.structure import Structure
 from attrib.sites import first_tensor
 
@@ -59,7 +60,7 @@ class Call:
         of = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device) if of is None else of
         return _first(self.block(hidden, **self._for_rows(given, of)))
 
-    def onwards(self, hidden: Tensor, start: int, of: Tensor, cache: _Cache | None = None) -> Tensor:
+    def onwards(self, hidden: Tensor, start: int, of: Tensor, cache: Cache | None = None) -> Tensor:
         """The same for hidden states (rows, some tokens, width) of positions `start` and following."""
         stop = start + hidden.shape[1]
         given = {name: _cut(value, self.tokens, start, stop) for name, value in self.arguments.items()}
@@ -79,10 +80,10 @@ class Call:
         if hidden.shape[1] == 1:
             return self.onwards(hidden, start, of)
         try:
-            self.onwards(hidden, start, of, _Leaving())
-        except _Known as known:
+            self.onwards(hidden, start, of, Leaving())
+        except Known as known:
             before = self.prefix(start, of).joined(known.keys[..., :-1, :], known.values[..., :-1, :])
-            return self.onwards(hidden[:, -1:], self.tokens - 1, of, _Prefix(*before))
+            return self.onwards(hidden[:, -1:], self.tokens - 1, of, Prefix(*before))
         raise NotReplayable("a block does not hand its keys and values to a cache")
 
     def _for_rows(self, arguments: dict[str, Any], of: Tensor) -> dict[str, Any]:
@@ -100,11 +101,11 @@ class Call:
 
         return {name: taken(value) for name, value in arguments.items()}
 
-    def prefix(self, start: int, of: Tensor) -> _Prefix:
+    def prefix(self, start: int, of: Tensor) -> Prefix:
         """Keys and values of the base run before `start`, for every row."""
         if self.keys is None or self.values is None:
             raise NotReplayable("a block does not hand its keys and values to a cache")
-        return _Prefix(self.keys[..., :start, :][of], self.values[..., :start, :][of])
+        return Prefix(self.keys[..., :start, :][of], self.values[..., :start, :][of])
 
 
 def block_paths(structure: Structure) -> list[str]:
@@ -123,7 +124,7 @@ def recorded(twin: nn.Module, structure: Structure, run: Callable[[], Any], caus
     """
     entered: dict[str, Tensor] = {}
     noted: dict[str, dict[str, Any]] = {path: {} for path in block_paths(structure)}
-    caches = {path: _Noting() for path in noted}
+    caches = {path: Noting() for path in noted}
 
     def enter(path: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         hidden, arguments = _named(module, args, kwargs)
@@ -170,52 +171,6 @@ def _takes_rows(call: Call) -> bool:
 def returned(call: Call, hidden: Tensor) -> Any:
     """`hidden` as the block would return it, in a tuple or bare."""
     return replaced(call.output, _first(call.output), hidden)
-
-
-class _Cache:
-    """What a block's attention asks for the keys and values of the tokens before, its own being given."""
-
-    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def get_seq_length(self, *layer: Any) -> int:
-        """How many tokens it holds."""
-        keys: Tensor | None = getattr(self, "keys", None)
-        return 0 if keys is None else keys.shape[-2]
-
-
-class _Noting(_Cache):
-    keys: Tensor | None = None
-    values: Tensor | None = None
-
-    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = keys, values
-        return keys, values
-
-
-@dataclass
-class _Prefix(_Cache):
-    keys: Tensor
-    values: Tensor
-
-    def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
-
-    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        return self.joined(keys, values)
-
-
-class _Leaving(_Cache):
-    def update(self, keys: Tensor, values: Tensor, *layer: Any, **more: Any) -> tuple[Tensor, Tensor]:
-        raise _Known(keys, values)
-
-
-class _Known(Exception):
-    """Keys and values are known, which is all that was asked."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.keys, self.values = keys, values
 
 
 def _named(module: nn.Module, args: Any, kwargs: Any) -> tuple[Tensor, dict[str, Any]]:

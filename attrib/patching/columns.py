@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from attrib.patching.stream import ancestors
+from attrib.patching.branches import ancestors
 from attrib.patching.structure import Columns, Layer, Place, Projection
 from attrib.patching.trace import Trace
 
@@ -68,7 +68,7 @@ def with_projections(
     """
     trace = reader.trace
     projected = [[] if z is None else _projections(reader, z) for z in zs]
-    widths = {tuple((int(reader.rows(node).shape[-1]), of) for node, of in each) for each in projected if each}
+    widths = {tuple((int(reader.layout.rows(node).shape[-1]), of) for node, of in each) for each in projected if each}
     if not heads or len(widths) != 1:
         if heads:
             reader.miss(_PARTS, "blocks have different projections before attention")
@@ -76,7 +76,7 @@ def with_projections(
     found: _Found = {}
     for each, z in zip(projected, zs, strict=True):
         if z is not None and len(found) < len(_KINDS):
-            tensors = [_Projected(trace.tensors[node], reader.swapped(node), of) for node, of in each]
+            tensors = [_Projected(trace.tensors[node], reader.layout.swapped(node), of) for node, of in each]
             found = _columns(_outputs(reader, z, heads), tensors) | found
     places = [[reader.made_by_leaf(node) for node, _ in each] for each in projected]
     full = [_projected(layer, found, own) if own else layer for layer, own in zip(layers, places, strict=True)]
@@ -92,7 +92,7 @@ def _covered(reader: Reader, projected: list[tuple[int, int]], found: _Found) ->
     columns = [
         (projected[which][1], column) for which, spans in found.values() for span in spans for column in range(*span)
     ]
-    own = [(of, column) for node, of in projected for column in range(reader.rows(node).shape[-1])]
+    own = [(of, column) for node, of in projected for column in range(reader.layout.rows(node).shape[-1])]
     return set(columns) == set(own)
 
 
@@ -104,19 +104,19 @@ def _projected(layer: Layer, found: _Found, places: Sequence[Place | None]) -> L
 def _projections(reader: Reader, read: int) -> list[tuple[int, int]]:
     """(node, which of the matrices it belongs to) of the last weight matrices before attention, in the order they ran,
     and behind them of norms that take their output whole."""
-    trace = reader.trace
+    trace, layout = reader.trace, reader.layout
     matrices = frozenset(i for i, node in enumerate(trace.nodes) if node.kind == "matrix")
     before = ancestors(trace, read, matrices)
     reached = {i for node in before for i in trace.nodes[node].inputs if i in matrices}
-    nearest = sorted(i for i in reached if reader.fits(i) and trace.tensors[i].requires_grad)  # not positions' own
+    nearest = sorted(i for i in reached if layout.fits(i) and trace.tensors[i].requires_grad)  # not positions' own
     given = {node: trace.nodes[node].inputs[0] for node in sorted(before) if trace.nodes[node].kind == "pointwise"}
-    norms = [(n, nearest.index(matrix)) for n, matrix in given.items() if matrix in nearest and reader.fits(n)]
+    norms = [(n, nearest.index(matrix)) for n, matrix in given.items() if matrix in nearest and layout.fits(n)]
     return [*((node, of) for of, node in enumerate(nearest)), *norms]
 
 
 def _outputs(reader: Reader, z: int, heads: int) -> list[Tensor]:
     """(tokens, width) of each head: what attention puts out, before any gate (Qwen3-Next), or else its part of z."""
-    trace, side_by_side = reader.trace, reader.rows(z)
+    trace, side_by_side = reader.trace, reader.layout.rows(z)
     side_by_side = side_by_side.reshape(-1, side_by_side.shape[-1])
     node = max(i for i in ancestors(trace, z, frozenset()) if trace.nodes[i].kind == "attention")
     while len(_carrying(trace, node)) == 1:  # weights, on their way to the values

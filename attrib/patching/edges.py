@@ -12,17 +12,15 @@ gates), it receives as one, `attn_in.L`. What mixes positions without attention 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attrib.errors import UnsupportedModel
-from attrib.patching.course import Course, courses, reproduces
+from attrib.patching.course import Course, courses
 from attrib.patching.sites import PatchSite, select
-from attrib.patching.structure import Joining, Layer, Place, Structure
-from attrib.rules.shadow import shadow
+from attrib.patching.structure import Place, Structure
 
 
 @dataclass(frozen=True)
@@ -132,13 +130,9 @@ def _no_edges(structure: Structure) -> str | None:
         block = None if unknown is None else layers[unknown].block
         where = "between two blocks" if unknown is None else f"in block {block!r}" if block else f"in layer {unknown}"
         return f"{where} more happens to the residual stream, or to what joins it, than sums, norms and factors"
-    if any(len(_joinings(layer, "attention", "mixer")) > 1 for layer in layers):
+    if any(len(layer.joinings("attention", "mixer")) > 1 for layer in layers):
         return "attention and another mixer of positions stand in one layer"
     return None
-
-
-def _joinings(layer: Layer, *kinds: str) -> list[Joining]:
-    return [step for step in layer.course or () if isinstance(step, Joining) and step.what in kinds]
 
 
 def _senders(structure: Structure) -> tuple[list[str], list[Mixing | None], list[int | None]]:
@@ -146,7 +140,7 @@ def _senders(structure: Structure) -> tuple[list[str], list[Mixing | None], list
     senders, mixing = ["embed"], list[Mixing | None]()
     mlps: list[int | None] = []
     for number, layer in enumerate(structure.layers):
-        found = next(iter(_joinings(layer, "attention", "mixer")), None)
+        found = next(iter(layer.joinings("attention", "mixer")), None)
         apart = structure.heads and found is not None and layer.z is not None and found.place.path == layer.z.path
         kind = "attn_out" if found is not None and found.what == "attention" else "mixer_out"
         names = [f"head.{number}.{head}" for head in range(structure.heads)] if apart else [f"{kind}.{number}"]
@@ -156,7 +150,7 @@ def _senders(structure: Structure) -> tuple[list[str], list[Mixing | None], list
             span = (len(senders), len(senders) + len(names))
             mixing.append(Mixing(f"{kind}.{number}", found.place, span, layer.z if apart else None))
             senders += names
-        has_mlp = bool(_joinings(layer, "mlp"))
+        has_mlp = bool(layer.joinings("mlp"))
         mlps.append(len(senders) if has_mlp else None)
         senders += [f"mlp_out.{number}"] if has_mlp else []
     return senders, mixing, mlps
@@ -165,13 +159,13 @@ def _senders(structure: Structure) -> tuple[list[str], list[Mixing | None], list
 def _receivers(structure: Structure, mixing: list[Mixing | None], mlps: list[int | None]) -> list[Receiver]:
     spans: dict[Place, tuple[int, int]] = {each.made: each.senders for each in mixing if each is not None}
     for layer, mlp in zip(structure.layers, mlps, strict=True):
-        spans |= {step.place: (mlp, mlp + 1) for step in _joinings(layer, "mlp") if mlp is not None}
+        spans |= {step.place: (mlp, mlp + 1) for step in layer.joinings("mlp") if mlp is not None}
     known = courses(structure, spans)
     found: list[Receiver] = []
     for number, (layer, each) in enumerate(zip(structure.layers, mixing, strict=True)):
         if each is not None:
             found += _of_mixing(structure, number, each, known[layer.pre])
-        for step in _joinings(layer, "mlp"):
+        for step in layer.joinings("mlp"):
             read = layer.mid or layer.pre
             found.append(Receiver(f"mlp_in.{number}", number, read, known[read], made=step.place))
     last = structure.layers[-1].post
@@ -195,60 +189,3 @@ def readers_of(receiver: str, heads: int, kv_heads: int) -> list[str]:
         return [] if receiver == "logits" else [*every, f"{kind.partition('_')[0]}_out.{parts[0]}"]
     group = 1 if parts[2] == "q" else heads // kv_heads
     return [*(f"head.{parts[0]}.{int(parts[1]) * group + i}" for i in range(group)), f"attn_out.{parts[0]}"]
-
-
-def output_matrices(twin: nn.Module, graph: EdgeGraph) -> list[Tensor | None]:
-    """For each layer (heads, head_dim, width): what its output projection makes of each head's z, without its bias;
-    None where heads do not send apart."""
-    found: list[Tensor | None] = []
-    heads, width = graph.structure.heads, graph.structure.head_dim
-    for mixing in graph.mixing:
-        if mixing is None or mixing.z is None:
-            found.append(None)
-            continue
-        projection = shadow(twin.get_submodule(mixing.z.path))
-        weight: Tensor = projection.weight  # type: ignore[assignment]
-        if projection._parameters.get("bias") is not None:
-            projection._parameters["bias"] = torch.zeros_like(projection._parameters["bias"])  # type: ignore[assignment,arg-type]
-        with torch.no_grad():
-            rows = projection(torch.eye(heads * width, dtype=weight.dtype, device=weight.device))
-        found.append(rows.unflatten(0, (heads, width)))
-    return found
-
-
-def by_head(z: Tensor, matrix: Tensor, rows: int) -> Tensor:
-    """(rows, heads, tokens, width): what each head adds to the stream. z: heads side by side."""
-    apart = z.reshape(rows, -1, *matrix.shape[:2])
-    return torch.einsum("bthd,hdw->bhtw", apart, matrix)
-
-
-def sent(mixing: Mixing, matrix: Tensor | None, values: Mapping[Place, Tensor], rows: int) -> Tensor:
-    """(rows, senders, tokens, width): what the senders of a layer's attention or mixer add to the stream."""
-    if mixing.z is None or matrix is None:
-        return _stream(values[mixing.made], rows)[:, None]
-    return by_head(values[mixing.z], matrix, rows)
-
-
-def contributions(graph: EdgeGraph, matrices: list[Tensor | None], values: Mapping[Place, Tensor], rows: int) -> Tensor:
-    """(rows, sender, tokens, width): what each sender adds to the stream, up to constants; linear in `values`."""
-    parts = [_stream(values[graph.structure.layers[0].pre], rows)[:, None]]
-    for layer, mixing, matrix in zip(graph.structure.layers, graph.mixing, matrices, strict=True):
-        if mixing is not None:
-            parts.append(sent(mixing, matrix, values, rows))
-        parts += [_stream(values[step.place], rows)[:, None] for step in _joinings(layer, "mlp")]
-    return torch.cat(parts, 1)
-
-
-def check_course(graph: EdgeGraph, twin: nn.Module, values: Mapping[Place, Tensor]) -> None:
-    """Raise UnsupportedModel where what inputs read is not what senders add, along the course of the stream."""
-    for receiver in {receiver.stream: receiver for receiver in graph.receivers}.values():
-        if not reproduces(receiver.course, twin, values, receiver.stream):
-            raise UnsupportedModel(
-                f"{graph.structure.model}: what {receiver.name} reads is not made of what components put out by "
-                "sums, norms and factors alone, so that edges between them do not account for it"
-            )
-
-
-def _stream(tensor: Tensor, rows: int) -> Tensor:
-    """(rows, tokens, width), also where the model has flattened both."""
-    return tensor.reshape(rows, -1, tensor.shape[-1])

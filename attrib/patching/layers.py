@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from attrib.errors import UnsupportedModel
 from attrib.patching.blocklist import Span
+from attrib.patching.branches import Branch
 from attrib.patching.columns import heads_apart
-from attrib.patching.stream import Branch, Stream, passed
+from attrib.patching.layout import Layout
+from attrib.patching.stream import Stream, passed
 from attrib.patching.structure import Joining, Layer, Passing, Place
 from attrib.patching.trace import Trace, Visit
 
@@ -28,14 +26,7 @@ class Reader:
     def __init__(self, name: str, trace: Trace, ends: tuple[int, int]) -> None:
         self.name, self.trace = name, trace
         self._missing: dict[str, str] = {}
-        tokens, hidden = trace.tokens, trace.rows(ends[0])
-        self.leading = tuple(hidden.shape[:-1])
-        if self.leading not in ((1, tokens), (tokens,), (tokens, 1)) and not _filled_up(trace, ends):
-            raise UnsupportedModel(
-                f"{name} keeps its hidden states as {tuple(trace.tensors[ends[0]].shape)} when it is given {tokens} "
-                "tokens, so that positions cannot be told: its layers have no sites"
-            )
-        self._rows = math.prod(self.leading)
+        self.layout = Layout(name, trace, ends)
 
     def layer(self, span: Span, stream: Stream | None) -> Layer:
         """The layer without its projections."""
@@ -67,37 +58,12 @@ class Reader:
             course=self._course(stream, span) if stream.plain else None,
         )
 
-    def fits(self, node: int) -> bool:
-        """Whether the tensor has a row for each position."""
-        leading = tuple(self.trace.rows(node).shape[:-1])
-        return leading == self.leading or self._in_order(leading) or self._tokens_first(leading)
-
-    def _in_order(self, leading: tuple[int, ...]) -> bool:
-        """Whether positions are behind all that could be the batch."""
-        return leading[-1:] == (self._rows,) and math.prod(leading) == self._rows
-
-    def _tokens_first(self, leading: tuple[int, ...]) -> bool:
-        """Whether they are in front of the batch where the stream's are not."""
-        return leading == (self._rows, 1) and len(self.leading) == 2
-
-    def swapped(self, node: int) -> tuple[int, int] | None:
-        """What has to be exchanged in a tensor that fits, to have its rows as the stream has them."""
-        shape = tuple(self.trace.tensors[node].shape)
-        return (
-            (0, 1) if self._tokens_first(shape[:-1]) != self._tokens_first(self.leading) else self.trace.swapped(node)
-        )
-
-    def rows(self, node: int) -> Tensor:
-        """The tensor, one that fits, with its rows as the stream has them."""
-        swapped, tensor = self.swapped(node), self.trace.tensors[node]
-        return tensor if swapped is None else tensor.transpose(*swapped)
-
     def output(self, maker: Visit) -> Place | None:
         """Where what the call puts out is found; None where it has no row for each position."""
-        return self._found(maker, "output", maker.output) if self.fits(maker.output) else None
+        return self._found(maker, "output", maker.output) if self.layout.fits(maker.output) else None
 
     def _found(self, visit: Visit, reads: Literal["input", "output"], node: int, shared: bool = False) -> Place | None:
-        swapped = self.swapped(node)
+        swapped = self.layout.swapped(node)
         if shared and swapped is not None:  # those who read past it would not see what is read there
             return None
         changed, call = node in self.trace.changed, self.trace.call_of(visit)
@@ -114,7 +80,7 @@ class Reader:
         if stream is None or attention is None or not attention.behind:
             return None
         node = self.trace.nodes[attention.behind[0]].inputs[0]
-        while not (self.fits(node) and heads_apart(self.trace, self.rows(node), attention.attention)):
+        while not (self.layout.fits(node) and heads_apart(self.trace, self.layout.rows(node), attention.attention)):
             if self.trace.nodes[node].kind != "pointwise":
                 return None
             node = self.trace.nodes[node].inputs[0]  # a norm over all heads (BitNet)
@@ -174,7 +140,7 @@ class Reader:
         return (visit for visit in self.trace.visits if span.visit is None or visit.inside(span.visit))
 
     def _input(self, visit: Visit, shared: bool = False) -> Place | None:
-        return self._found(visit, "input", visit.inputs[0], shared) if self.fits(visit.inputs[0]) else None
+        return self._found(visit, "input", visit.inputs[0], shared) if self.layout.fits(visit.inputs[0]) else None
 
     def _heads(self, stream: Stream) -> Place | None:
         if stream.attention is None:
@@ -198,11 +164,6 @@ class Reader:
         path = self.trace.nodes[node].path
         return next((visit for visit in self.trace.visits if visit.path == path and visit.output == node), None)
 
-    def common_width(self, nodes: Sequence[int]) -> int:
-        """The width that all of these tensors have; 0 where they have none in common, or no row for each position."""
-        widths = {int(self.rows(node).shape[-1]) if self.fits(node) else 0 for node in nodes}
-        return next(iter(widths)) if len(widths) == 1 else 0
-
     def miss(self, what: str, why: str) -> None:
         """Note why something was not found, the first time."""
         self._missing.setdefault(what, why)
@@ -211,26 +172,6 @@ class Reader:
     def missing(self) -> tuple[str, ...]:
         """What was not found, and why."""
         return tuple(f"{what}: {why}" for what, why in self._missing.items())
-
-
-def _filled_up(trace: Trace, ends: tuple[int, int]) -> bool:
-    """Whether the stream (1, rows, width) begins with token i in row i and nothing of any token in the rows behind,
-    which nobody reads at its end (Longformer)."""
-    x, (hidden, last), tokens = trace.tensors[0], (trace.tensors[node] for node in ends), trace.tokens
-    if hidden.dim() != 3 or last.shape != hidden.shape or len(hidden) != 1 or not isinstance(trace.output, Tensor):
-        return False
-    if not (hidden.requires_grad and last.requires_grad):
-        return False
-    weights = torch.linspace(1.0, 2.0, hidden.shape[-1], dtype=x.dtype, device=x.device)
-    parts = [hidden[0, i : i + 1] for i in range(tokens)] + [hidden[0, tokens:]]
-    for place, part in enumerate(parts):
-        (gradient,) = torch.autograd.grad((part * weights).sum(), [x], retain_graph=True, allow_unused=True)
-        heard = [] if gradient is None else gradient[0].any(1).nonzero()[:, 0].tolist()
-        if heard != ([place] if place < tokens else []):
-            return False
-    logits = trace.output * torch.linspace(1.0, 2.0, trace.output.shape[-1], dtype=x.dtype, device=x.device)
-    (gradient,) = torch.autograd.grad(logits.sum(), [last], retain_graph=True)
-    return not gradient[0, tokens:].any()
 
 
 def _outermost(visits: Sequence[Visit]) -> Visit | None:

@@ -96,11 +96,11 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Stru
         heads=heads,
         kv_heads=kv_heads,
         head_dim=width // max(1, heads),
-        neurons=reader.common_width([s.mlp.read for s in streams if s and s.mlp and s.mlp.read is not None]),
+        neurons=reader.layout.common_width([s.mlp.read for s in streams if s and s.mlp and s.mlp.read is not None]),
         parallel=all(s and s.mlp and (s.attention or s.mixer) and s.mid is None for s in streams),
         final_norm=final_norm_of(twin, trace, spans[-1].end, behind),
         head=head_of(name, trace, behind),
-        tokens_first=reader.leading == (_PROBE_TOKENS, 1),
+        tokens_first=reader.layout.leading == (_PROBE_TOKENS, 1),
         chained=all(before.end == after.start for before, after in pairwise(spans)),
         missing=reader.missing,
         split=split,
@@ -110,7 +110,7 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Stru
 def _heads(streams: Sequence[Stream | None], zs: Sequence[int | None], reader: Reader) -> tuple[int, int]:
     """(how many heads every attention has, how wide they are together); 0 where that is not the same everywhere."""
     counts = {stream.heads for stream, z in zip(streams, zs, strict=True) if stream is not None and z is not None}
-    width = reader.common_width([z for z in zs if z is not None])
+    width = reader.layout.common_width([z for z in zs if z is not None])
     if len(counts) == 1 and width % next(iter(counts)) == 0 and width:
         return next(iter(counts)), width
     if counts:

@@ -20,8 +20,9 @@ from attrib.errors import UnsupportedModel
 from attrib.patching.access import Change, reading, writing
 from attrib.patching.blocks import Call, NotReplayable, recorded
 from attrib.patching.course import Stretch, stream
-from attrib.patching.edges import EdgeGraph, Receiver, check_course, contributions, sent
+from attrib.patching.edges import EdgeGraph, Receiver
 from attrib.patching.prompt import Prompt
+from attrib.patching.sending import check_course, contributions, sent
 from attrib.patching.stretches import StretchCall, StretchTail, stretches
 from attrib.patching.structure import Place
 from attrib.patching.tail import Tail

@@ -6,27 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from attrib.patching.branches import Branch, ancestors, branch_of, names_of
 from attrib.patching.structure import Norm, Passing
 from attrib.patching.trace import Trace
-
-
-@dataclass(frozen=True)
-class Branch:
-    """What is added to the stream at one sum. Numbers are nodes of the trace.
-
-    names: the added tensor, and those it is another view or multiple of.
-    matrix, made, read: the module whose weights make it, the tensor it puts out and the one it reads; None where there
-    is no single one. attention: the nodes of attention inside, none for an MLP; behind: the weight matrices behind
-    these. mixes: whether the last position hears of those before it.
-    """
-
-    names: tuple[int, ...]
-    matrix: str | None
-    made: int | None
-    read: int | None
-    attention: tuple[int, ...]
-    behind: tuple[int, ...]
-    mixes: bool
 
 
 @dataclass(frozen=True)
@@ -83,15 +65,6 @@ def stream_of(trace: Trace, start: int, end: int) -> Stream | None:
     return Stream(attention, mixer, mlp, mid, heads.pop(), plain, _course(trace, (start, end), sums, branches))
 
 
-def _behind(trace: Trace, attention: tuple[int, ...], before: list[int]) -> tuple[int, ...]:
-    """The weight matrices among `before` that are made from attention, in order."""
-    found = set(attention)
-    for node in sorted(before):
-        if found & set(trace.nodes[node].inputs):
-            found.add(node)
-    return tuple(node for node in sorted(found) if trace.nodes[node].kind == "matrix")
-
-
 def regions_of(trace: Trace, start: int, end: int) -> list[tuple[int, int]]:
     """(first node, last node) of each layer of a stream that no modules divide: each begins where positions are mixed.
 
@@ -117,11 +90,11 @@ def _single_steps(trace: Trace, start: int, node: int) -> list[int]:
 
 def _branches(trace: Trace, sums: list[_Sum]) -> list[list[Branch]]:
     stops = _stops(trace, sums)
-    return [[_branch(trace, node, stops) for node in each.added] for each in sums]
+    return [[branch_of(trace, node, stops) for node in each.added] for each in sums]
 
 
 def _stops(trace: Trace, sums: list[_Sum]) -> frozenset[int]:
-    return frozenset(node for each in sums for node in _names(trace, each.before))
+    return frozenset(node for each in sums for node in names_of(trace, each.before))
 
 
 def _course(
@@ -181,67 +154,6 @@ def _summands(trace: Trace, node: int) -> list[int]:
     return [node] if trace.tensors[node].requires_grad else []
 
 
-def _names(trace: Trace, node: int) -> tuple[int, ...]:
-    """The node and what it is only another view or multiple of."""
-    found = [node]
-    while trace.nodes[found[-1]].kind in ("alias", "scaled"):
-        found.append(trace.nodes[found[-1]].inputs[0])
-    return tuple(found)
-
-
-def _branch(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
-    matrix = _last_matrix(trace, node)
-    made = None if matrix is None else trace.nodes[matrix]
-    before = ancestors(trace, node, stops)
-    path, read = (None, None) if made is None else (made.path, made.inputs[0])
-    read_from = max((i for n in before for i in trace.nodes[n].inputs if i in stops), default=None)
-    attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
-    surely = any(trace.heads[n].axis == -3 for n in attention)
-    mixes = surely or (read_from is not None and _mixes(trace, node, read_from))
-    attention = attention if mixes else ()
-    return Branch(_names(trace, node), path, matrix, read, attention, _behind(trace, attention, before), mixes)
-
-
-def _mixes(trace: Trace, node: int, read: int) -> bool:
-    """Whether the tensor at its last position depends on what is read at those before."""
-    if node in trace.changed:  # what it was is lost
-        return any(_mixes(trace, i, read) for i in trace.nodes[node].inputs if i != read)
-    made, last = trace.rows(node), trace.tokens - 1
-    if not made.requires_grad:
-        return False
-    score = made.reshape(-1, made.shape[-1])[last].sum()
-    given = trace.tensors[read]
-    (gradient,) = torch.autograd.grad(score, [given], retain_graph=True, allow_unused=True, materialize_grads=True)
-    swapped = trace.swapped(read)
-    rows = gradient if swapped is None else gradient.transpose(*swapped)
-    return bool(rows.reshape(-1, rows.shape[-1])[:last].any())
-
-
 def _read_on_the_way(trace: Trace, node: int, read: int, stops: frozenset[int]) -> bool:
     """Whether `node` was made from `read`, going back no further than `stops`."""
-    return any(set(_names(trace, read)) & set(trace.nodes[n].inputs) for n in ancestors(trace, node, stops))
-
-
-def _last_matrix(trace: Trace, node: int) -> int | None:
-    """The weight matrix that makes the tensor, up to scales, norms, biases and views."""
-    made = trace.nodes[node]
-    while made.kind in ("alias", "scaled", "pointwise", "sum"):
-        carrying = [i for i in made.inputs if trace.tensors[i].requires_grad]
-        if len(carrying) != 1:
-            return None
-        node = carrying[0]
-        made = trace.nodes[node]
-    return node if made.kind == "matrix" else None
-
-
-def ancestors(trace: Trace, node: int, stops: frozenset[int]) -> list[int]:
-    """Every tensor that `node` was made from, not going past `stops`; the node itself first."""
-    found: dict[int, None] = {}
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if current in found or current in stops:
-            continue
-        found[current] = None
-        pending += trace.nodes[current].inputs
-    return list(found)
+    return any(set(names_of(trace, read)) & set(trace.nodes[n].inputs) for n in ancestors(trace, node, stops))

@@ -97,6 +97,10 @@ class Layer:
     values: Projection | None = None
     course: tuple[Joining | Passing, ...] | None = None
 
+    def joinings(self, *kinds: str) -> list[Joining]:
+        """What of these kinds joins the stream, in order."""
+        return [step for step in self.course or () if isinstance(step, Joining) and step.what in kinds]
+
 
 @dataclass(frozen=True)
 class Structure:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from attrib.patching.operations import Heads, Kind, changes_in_place, factor_of, heads_of, is_alias, kind_of
 from attrib.rules.vocabulary import KIND
-
-Kind = Literal["source", "sum", "alias", "scaled", "matrix", "pointwise", "attention", "module", "other"]
-
-_SAME_NUMBERS = frozenset({
-    "view", "reshape", "view_as", "contiguous", "clone", "to", "float", "type", "type_as", "dropout", "flatten",
-    "unflatten", "squeeze", "unsqueeze", "alias",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,14 +23,6 @@ class Node:
     inputs: tuple[int, ...]
     path: str  # of the leaf module that made it, or of the module whose own code did
     factor: float | None = None  # of "scaled": what its input was multiplied by, where that is a number
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Of one attention: how many, and which dimension of its node they are, counted from behind."""
-
-    count: int
-    axis: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ class Trace(TorchFunctionMode):
         inputs = tuple(self.node_of(tensor) for tensor in given)
         output = func(*args, **kwargs)
         made = _tensors(output)
-        in_place = any(tensor is one for tensor in made for one in given) and _changes(func)
+        in_place = any(tensor is one for tensor in made for one in given) and changes_in_place(func)
         if in_place:
             self.changed.update(inputs[:1])
         for tensor in made:
@@ -141,23 +127,23 @@ class Trace(TorchFunctionMode):
         kind: Kind = "other"
         factor = None
         operation = KIND.get(func)
-        if _is_alias(func, tensor, given):
+        if is_alias(func, tensor, given):
             kind, inputs = "alias", inputs[:1]
         elif operation == "sum_of_two":
             kind = "sum"
         elif operation in ("product", "quotient"):
             carrying = [i for i in inputs if self.tensors[i].requires_grad]
             if len(carrying) == 1:
-                kind, inputs, factor = "scaled", tuple(carrying), _factor(operation, args)
+                kind, inputs, factor = "scaled", tuple(carrying), factor_of(operation, args)
         node = self._add(tensor, Node(kind, inputs, path, factor))
-        heads = _heads(operation, tensor, given, self.tokens)
+        heads = heads_of(operation, tensor, given, self.tokens)
         if heads is not None:
             self.nodes[node] = Node("attention", inputs, path)
             self.heads[node] = heads
 
     def _made(self, leaf: nn.Module, tensor: Tensor, inputs: tuple[int, ...], path: str) -> None:
-        kind = _kind_of(leaf, self.tensors[inputs[0]] if inputs else None, tensor)
-        heads = _heads("softmax", tensor, [], self.tokens) if isinstance(leaf, nn.Softmax) else None
+        kind = kind_of(leaf, self.tensors[inputs[0]] if inputs else None, tensor)
+        heads = heads_of("softmax", tensor, [], self.tokens) if isinstance(leaf, nn.Softmax) else None
         node = self._add(tensor, Node(kind if heads is None else "attention", inputs, path))
         if heads is not None:
             self.heads[node] = heads
@@ -193,59 +179,6 @@ class Trace(TorchFunctionMode):
         if atomic and id(first) not in self._known:
             self._made(module, first, inputs, path)
         self.visits.append(Visit(path, inputs, self.node_of(first), (began, self._clock)))
-
-
-def _kind_of(module: nn.Module, x: Tensor | None, output: Tensor) -> Kind:
-    parameters = [*module._parameters.values(), *module._buffers.values()]
-    if any(isinstance(p, Tensor) and p.dim() >= 2 for p in parameters):
-        weight = getattr(module, "weight", None)
-        plain = isinstance(weight, Tensor) and (weight.dim() == 2 or (weight.dim() == 3 and weight.shape[2] == 1))
-        return "matrix" if plain and x is not None and x.is_floating_point() else "module"
-    return "pointwise" if x is not None and x.shape == output.shape else "module"
-
-
-def _is_alias(func: Any, tensor: Tensor, given: list[Tensor]) -> bool:
-    name = getattr(func, "__name__", "")
-    if name == "__getitem__":  # all of it
-        return tensor.shape == given[0].shape and torch.equal(tensor, given[0])
-    if name in ("permute", "transpose"):  # channels in front of tokens, or back
-        return tensor.dim() == 3 and tensor.shape[0] == given[0].shape[0] == 1 and tensor.shape[1] == given[0].shape[2]
-    return name in _SAME_NUMBERS and tensor.numel() == given[0].numel()
-
-
-def _factor(operation: str, args: tuple[Any, ...]) -> float | None:
-    """What `args` say a tensor is multiplied by; None where that is not one number."""
-    number = next((number for arg in args[:2] if (number := _number(arg)) is not None), None)
-    if number is None or operation == "product":
-        return number
-    return 1 / number if isinstance(args[0], Tensor) and args[0].requires_grad and number else None
-
-
-def _number(value: Any) -> float | None:
-    """The value where it is a number, or a constant tensor of nothing but that number (a mask of ones)."""
-    if isinstance(value, Tensor) and not value.requires_grad and value.numel():
-        first = value.reshape(-1)[0]
-        return float(first) if bool((value == first).all()) else None
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _heads(operation: str | None, tensor: Tensor, given: list[Tensor], tokens: int) -> Heads | None:
-    """The heads the operation attends with; None where it is no attention. The batch is one."""
-    if operation == "attention":
-        return Heads(int(given[0].shape[-3]), -3)
-    if operation != "softmax" or tensor.dim() not in (3, 4) or tensor.shape[-2] == 1:
-        return None
-    sinks = tensor.shape[-1] - tensor.shape[-2]  # one more place to look at than there are tokens
-    if tensor.shape[-2] >= tokens and (sinks == 0 or (sinks == 1 and tensor.dim() == 4)):
-        return Heads(tensor.shape[:-2].numel(), -3)
-    if tensor.dim() == 4 and tensor.shape[0] == 1 and tensor.shape[1] >= tokens:  # each token its window (Longformer)
-        return Heads(int(tensor.shape[2]), -2)
-    return None
-
-
-def _changes(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name != "__init__")
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -1,0 +1,98 @@
+"""One branch of the residual stream: a tensor that is added to it, and what it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from attrib.patching.trace import Trace
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What is added to the stream at one sum. Numbers are nodes of the trace.
+
+    names: the added tensor, and those it is another view or multiple of.
+    matrix, made, read: the module whose weights make it, the tensor it puts out and the one it reads; None where there
+    is no single one. attention: the nodes of attention inside, none for an MLP; behind: the weight matrices behind
+    these. mixes: whether the last position hears of those before it.
+    """
+
+    names: tuple[int, ...]
+    matrix: str | None
+    made: int | None
+    read: int | None
+    attention: tuple[int, ...]
+    behind: tuple[int, ...]
+    mixes: bool
+
+
+def branch_of(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
+    matrix = _last_matrix(trace, node)
+    made = None if matrix is None else trace.nodes[matrix]
+    before = ancestors(trace, node, stops)
+    path, read = (None, None) if made is None else (made.path, made.inputs[0])
+    read_from = max((i for n in before for i in trace.nodes[n].inputs if i in stops), default=None)
+    attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
+    surely = any(trace.heads[n].axis == -3 for n in attention)
+    mixes = surely or (read_from is not None and _mixes(trace, node, read_from))
+    attention = attention if mixes else ()
+    return Branch(names_of(trace, node), path, matrix, read, attention, _behind(trace, attention, before), mixes)
+
+
+def _behind(trace: Trace, attention: tuple[int, ...], before: list[int]) -> tuple[int, ...]:
+    """The weight matrices among `before` that are made from attention, in order."""
+    found = set(attention)
+    for node in sorted(before):
+        if found & set(trace.nodes[node].inputs):
+            found.add(node)
+    return tuple(node for node in sorted(found) if trace.nodes[node].kind == "matrix")
+
+
+def _mixes(trace: Trace, node: int, read: int) -> bool:
+    """Whether the tensor at its last position depends on what is read at those before."""
+    if node in trace.changed:  # what it was is lost
+        return any(_mixes(trace, i, read) for i in trace.nodes[node].inputs if i != read)
+    made, last = trace.rows(node), trace.tokens - 1
+    if not made.requires_grad:
+        return False
+    score = made.reshape(-1, made.shape[-1])[last].sum()
+    given = trace.tensors[read]
+    (gradient,) = torch.autograd.grad(score, [given], retain_graph=True, allow_unused=True, materialize_grads=True)
+    swapped = trace.swapped(read)
+    rows = gradient if swapped is None else gradient.transpose(*swapped)
+    return bool(rows.reshape(-1, rows.shape[-1])[:last].any())
+
+
+def _last_matrix(trace: Trace, node: int) -> int | None:
+    """The weight matrix that makes the tensor, up to scales, norms, biases and views."""
+    made = trace.nodes[node]
+    while made.kind in ("alias", "scaled", "pointwise", "sum"):
+        carrying = [i for i in made.inputs if trace.tensors[i].requires_grad]
+        if len(carrying) != 1:
+            return None
+        node = carrying[0]
+        made = trace.nodes[node]
+    return node if made.kind == "matrix" else None
+
+
+def names_of(trace: Trace, node: int) -> tuple[int, ...]:
+    """The node and what it is only another view or multiple of."""
+    found = [node]
+    while trace.nodes[found[-1]].kind in ("alias", "scaled"):
+        found.append(trace.nodes[found[-1]].inputs[0])
+    return tuple(found)
+
+
+def ancestors(trace: Trace, node: int, stops: frozenset[int]) -> list[int]:
+    """Every tensor that `node` was made from, not going past `stops`; the node itself first."""
+    found: dict[int, None] = {}
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if current in found or current in stops:
+            continue
+        found[current] = None
+        pending += trace.nodes[current].inputs
+    return list(found)
