@@ -10,7 +10,6 @@ import attrib
 from app import controls, offers
 from app.catalogue import Catalogue
 from app.questions import of_kind
-from attrib.patching.probing import site_kinds
 
 MODEL = "smollm2-135m"
 METHODS = offers.method_titles("pair")
@@ -96,7 +95,7 @@ def model_of(catalogue: Catalogue, name: str) -> Any:
 
 def kinds_for(model: Any, chosen: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """(the kinds of sites that the model has, as choices; those chosen among them)."""
-    has = site_kinds(model)
+    has = attrib.site_kinds(model)
     choices = [(title, kind) for kind, (title, _) in SITE_KINDS.items() if kind in has]
     wanted = [kind if kind in has else _INSTEAD.get(kind, kind) for kind in chosen or USUAL_KINDS]
     return choices, [kind for kind in dict.fromkeys(wanted) if kind in has]

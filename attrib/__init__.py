@@ -48,6 +48,7 @@ from attrib.models import load, wrap
 from attrib.patching import tasks
 from attrib.patching.circuit import Circuit
 from attrib.patching.pair import Pair, pair
+from attrib.patching.probing import site_kinds
 from attrib.reports.api import report
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 from attrib.verification import SampledCorrelation, Verification, sampled_correlation, verify_effects
@@ -116,6 +117,7 @@ __all__ = [
     "pair",
     "report",
     "sampled_correlation",
+    "site_kinds",
     "tasks",
     "truth",
     "verify_effects",

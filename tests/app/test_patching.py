@@ -241,7 +241,7 @@ def test_kinds_of_sites_are_those_of_the_model(catalogue: Catalogue, monkeypatch
     assert [kind for _, kind in choices] == [kind for kind in SITE_KINDS if kind not in NOT_USUAL]
     assert tuple(chosen) == USUAL_KINDS
     # of a model without attention
-    monkeypatch.setattr("app.patching_questions.site_kinds", lambda model: ("embed", "resid_post", "mixer_out"))
+    monkeypatch.setattr(attrib, "site_kinds", lambda model: ("embed", "resid_post", "mixer_out"))
     choices, chosen = kinds_for(None, ("attn_out", "resid_post", "head"))
     assert [kind for _, kind in choices] == ["resid_post", "mixer_out", "embed"]
     assert chosen == ["mixer_out", "resid_post"]
