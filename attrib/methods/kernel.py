@@ -24,7 +24,7 @@ from attrib.methods.units import UNIT_HELP, UNITS, spread, units
 
 # without a graph, eight rows are as quick per row as it gets on a CPU
 _MOST_ROWS = 8
-_MOST_SAMPLES = 1_000_000
+_MOST_ENTRIES = 100_000_000  # of the regression's design: 8 bytes each
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +73,6 @@ class KernelSHAP(Method):
             raise UnknownName("segmentation", self.segments, SEGMENTS)
         if self.n_samples < 4 or self.n_segments < 2:
             raise InputError(f"n_samples = {self.n_samples}, n_segments = {self.n_segments}: use at least 4 and 2")
-        if self.n_samples > _MOST_SAMPLES:
-            raise InputError(
-                f"n_samples = {self.n_samples}: {_MOST_SAMPLES} are the most; 10 for each region are plenty"
-            )
         question = laid_out(question, self.n_samples, _MOST_ROWS)
         baseline = baseline_of(self.baseline, question)
         score = question.settle()
@@ -116,7 +112,13 @@ class KernelSHAP(Method):
         self, question: Question, baseline: Tensor, row: int, region: Tensor, report: object
     ) -> tuple[Tensor, Tensor, float]:
         """Shapley values of the regions of one sample, f(x) − f(baseline), and how far the values may be off."""
-        kept, weights = coalitions(int(region.max()) + 1, self.n_samples, self.seed)
+        n = int(region.max()) + 1
+        if n * self.n_samples > _MOST_ENTRIES:
+            raise InputError(
+                f"n_samples = {self.n_samples} sets of {n} regions: samples × regions may be {_MOST_ENTRIES} at most; "
+                "ten samples for each region are plenty"
+            )
+        kept, weights = coalitions(n, self.n_samples, self.seed)
         ends = torch.tensor([[True], [False]]).expand(2, kept.shape[1])
         scores = _scores_of(question, baseline[row], row, region, torch.cat([ends, kept]), report)
         gains, whole = scores[2:] - scores[1], scores[0] - scores[1]
