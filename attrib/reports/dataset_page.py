@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from attrib.render import embedded
 from attrib.render.card import where
-from attrib.render.legend import scale_bar
 from attrib.render.scale import number
-from attrib.reports.dataset import MOST_SHOWN, SAMPLE, SEED, DatasetView, GroupView, Typical
-from attrib.reports.drawings import COLOURS, Drawing, cluster_map, mean_map, points, spread_map
-from attrib.reports.entry_files import page_path
+from attrib.reports.dataset import MOST_SHOWN, DatasetView, GroupView, Typical
+from attrib.reports.drawings import mean_map, spread_map
 from attrib.reports.matrices import Matrix, agreement_matrices, distance_matrix
-from attrib.reports.pages import image_uri, rendered, short
+from attrib.reports.pages import rendered, short
 from attrib.reports.profiles import Profiles
-from attrib.reports.spray import Cluster, Strategies, clusters_of
+from attrib.reports.spray import Cluster
+from attrib.reports.strategies_page import Photo, drawing, shown, strategies
 from attrib.reports.summary import Series
 from attrib.reports.words import MANY_TEXTS
-
-MOST_MEMBERS = 8  # pictures of a cluster
-Photo = Callable[[str], tuple[str, bytes]]  # item -> its name and the thumbnail that shows it
 
 
 def render_dataset(title: str, view: DatasetView, photo: Photo, profiles: Sequence[Profiles] = ()) -> bytes:
@@ -88,7 +83,7 @@ def _section(index: int, series: Series, heading: str, view: DatasetView, photo:
         "note": note,
         "groups": [_group(group, photo) for group in groups],
         "clustered": [
-            _strategies(f"strategies-{index}-{k}", group, group.strategies, photo)
+            strategies(f"strategies-{index}-{k}", group, group.strategies, photo)
             for k, group in enumerate(groups)
             if group.strategies is not None
         ],
@@ -101,9 +96,9 @@ def _group(group: GroupView, photo: Photo) -> dict[str, Any]:
     return {
         "label": group.label,
         "count": f"{group.maps.count} item{'s' * (group.maps.count != 1)}",
-        "mean": _drawing(mean_map(group)),
+        "mean": drawing(mean_map(group)),
         "where": where(group.maps.mean),
-        "spread": _drawing(spread_map(group)) if group.varies else None,
+        "spread": drawing(spread_map(group)) if group.varies else None,
         "most": [_typical(t, photo) for t in group.most] if several else [],
         "least": [_typical(t, photo) for t in group.least if t not in group.most] if several else [],
     }
@@ -111,61 +106,7 @@ def _group(group: GroupView, photo: Photo) -> dict[str, Any]:
 
 def _typical(found: Typical, photo: Photo) -> dict[str, str]:
     _, thumbnail = photo(found.item)
-    return _shown(found.item, found.name, thumbnail, f"({found.cosine:.2f})")
-
-
-def _shown(item: str, name: str, thumbnail: bytes, value: str = "") -> dict[str, str]:
-    return {"href": page_path(item), "src": image_uri(thumbnail), "name": short(name, 60), "value": value}
-
-
-def _strategies(anchor: str, group: GroupView, found: Strategies, photo: Photo) -> dict[str, Any]:
-    sampled = (
-        f"a sample of {len(group.sample)} of its items (seed {SEED})" if group.maps.count > SAMPLE else "its items"
-    )
-    eigenvalues = ", ".join(number(v) for v in found.eigenvalues)
-    items = [group.sample[i].item for i in found.used]
-    return {
-        "anchor": anchor,
-        "label": group.label,
-        "note": f"Spectral clusters (SpRAy) of the maps of {sampled}: {len(found.clusters)} clusters, {_why(found)}; "
-        f"eigenvalues of the neighbour graph's Laplacian: {eigenvalues}.",
-        "points": [
-            (f"{100 * x:.1f}", f"{100 * y:.1f}", COLOURS[k % len(COLOURS)], f"cluster {k + 1}")
-            for x, y, k in points(found)
-        ],
-        "plot_alt": f"{len(found.used)} maps in {len(found.clusters)} clusters",
-        "clusters": [
-            _cluster(k, cluster, cluster is found.suspect, items, group, photo)
-            for k, cluster in enumerate(found.clusters)
-        ],
-    }
-
-
-def _why(found: Strategies) -> str:
-    """Why they are so many."""
-    own = clusters_of(np.array(found.eigenvalues))
-    if own == len(found.clusters):
-        return "as many as there are eigenvalues before their widest relative gap"
-    return f"so many that one stands apart, which of the {own} before the eigenvalues' widest gap none does"
-
-
-def _cluster(
-    k: int, cluster: Cluster, suspect: bool, items: Sequence[str], group: GroupView, photo: Photo
-) -> dict[str, Any]:
-    members = [items[m] for m in cluster.members[:MOST_MEMBERS]]
-    named = [(item, *photo(item)) for item in members]
-    words = (
-        f"mean map; framed: {cluster.here:.0%} of its relevance, {cluster.elsewhere:.0%} of the other maps'. "
-        f"{cluster.leaving:.1%} of its neighbours are outside."
-    )
-    return {
-        "heading": f"Cluster {k + 1}: {len(cluster.members)} items{', stands apart' if suspect else ''}",
-        "suspect": suspect,
-        "colour": COLOURS[k % len(COLOURS)],
-        "mean": _drawing(cluster_map(cluster, group.signed)),
-        "words": words,
-        "photos": [_shown(item, name, thumbnail) for item, name, thumbnail in named],
-    }
+    return shown(found.item, found.name, thumbnail, f"({found.cosine:.2f})")
 
 
 def _words(view: DatasetView, group: tuple[Series, str]) -> dict[str, Any]:
@@ -205,10 +146,6 @@ def _profiles(found: Profiles) -> dict[str, Any]:
     note += f" {more} smaller classes are not shown." if more > 0 else ""
     matrix = _matrix(distance_matrix(found, labels)) if len(labels) > 2 else None
     return {"model": found.model, "layer": found.layer, "note": note, "rows": rows, "matrix": matrix}
-
-
-def _drawing(found: Drawing) -> dict[str, Any]:
-    return {"src": embedded(found.picture), "bar": scale_bar(found.scale)}
 
 
 def _matrix(found: Matrix) -> dict[str, Any]:
