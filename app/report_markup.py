@@ -61,7 +61,7 @@ def listed(jobs: Jobs) -> str:
         return '<p class="at-empty">There is no report yet.</p>'
     rows = "".join(_row(jobs.folder, report, report.name in running) for report in kept[:MOST_LISTED])
     more = f"<p>{len(kept) - MOST_LISTED} older ones are not listed.</p>" if len(kept) > MOST_LISTED else ""
-    return markup.inert(f'<h3>Reports</h3><ul class="at-reports">{rows}</ul>{more}')
+    return markup.inert(f'<h2>Reports</h2><ul class="at-reports">{rows}</ul>{more}')
 
 
 def viewer(folder: ReportFolder, name: str) -> str:

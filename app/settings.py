@@ -7,7 +7,7 @@
 | ATTRIB_AUTH | user:password pairs, separated by commas; none: everybody may use it | |
 | ATTRIB_MAX_UPLOAD | largest file of an upload, and largest request of any other kind, in MB | 20 |
 | ATTRIB_CONCURRENCY | explanations that run at the same time | 1 |
-| ATTRIB_QUEUE | explanations that may wait; one more is told that the app is busy | 16 |
+| ATTRIB_QUEUE | explanations that may wait; one more is told that the app is busy (photos and predictions go on) | 16 |
 | ATTRIB_MODELS | models on offer, separated by commas, the first one preselected; `hf:*`, `hf:/models/*`, `timm:*`: \
 every name that begins so may be typed, and is then loaded from that hub or folder | all that attrib knows by name; \
 at a loopback address also `torchvision:*`, `timm:*` and `hf:*` |
