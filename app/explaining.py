@@ -30,7 +30,8 @@ def explain(ask: Ask, catalogue: Catalogue, run: Run) -> Iterator[Step]:
     methods = [questions.method_of(name, values, ask.kind) for name, values in ask.methods]
     if not methods:
         raise attrib.InputError("choose at least one method")
-    methods.sort(key=lambda method: not method.single_pass)  # so that nobody waits, or is stopped, for the slow ones
+    # nobody waits, or is stopped, for the slow ones
+    methods.sort(key=lambda method: (not method.single_pass, method.attention_copies))
     questions.check_target(model, ask)
     with questions.WithoutPaths(ask.photo):
         model.predict(ask.given, k=1)  # a bad photo is one error, not one for each method
