@@ -97,6 +97,8 @@ class Call:
                 return value
             if value.dim() == 3 and len(value) > prompts and len(value) % prompts == 0:  # a bias: (prompts · heads, …)
                 return value.unflatten(0, (prompts, -1))[of].flatten(0, 1) if self.folds else value
+            if value.dim() == 4 and len(value) == prompts == 1:  # some want as many masks as rows (XGLM)
+                return value.expand(len(of), -1, -1, -1)
             return value[of] if len(value) == prompts > 1 else value
 
         return {name: taken(value) for name, value in arguments.items()}

@@ -158,3 +158,18 @@ def test_estimates_are_the_slopes_of_small_patches(family):
     estimate = attrib.explain(model, pair, attrib.AttributionPatching(sites=names), ANSWER).values * steps
     assert float((true - estimate).abs().max()) < 1e-2 * float(true.abs().max())
     assert attrib.explain(model, pair, attrib.RelP(sites=names), ANSWER).values.isfinite().all()
+
+
+def test_a_model_that_wants_a_mask_for_every_row_is_replayed_and_has_circuits():
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48, "max_position_embeddings": 64}
+    module = tr.XGLMForCausalLM(tr.XGLMConfig(vocab_size=text_families.ROWS, pad_token_id=0, init_std=0.3, **sizes))
+    model = attrib.wrap(module.eval(), tokenizer=text_families.byte_level())
+    pair = attrib.pair(CLEAN[0], CORRUPTED[0])
+    true = attrib.explain(model, pair, "activation_patching", ANSWER)
+    assert not any("whole forward" in note for note in true.notes) and float(true.values.abs().max()) > 1e-3
+    edges = attrib.explain(model, pair, attrib.RelP(edges=True), ANSWER)
+    found = attrib.circuit(model, pair, edges, 1.0, sizes=(0,))
+    assert [found.empty, found.full] == pytest.approx(
+        [float(edges.parts[f"metric_{r}"][0]) for r in ("corrupted", "clean")], abs=1e-5
+    )
