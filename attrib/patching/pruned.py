@@ -3,7 +3,7 @@
 What a receiver reads is the stream put together for it alone, from kept senders' current and all others' ablated
 values. Every head's queries, keys and values read their own stream: a batch with a row for each goes through the
 block's norm and projections, and each takes its columns of its row; attention then runs on the composite. Several
-circuits of one prompt run as rows of one batch, block by block.
+circuits of one prompt run as rows of one batch, block by block, or by whole forwards.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import UnsupportedModel
+from attrib.failures import is_out_of_memory
 from attrib.patching.access import Change, reading, writing
 from attrib.patching.blocks import Call, NotReplayable, recorded
 from attrib.patching.course import Stretch, stream
@@ -205,18 +206,18 @@ class _Projected(Exception):
 def pruned(
     graph: EdgeGraph, twin: nn.Module, matrices: list[Tensor | None], prompt: Prompt, ablated: Ablated
 ) -> Pruned:
-    """The prompt's run, recorded. Raises UnsupportedModel where blocks cannot be run one by one."""
-    if any(layer.block is None for layer in graph.structure.layers):
-        return Pruned(graph, twin, shadow(prompt.model.module), matrices, *stretches(twin, prompt), ablated)
+    """The prompt's run, recorded: block by block, or by whole forwards where blocks cannot be run alone."""
+    passing = shadow(prompt.model.module)
     try:
         with torch.no_grad():
             calls = recorded(twin, graph.structure, lambda: prompt.forward(twin, prompt.x), causal=False)
             tail = Tail(prompt.model.module, graph.structure, calls, prompt.forward, prompt.x, prompt.target)
-    except NotReplayable as error:
-        raise UnsupportedModel(
-            f"{graph.structure.model} cannot be run on some of its edges, which is done block by block: {error}"
-        ) from error
-    return Pruned(graph, twin, shadow(prompt.model.module), matrices, calls, tail, ablated)
+            calls[0].whole(calls[0].hidden.repeat(2, 1, 1))  # some take as many rows as they were recorded with
+    except (NotReplayable, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return Pruned(graph, twin, passing, matrices, *stretches(twin, prompt), ablated)
+    return Pruned(graph, twin, passing, matrices, calls, tail, ablated)
 
 
 def _share(on_progress: Callable[[float], None], done: int, total: int, fraction: float) -> None:
