@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +47,7 @@ def explain(
     import attrib
 
     subject = _subject(image, text, file)
+    _check_place(out)
     usual_model, usual_method = DEFAULTS["text" if isinstance(subject, str) else "image"]
     loaded = attrib.load(model or usual_model, device=device)
     predicted = loaded.predict(subject)[0]
@@ -55,8 +59,9 @@ def explain(
         name: _explained(loaded, subject, name, wanted, strict, as_json)
         for name in dict.fromkeys(method or [usual_method])
     }
-    for name, result in results.items():
-        _write(result, out / name)
+    with _writing(out):
+        for name, result in results.items():
+            _write(result, out / name)
     if as_json:
         typer.echo(json.dumps({name: _document(result, out / name) for name, result in results.items()}, indent=1))
     else:
@@ -100,6 +105,22 @@ def _explained(loaded: Any, subject: Any, name: str, wanted: Any, strict: bool, 
             progress.update(task, completed=fraction)
 
         return attrib.explain(loaded, subject, name, wanted, strict=strict, on_progress=on_progress)
+
+
+def _check_place(out: Path) -> None:
+    """Before anything is computed: whether `out` is, or can become, a folder that files go into."""
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written into" if there.is_dir() else "is no folder"
+        raise InputError(f"--out {out}: {there} {why}; give another folder")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--out {out}: nothing can be written there: {error.strerror or error}") from error
 
 
 def _write(result: Attribution, folder: Path) -> None:

@@ -36,7 +36,9 @@ def load(folder: Path) -> Attribution:
         document = json.loads((folder / "attribution.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "values.safetensors")
         return _from_parts(document, tensors)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except KeyError as error:
+        raise InputError(f"{folder} holds no saved attribution: what it holds has no {error}") from error
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no saved attribution: {error}") from error
 
 

@@ -83,6 +83,26 @@ def test_errors_are_one_line_and_status_1(
     assert error.count("\n") == 1
 
 
+def test_a_place_that_is_no_folder_is_told_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, cheetah: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    for place in (taken, taken / "deep"):
+        assert run(monkeypatch, "explain", str(cheetah), "--out", str(place)) == 1
+        out, err = capsys.readouterr()
+        assert "is no folder" in err and not out
+
+
+def test_a_place_that_cannot_be_written_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, cheetah: Path
+) -> None:
+    (tmp_path / "saliency").write_text("")  # where the folder of the method would be
+    given = ("--model", "squeezenet1_1", "--method", "saliency", "--out", str(tmp_path))
+    assert run(monkeypatch, "explain", str(cheetah), *given) == 1
+    assert "nothing can be written there" in capsys.readouterr().err
+
+
 def test_the_defaults_exist() -> None:
     for kind, (name, method) in command.DEFAULTS.items():
         assert MODELS[name].kind == kind
