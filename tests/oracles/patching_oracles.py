@@ -41,6 +41,7 @@ HEADS, HEAD_WIDTH, GROUPED = 4, 4, 2  # llama's query heads 0 and 1 share key-va
 
 # a reading of one layer: module, whether its input or output, and columns; "mid" is written by hand below
 Spot = tuple[nn.Module, str, slice]
+ALL = ("resid_*.*", "attn_out.*", "mlp_out.*", "head.*.*", "head.*.*.*", "neuron.*", "neuron.*.7", "embed")
 
 
 def tokenizer() -> Any:
@@ -258,3 +259,32 @@ def _gated(mlp: Any) -> Callable[[Tensor], Tensor]:
 
 def explained(module, method, clean=CLEAN, corrupted=CORRUPTED, target=ANSWER, **options):
     return attrib.explain(wrapped(module), attrib.pair(clean, corrupted), method, target, **options)
+
+
+def metric_of(family):
+    place = 5 if family == "bert" else -1
+    return lambda logits: logits[:, place, 12] - logits[:, place, 25]
+
+
+def oracle(module, family, base, other, names):
+    """(batch, site, position): the base run with each site and position of the other run, a forward for each."""
+    metric = metric_of(family)
+    found = torch.empty(len(base), len(names), base.shape[1], dtype=next(module.parameters()).dtype)
+    with torch.no_grad():
+        unpatched = metric(module(base).logits)
+    for i, name in enumerate(names):
+        spot = spots(module, family, int(name.split(".")[1]))[name]
+        with torch.no_grad():
+            value = read(module, spot, lambda: module(other))
+        for position in range(base.shape[1]):
+            found[:, i, position] = patched(module, spot, base, value, position, metric) - unpatched
+    return found
+
+
+def known(module, family):
+    return [name for layer in range(2) for name in spots(module, family, layer)]
+
+
+def replayed(result):
+    """No note says that whole forwards were needed."""
+    return not any("whole forward" in note for note in result.notes)
