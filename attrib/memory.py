@@ -60,7 +60,7 @@ class ChunkPlan:
             raise InputError(f"{given}: give bytes, such as 2_000_000_000, or None for half of what is free")
         x = encoded.x
         opened = attention_bytes(model, x) * method.attention_copies
-        if opened > free_memory(x.device):  # a system that lends more than it has would end the process
+        if opened and opened > free_memory(x.device):  # a system that lends more than it has would end the process
             raise InputError(
                 f"{model.name}'s attention over {x.shape[1]} tokens, which this method opens, takes about "
                 f"{opened / 1e9:.0f} GB, more than is free; shorten it, or take a method that does not, as lrp"
