@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from attrib.rules.shadow import Mirror
@@ -72,12 +73,29 @@ def _facts(state: State, place: Place) -> Any:
 
 def _told(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return id(value), _version(value)
+        return _Told(value)
     if isinstance(value, dict):
         return tuple((key, _told(part)) for key, part in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(map(_told, value))
     return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
+
+
+class _Told:
+    """A tensor as it was: fused observers write without counting a change, so that small ones are copied."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.written = (id(tensor), _version(tensor))
+        self.copy = tensor.detach().clone() if tensor.numel() <= _SMALL else None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Told) or self.written != other.written:
+            return False
+        both = self.copy is not None and other.copy is not None
+        return not both or torch.equal(self.copy, other.copy)  # type: ignore[arg-type]
+
+
+_SMALL = 1 << 16  # entries
 
 
 def _version(tensor: Tensor) -> int:

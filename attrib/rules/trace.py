@@ -105,7 +105,7 @@ class BaselineRecorder(TorchFunctionMode):
         if kind == "conv":
             # as the input's pass computes it, so that both lie in memory alike
             layer = Affine.of(call, self.cache)
-            if layer is not None:
+            if layer is not None and not call.x.requires_grad:  # its products write where autograd cannot follow
                 return layer.plain(call.x)
         opening = self._opening.get(kind or "") if depends else None
         output = NotImplemented if opening is None else opening(call)

@@ -147,3 +147,22 @@ def test_factors_that_cannot_be_told_apart_are_uncovered(how: str) -> None:
     model, x = attrib.wrap(Spelled()), torch.rand(2, 1, 2, 4)
     with pytest.raises(attrib.UncoveredOperation):
         attrib.explain(model, x, DeepLift("zero"), 1, strict=True)
+
+
+def test_a_weight_outside_of_the_model_leaves_pointwise_convolutions_a_graph():
+    """Such a weight takes part in the input's run alone, so that the baseline's run is followed by its graph."""
+    outside = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    class Net(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.mix, self.head, self.scale = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 5), scale
+
+        def forward(self, x):
+            return self.head((self.mix(self.conv(x).relu()) * self.scale()).relu().mean((2, 3)))
+
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    nets = (Net(scale).double().eval() for scale in (lambda: outside, lambda: outside.detach()))
+    found, expected = (attrib.explain(attrib.wrap(net), x, "deeplift", target=1) for net in nets)
+    torch.testing.assert_close(found.values, expected.values)
