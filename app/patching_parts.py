@@ -168,8 +168,8 @@ def draw_result(parts: Parts) -> None:
     n["answer"] = gr.State(None, time_to_live=3600)
     n["gallery"] = gr.HTML("", js_on_load=EXPLORE, elem_id="pt-gallery")
     with gr.Row(visible=False, elem_id="pt-verify-box") as n["verify_box"]:
-        n["k"] = gr.Number(VERIFIED, precision=0, minimum=1, maximum=MOST_VERIFIED, label="Strongest effects",
-                           elem_id="pt-k", min_width=160)  # fmt: skip
+        n["k"] = gr.Number(VERIFIED, precision=0, minimum=1, maximum=MOST_VERIFIED, label="Strongest",
+                           elem_id="pt-k", min_width=110)  # fmt: skip
         n["of"] = listed("Of", [("all sites", "")], "", "pt-of")
         n["verify"] = gr.Button(verify_label(VERIFIED), elem_id="pt-verify", min_width=220, scale=2)
     with gr.Row(visible=False, elem_id="pt-circuit-box") as n["circuit_box"]:
