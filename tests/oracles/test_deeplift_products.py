@@ -149,9 +149,11 @@ def test_factors_that_cannot_be_told_apart_are_uncovered(how: str) -> None:
         attrib.explain(model, x, DeepLift("zero"), 1, strict=True)
 
 
+OUTSIDE = nn.Parameter(torch.tensor(0.5))
+
+
 def test_a_weight_outside_of_the_model_leaves_pointwise_convolutions_a_graph():
     """Such a weight takes part in the input's run alone, so that the baseline's run is followed by its graph."""
-    outside = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
 
     class Net(nn.Module):
         def __init__(self, scale):
@@ -162,7 +164,7 @@ def test_a_weight_outside_of_the_model_leaves_pointwise_convolutions_a_graph():
         def forward(self, x):
             return self.head((self.mix(self.conv(x).relu()) * self.scale()).relu().mean((2, 3)))
 
-    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    nets = (Net(scale).double().eval() for scale in (lambda: outside, lambda: outside.detach()))
+    x = torch.randn(2, 3, 16, 16)
+    nets = (Net(scale).eval() for scale in (lambda: OUTSIDE, lambda: OUTSIDE.detach()))
     found, expected = (attrib.explain(attrib.wrap(net), x, "deeplift", target=1) for net in nets)
     torch.testing.assert_close(found.values, expected.values)
