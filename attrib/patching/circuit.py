@@ -109,7 +109,7 @@ class Circuit:
                 "near 1, other edges do the same."
             )
         return (
-            f"Without the one edge {cut.sender} → {cut.receiver}, {cut.left:.0%} of the change is left: everything "
+            f"Without the one edge {cut.sender} → {cut.receiver}, {cut.left:z.0%} of the change is left: everything "
             "passes there, so a completeness near 0 says nothing of the other edges; read faithfulness."
         )
 
