@@ -86,6 +86,8 @@ def _verdict(
         return "no random map has this score"
     if any(value is None for value in random):
         return "too few inputs for a test: three are the least"
+    if 0.5**finite > 1 - confidence:
+        return f"too few inputs for a verdict: with {finite} no p is below {0.5**finite:.2g}"
     worst = max(value for value in random if value is not None)
     return "better than random" if worst <= 1 - confidence else "not better than random"
 

@@ -133,9 +133,11 @@ def _verdict(gains: np.ndarray, sign: float, chance_is_best: bool) -> str:
     """By a paired sign-flip test over the items."""
     if chance_is_best:
         return CHANCE_IS_BEST
-    p = sign_flip(gains, 0) if sign else None
+    p, least = sign_flip(gains, 0) if sign else None, 0.5 ** np.isfinite(gains).sum()
     if p is None:
         return ""
+    if least > 1 - _CONFIDENCE:
+        return f"too few items for a verdict (no p is below {least:.2g})"
     return f"{'better than' if p <= 0.05 else 'not shown to be better than'} random (p = {p:.2g})"
 
 

@@ -20,6 +20,7 @@ from attrib.metrics.randomisation import MaxSensitivity
 from attrib.metrics.road import ROAD, imputed
 from attrib.metrics.shape import Complexity, Recovery, Sparseness, entropy, gini
 from attrib.metrics.statistics import among, interval, sign_flip
+from attrib.metrics.summary import Row, summarised
 
 
 def test_gini_is_the_mean_difference_of_all_pairs():
@@ -197,3 +198,11 @@ def test_the_sign_flip_test_counts_all_signs():
     low, high = interval(np.random.default_rng(0).normal(1.0, 1.0, 400), 0.95, 0)
     assert low < 1.0 < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
     assert among(1.0, np.zeros(19)) == 0.05 and among(0.0, np.ones(19)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "verdict"), [(4, "too few inputs for a verdict: with 4 no p is below 0.062"), (5, "better than random")]
+)
+def test_no_verdict_that_no_map_could_have_got(inputs, verdict):
+    rows = [Row(i, "m", "deletion", 0.1 * i, {"random": 1.0 + i}) for i in range(inputs)]
+    assert summarised(rows, "lower", 0.95, 0).verdict == verdict
