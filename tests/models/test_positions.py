@@ -15,16 +15,16 @@ from attrib.rules.shadow import shadow
 
 
 class Learned(nn.Module):
-    """A position table called `name`, a lookup or a parameter."""
+    """A position table called `name`, a lookup of `rows` or a parameter."""
 
-    def __init__(self, name: str, table: bool) -> None:
+    def __init__(self, name: str, table: bool, rows: tuple[int, ...] = (0, 1, 2, 3, 4)) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.rows = name, torch.tensor(rows)
         setattr(self, name, nn.Embedding(5, 4) if table else nn.Parameter(torch.randn(1, 5, 4)))
 
     def forward(self, x: Tensor) -> Tensor:
         found = getattr(self, self.name)
-        return x + (found(torch.arange(5)) if isinstance(found, nn.Embedding) else found)
+        return x + (found(self.rows) if isinstance(found, nn.Embedding) else found)
 
 
 @pytest.mark.parametrize("name", ["wpe", "position_embeddings", "position_embedding", "pos_embed", "embed_positions"])
@@ -41,11 +41,18 @@ def test_found_by_name_one_row_per_sample(name, table):
     assert torch.equal(gradient, torch.ones(3, 5, 4))
 
 
-@pytest.mark.parametrize("name", ["word_embeddings", "token_type_embeddings", "relative_attention_bias", "composed"])
-def test_other_tables_are_no_positions(name):
+def test_found_by_consecutive_rows_whatever_the_name():
+    twin = shadow(Learned("composed", True, (1, 2, 3, 4)))
+    with position_sources(twin, 1) as sources:
+        twin(torch.randn(1, 4, 4))
+    assert [where for where, _ in sources.leaves] == ["composed"]
+
+
+@pytest.mark.parametrize("rows", [(0, 0, 1, 1, 1), (4, 3, 2, 1, 0), (2, 2, 2, 2, 2), (0, 2, 3, 4, 1)])
+def test_other_tables_are_no_positions(rows):
     with (
         pytest.raises(NotApplicable, match="no position embedding, rotary table or ALiBi bias"),
-        position_sources(twin := shadow(Learned(name, True)), 1),
+        position_sources(twin := shadow(Learned("token_type_embeddings", True, rows)), 1),
     ):
         twin(torch.randn(1, 5, 4))
 
