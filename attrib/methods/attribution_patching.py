@@ -71,7 +71,7 @@ class RelP(Method):
     def explain(self, question: Question) -> Finding:
         rules = relp_rules(self.mode, self.attention)
         if self.edges:
-            return scored_edges(question, rules, "denoising")
+            return scored_edges(question, rules, "denoising", self.sites)
         sites = sites_of(question, self.sites)
         return found(question, sites, lambda part: estimated(part, sites, rules, "denoising"))
 
@@ -119,7 +119,7 @@ class AttributionPatching(Method):
         if self.edges and self.integrated:
             raise InputError("edges are scored by one gradient; leave integrated at 0")
         if self.edges:
-            return scored_edges(question, None, self.direction)
+            return scored_edges(question, None, self.direction, self.sites)
         sites = sites_of(question, self.sites)
         if self.integrated:
             return found(question, sites, lambda part: integrated(part, sites, self.integrated, self.direction))

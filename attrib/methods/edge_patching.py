@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from attrib.errors import InputError
 from attrib.methods.base import Finding, Question
-from attrib.methods.pairs import Effects, found_edges
+from attrib.methods.pairs import DEFAULT_SITES, Effects, Sites, found_edges
 from attrib.methods.patching_runs import Run, linked_run, plain_run
 from attrib.patching.course import passed_back
 from attrib.patching.edges import EdgeGraph, Receiver, edge_graph
@@ -28,8 +29,13 @@ from attrib.rules.table import Rules
 _NUMBERS_AT_ONCE = 2**26  # of what all senders add to the stream
 
 
-def scored_edges(question: Question, rules: Rules | None, direction: str) -> Finding:
-    """All edges of the question's model. Raises UnsupportedModel where its stream is no plain sum."""
+def scored_edges(question: Question, rules: Rules | None, direction: str, sites: Sites) -> Finding:
+    """All edges of the question's model. Raises UnsupportedModel where its stream is no plain sum.
+
+    InputError where `sites` were chosen, which edges are not.
+    """
+    if sites != DEFAULT_SITES:
+        raise InputError(f"edges are scored between all heads and MLPs; sites = {sites!r} chooses none: leave it out")
     graph = edge_graph(structure_of(question.model))  # type: ignore[arg-type]  # pairs are of text models only
     at_once = max(1, _NUMBERS_AT_ONCE // (len(graph.senders) * question.x[0].numel()))
     return found_edges(question, graph, lambda part: estimated_edges(part, graph, rules, direction), at_once)

@@ -235,6 +235,12 @@ def test_integrated_edges_are_refused():
         explained(network("gpt2"), attrib.AttributionPatching(edges=True, integrated=2))
 
 
+@pytest.mark.parametrize("kind", [attrib.RelP, attrib.AttributionPatching])
+def test_sites_that_edges_would_ignore_are_refused(kind):
+    with pytest.raises(attrib.InputError, match="edges are scored between all heads and MLPs"):
+        explained(network("gpt2"), kind(edges=True, sites=("head.*.*",)))
+
+
 def test_names_and_who_reads_what():
     graph = edge_graph(structure_of(wrapped(network("llama"))))
     names = [receiver.name for receiver in graph.receivers]
