@@ -9,6 +9,7 @@ import importlib.util
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -35,18 +36,21 @@ def main(
     size: Annotated[int, typer.Option(min=32, help="Side of the pictures of deletion and insertion.")] = 224,
     side: Annotated[int, typer.Option(min=24, help="Side of those beside Quantus; 3 × pixels divides side².")] = 96,
     pixels: Annotated[int, typer.Option(min=1, help="Pixels in a step of pixel flipping.")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="Several: beside Quantus alone, in wall time.")] = 1,
 ) -> None:
     """Deletion + insertion on ResNet-50 in forwards a step; pixel flipping and randomisation beside Quantus."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    _curves(steps, repeats, size)
-    sys.stdout.flush()
+    if threads == 1:
+        _curves(steps, repeats, size)
+        sys.stdout.flush()
     if importlib.util.find_spec("quantus") is None:
         print("Quantus is not installed: no comparison")
         return
-    _beside("pixel flipping", *_flipping(pixels, side), repeats)
-    _beside("parameter randomisation", *_randomisation(side), repeats)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    _beside("pixel flipping", *_flipping(pixels, side), repeats, clock)
+    _beside("parameter randomisation", *_randomisation(side), repeats, clock)
 
 
 def _curves(steps: int, repeats: int, size: int) -> None:
@@ -111,13 +115,13 @@ def _saliency(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, **_: ob
     return torch.autograd.grad(score, x)[0].abs().amax(1, keepdim=True).numpy()
 
 
-def _beside(name: str, ours: Run, theirs: Run, repeats: int) -> None:
-    """Turn by turn in one process, in process time."""
+def _beside(name: str, ours: Run, theirs: Run, repeats: int, clock: Callable[[], float]) -> None:
+    """Turn by turn in one process."""
     ours()
     theirs()
     ratios = []
     for _ in range(repeats):
-        seconds = [_seconds(run) for run in (ours, theirs)]
+        seconds = [_seconds(run, clock) for run in (ours, theirs)]
         ratios.append(seconds[1] / seconds[0])
     theirs_took, ours_took = seconds[1], seconds[0]
     print(
@@ -125,10 +129,10 @@ def _beside(name: str, ours: Run, theirs: Run, repeats: int) -> None:
     )
 
 
-def _seconds(run: Run) -> float:
-    start = time.process_time()
+def _seconds(run: Run, clock: Callable[[], float]) -> float:
+    start = clock()
     run()
-    return time.process_time() - start
+    return clock() - start
 
 
 def _forward(net: nn.Module, x: Tensor) -> Run:
