@@ -69,16 +69,18 @@ def linked_run(
 
 def _inside(question: Question, places: Sequence[Place]) -> list[Place]:
     """All but the word embeddings, which the model is given: their module may run on what it fills up alone."""
-    return [place for place in places if place.path != embedding_of(question)]
+    embedding = embedding_of(question)
+    return [place for place in places if place.path != embedding]
 
 
 def _with_embeddings(
     question: Question, places: Sequence[Place], values: dict[Place, Tensor], x: Tensor
 ) -> dict[Place, Tensor]:
     """`values` with the word embeddings."""
+    embedding = embedding_of(question)
     missing = [place for place in places if place not in values]
     for place in missing:
-        if place.path != embedding_of(question):
+        if place.path != embedding:
             raise UnsupportedModel(f"module {place.path!r} of {question.model.name} did not run on these prompts")
     return values | dict.fromkeys(missing, x.detach())
 
