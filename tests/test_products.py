@@ -157,3 +157,13 @@ def test_layers_with_many_weights_have_the_gradients_of_plain_autograd():
             (quick,) = torch.autograd.grad(net(x)[:, 3].sum(), x)
         (plain,) = torch.autograd.grad(net(x)[:, 3].sum(), x)
         assert (quick - plain).abs().max() <= 1e-5 * plain.abs().max()
+
+
+def test_inside_vmap_gradients_are_not_lost():
+    layer = _layer()
+    mapped = lambda x: torch.vmap(lambda row: layer(row.expand(64, -1))[0])(x)  # noqa: E731
+    x = torch.randn(2, 256, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    with QuickProducts():
+        (quick,) = torch.autograd.grad((mapped(x) + 0 * layer(x)).square().sum(), x)
+    (plain,) = torch.autograd.grad(layer(x).square().sum(), x)
+    assert torch.allclose(quick, plain, rtol=1e-4, atol=1e-5)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from attrib.rules.call import in_transform
 from attrib.rules.picked import choosable, few, picked
 from attrib.rules.ruled import frozen
 
@@ -59,7 +60,7 @@ def _plain(value: Any) -> bool:
 
 
 def usable() -> bool:
-    """Whether this torch has the operation, for a CPU on which it was measured to be quicker."""
+    """Whether this torch has the operation, for a CPU on which it was measured to be quicker, and can take it here."""
     own = torch.backends.mkldnn
     return (
         own.is_available()
@@ -67,4 +68,5 @@ def usable() -> bool:
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
         and not torch.is_autocast_enabled("cpu")
+        and not in_transform()  # its tensors say that they require no gradient, and the operation has none
     )
