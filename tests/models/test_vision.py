@@ -15,19 +15,7 @@ from torch import Tensor, nn
 import attrib
 from attrib.errors import InputError, TargetError
 from attrib.models import Preprocessing, VisionModel, hashing
-
-
-def tiny(classes: int = 4, channels: int = 3) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(channels, 5, 3),
-        nn.BatchNorm2d(5),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(5, classes),
-    )
-
+from tests.models.tiny_vision import tiny
 
 PHOTOS = {
     "efficientnet": [

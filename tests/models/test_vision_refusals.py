@@ -12,36 +12,7 @@ from torch import Tensor, nn
 import attrib
 from attrib.errors import InputError, OpaqueModel, TargetError, UnsupportedModel
 from attrib.models import VisionModel
-
-
-def tiny(classes: int = 4, channels: int = 3) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(channels, 5, 3),
-        nn.BatchNorm2d(5),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(5, classes),
-    )
-
-
-PHOTOS = {
-    "efficientnet": [
-        ("cheetah", 0.90),
-        ("lion", 0.90),
-        ("persian_cat", 0.83),
-        ("siamese_cat", 0.97),
-        ("egyptian_cat", 0.98),
-    ],
-    "squeezenet": [
-        ("cheetah", 0.82),
-        ("lion", 0.99),
-        ("persian_cat", 0.99),
-        ("siamese_cat", 0.99),
-        ("tabby_cat", 0.67),
-    ],
-}
+from tests.models.tiny_vision import tiny
 
 
 @pytest.mark.parametrize(
