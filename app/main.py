@@ -54,6 +54,7 @@ def serve(settings: Settings, *, wait: bool = True) -> Any:
         state_session_capacity=settings.sessions,
         theme=theme.theme(),
         css=theme.css(),
+        head=theme.head(),
         js=theme.script(),
         share=False,
         show_error=False,

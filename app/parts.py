@@ -87,7 +87,7 @@ def _about(card: Any) -> str:
 def draw_keep(parts: Parts, prefix: str, link: str) -> None:
     """Downloads and the link; `link` says what it holds."""
     n = parts.named
-    with gr.Row(visible=False) as keep:
+    with gr.Row(visible=False, elem_id=f"{prefix}-keep") as keep:
         n["zip"] = gr.Button("Download everything (zip)", elem_id=f"{prefix}-zip", size="md")
         n["html"] = gr.Button("Download the page (HTML)", elem_id=f"{prefix}-html", size="md")
         n["share"] = gr.Button("Link to these settings", elem_id=f"{prefix}-share", size="md")

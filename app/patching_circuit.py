@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-from PIL import Image
 
 import attrib
 from app import controls
@@ -17,7 +14,7 @@ from app.catalogue import Catalogue
 from app.markup import inert
 from app.patching import PatchAnswer, Progress
 from app.patching_questions import model_of, target_of
-from attrib.render.pictures import embedded
+from attrib.render.pictures import drawn
 
 KEPT = 200  # edges at first
 MOST_KEPT = 5000
@@ -62,7 +59,7 @@ def shown(answer: PatchAnswer) -> str:
     return inert(
         f'<section class="pt-verified" aria-label="Circuit"><h3>Circuit</h3><p><strong>{says}</strong>.{left_out} '
         f"Faithfulness: the share of the metric's change that these edges alone carry. {html.escape(found.reading)}</p>"
-        f"{_picture(found.draw(), f'The circuit as a graph: {says}', 'pt-picture pt-graph')}"
+        f"{_picture(found.draw(), f'The circuit as a graph: {says}', 'pt-picture at-drawn pt-graph')}"
         f"{_picture(found.plot(), 'Faithfulness and completeness against the number of edges')}"
         '<details class="pt-numbers"><summary>The strongest edges as a table</summary><div class="pt-scroll">'
         '<table class="pt-list"><thead><tr><th scope="col">from</th><th scope="col">to</th><th scope="col">input</th>'
@@ -90,8 +87,5 @@ def _part(on_progress: Progress, start: float, size: float) -> Callable[[float, 
     return part
 
 
-def _picture(figure: Any, alt: str, kind: str = "pt-picture") -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    source = embedded(Image.open(buffer).convert("RGB"))
-    return f'<div class="pt-scroll"><img class="{kind}" src="{source}" alt="{html.escape(alt)}"></div>'
+def _picture(figure: Any, alt: str, kind: str = "pt-picture at-drawn") -> str:
+    return f'<div class="pt-scroll"><img class="{kind}" src="{drawn(figure)}" alt="{html.escape(alt)}"></div>'

@@ -96,7 +96,7 @@ def _page(answer: PatchAnswer, how: str, palette: str, place: Path) -> list[Path
     }
     style = f"<style>{asset('patching.css').read_text(encoding='utf-8')}</style>"
     before = Markup(style + heatmaps(answer, how, palette) + strongest(answer) + verification(answer) + shown(answer))
-    entry = Entry(a, card.title, card.misleads, card.formula, card.reference)
+    entry = Entry(a, card.title, card.misleads, card.formula, card.reference, heatmaps=False)
     title = f"{card.title}: {metric_name(answer)}"
     path = place / "patching.html"
     path.write_text(standalone([entry], Display(how="own", palette=palette), title=title, facts=facts, before=before),

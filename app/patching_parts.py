@@ -180,7 +180,7 @@ def draw_result(parts: Parts) -> None:
     n["circuit"] = gr.HTML("", elem_id="pt-circuit")
     draw_keep(parts, "pt", f"Link (your prompts are part of it, up to {LONGEST} characters)")
     with n["keep"]:
-        for ending, label in (("png", "PNG"), ("safetensors", "Values"), ("json", "JSON")):
+        for ending, label in (("png", "PNG"), ("safetensors", "values"), ("json", "JSON")):
             n[ending] = gr.Button(f"Download {label}", elem_id=f"pt-{ending}", size="md", min_width=120)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import gradio as gr
@@ -10,6 +11,7 @@ import attrib.render
 from attrib.models.assets import asset
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+_CONDITIONAL = re.compile(r"@(?:container|media|supports)[^{]*\{(?:[^{}]*\{[^{}]*\})*\s*\}")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
@@ -56,3 +58,9 @@ def css() -> str:
     cards = Path(attrib.render.__file__).parent / "templates" / "style.css"
     own = (asset(name).read_text(encoding="utf-8") for name in ("app.css", "patching.css"))
     return cards.read_text(encoding="utf-8") + "".join(own)
+
+
+def head() -> str:
+    """The rules with conditions, which gradio's own reading of the css above leaves out or cuts at their commas."""
+    conditional = "".join(_CONDITIONAL.findall(css()))
+    return f"<style>.gradio-container.gradio-container.gradio-container .contain{{{conditional}}}</style>"

@@ -1,11 +1,26 @@
-"""attrib shows why a neural network decided what it did."""
+"""attrib shows why a neural network decided what it did.
+
+    import attrib
+
+    model = attrib.load("efficientnet-lite0")  # or attrib.wrap(module), attrib.wrap(module, tokenizer=tokenizer)
+    result = attrib.explain(model, "cat.jpg", "lrp")  # a name from attrib.METHODS, or attrib.LRP("epsilon_plus")
+    result.values, result.score, result.delta, result.notes
+    result.plot()
+
+Models: `load`, `wrap`, `models`. Explanations: `explain`, `compare`, `explain_generation`; the methods are classes with
+a `card` that says what they assume and when they mislead. Targets: `Logit`, `LogitDiff`, `LogProb`, `TokenLogit`,
+`Candidates`. Prompts and circuits: `pair`, `tasks`, `site_kinds`, `verify_effects`, `sampled_correlation`, `circuit`.
+Whether to believe a map: `Attribution.evidence`, `check`, `evaluate`, `class_sensitivity`, `truth`. Many inputs:
+`report`. All errors are `AttribError`s. Nothing is ever left on a model.
+"""
 
 from __future__ import annotations
 
 from attrib import models, truth
-from attrib.attribution import Attribution, Coverage, Provenance
+from attrib.attribution import Attribution
 from attrib.circuits import circuit
 from attrib.class_sensitivity import class_sensitivity
+from attrib.coverage import Coverage
 from attrib.errors import (
     AttribError,
     Cancelled,
@@ -49,6 +64,7 @@ from attrib.patching import tasks
 from attrib.patching.circuit import Circuit
 from attrib.patching.pair import Pair, pair
 from attrib.patching.probing import site_kinds
+from attrib.provenance import Provenance
 from attrib.reports.api import report
 from attrib.targets import Candidates, Logit, LogitDiff, LogProb, TokenLogit
 from attrib.verification import SampledCorrelation, Verification, sampled_correlation, verify_effects
@@ -123,3 +139,8 @@ __all__ = [
     "verify_effects",
     "wrap",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone: modules below are there once they are imported, and are no promise."""
+    return __all__

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from numbers import Integral
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,51 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attrib.coverage import Coverage
 from attrib.errors import InputError
+from attrib.heatmaps import heatmaps, sides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from attrib.metrics.evidence import Evidence
-    from attrib.patching.effects import MeanEffects
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """Every operation that relevance passed: how often, and whether a rule covered it.
-
-    Keys are operation names; `uncovered` keys are "operation in module.path".
-    """
-
-    ruled: dict[str, int] = field(default_factory=dict)
-    linear: dict[str, int] = field(default_factory=dict)
-    uncovered: dict[str, int] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        counts = f"{sum(self.ruled.values())} ruled, {sum(self.linear.values())} linear"
-        return counts + (f", uncovered: {', '.join(self.uncovered)}" if self.uncovered else ", nothing uncovered")
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What is needed to compute the same numbers again, and to tell when they cannot be the same.
-
-    settings: as they ran. chosen: of those that attrib chose by itself, what the caller had given: {"preset": "auto"}.
-    """
-
-    method: str
-    settings: dict[str, Any]
-    model: str
-    weights_hash: str
-    input_hashes: tuple[str, ...]
-    versions: dict[str, str]
-    device: str
-    dtype: str
-    seed: int | None
-    seconds: float
-    peak_memory: int  # bytes: the allocator's peak on CUDA, the process' peak resident size elsewhere
-    created: str  # ISO 8601, UTC
-    chosen: dict[str, Any] = field(default_factory=dict)
+    from attrib.patching.averages import MeanEffects
+    from attrib.provenance import Provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +73,7 @@ class Attribution:
         """
         from attrib.doubts import own_notes  # deferred: it knows methods
 
-        if not isinstance(rows, slice):
-            if not -len(self) <= rows < len(self):
-                raise IndexError(f"sample {rows} of a result with {len(self)}")
-            rows = slice(rows % len(self), rows % len(self) + 1)
+        rows = _rows_of(rows, len(self))
         own = {name: _rows(getattr(self, name), rows) for name in _PER_SAMPLE}
         hashes = self.provenance.input_hashes[rows]
         chosen = replace(self, **own, provenance=replace(self.provenance, input_hashes=hashes))
@@ -151,7 +113,7 @@ class Attribution:
         """
         if self.kind not in ("input", "layer"):
             raise InputError(f"an attribution of kind {self.kind} has no heatmap; read .values or .tokens()")
-        wanted = None if size is None else _sides(size)
+        wanted = None if size is None else sides(size)
         if wanted is None and self.kind == "layer" and self.pictures is not None:
             wanted = (self.pictures.shape[1], self.pictures.shape[2])
         return heatmaps(self.values.detach().float().cpu(), self.reduction, wanted).numpy()
@@ -164,21 +126,31 @@ class Attribution:
             raise InputError(f"there is no sample {index!r}; the result has {len(self)}, 0 to {len(self) - 1}")
         return list(zip(self.token_texts[index], self.values[index].tolist(), strict=False))
 
+    # of patching; `patching.effects` knows this module, so it is imported when it is asked for
+
     def normalised(self) -> Tensor:
         """Effects as shares of the metric's change between the two runs: see `patching.effects`."""
-        return _effects().normalised(self)  # type: ignore[no-any-return]
+        from attrib.patching.effects import normalised
 
-    def top(self, k: int = 10, index: int | None = 0) -> Any:
+        return normalised(self)
+
+    def top(self, k: int = 10, index: int | None = 0) -> Any:  # a list of Effect, or of EdgeEffect
         """The k strongest effects of one pair, or of the mean over all (edges only): see `patching.effects`."""
-        return _effects().top(self, k, index)
+        from attrib.patching.effects import top
+
+        return top(self, k, index)
 
     def correlation(self, other: Attribution, kind: str | None = None) -> dict[str, float]:
         """Pearson's r between two results' effects, one for each kind of site: see `patching.effects`."""
-        return _effects().correlation(self, other, kind)  # type: ignore[no-any-return]
+        from attrib.patching.effects import correlation
+
+        return correlation(self, other, kind)
 
     def mean(self, confidence: float = 0.95) -> MeanEffects:
-        """Effects of sites averaged over the pairs, with their confidence intervals: see `patching.effects`."""
-        return _effects().mean(self, confidence)  # type: ignore[no-any-return]
+        """Effects of sites averaged over the pairs, with their confidence intervals: see `patching.averages`."""
+        from attrib.patching.averages import mean
+
+        return mean(self, confidence)
 
     def plot(self, **options: Any) -> Figure:
         """A matplotlib figure: the picture, the heatmap over it, and a labelled scale.
@@ -214,48 +186,28 @@ class Attribution:
         return load(Path(folder))
 
 
-def _effects() -> Any:
-    from attrib.patching import effects  # deferred: it knows this module
-
-    return effects
-
-
 _PER_SAMPLE = (
     "values", "target", "score", "delta", "ledger", "parts", "pictures", "token_texts", "words", "corrupted_texts",
 )  # fmt: skip
+
+
+def _rows_of(rows: Any, samples: int) -> slice:
+    """The rows of a slice, or of one sample by its number. Raises IndexError past the end, as iterating needs it."""
+    if isinstance(rows, slice):
+        return rows
+    try:
+        row = operator.index(rows)
+    except TypeError:
+        raise InputError(f"a sample is chosen by a whole number or a slice, not {type(rows).__name__}") from None
+    if not -samples <= row < samples:
+        raise IndexError(f"sample {row} of a result with {samples}")
+    return slice(row % samples, row % samples + 1)
 
 
 def _rows(value: Any, rows: slice) -> Any:
     if isinstance(value, dict):
         return {name: amounts[rows] for name, amounts in value.items()}
     return None if value is None else value[rows]
-
-
-_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda maps: maps.sum(1),
-    "mean": lambda maps: maps.mean(1),
-    "max_abs": lambda maps: maps.abs().amax(1),
-    "norm": lambda maps: torch.linalg.vector_norm(maps, dim=1),
-}
-
-
-_LARGEST = 2**15  # the longest side of a heatmap, in pixels
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    given = size if isinstance(size, (tuple, list)) else (size, size)
-    whole = all(isinstance(side, Integral) and not isinstance(side, bool) for side in given)
-    if len(given) != 2 or not whole or not all(0 < side <= _LARGEST for side in given):
-        raise InputError(f"size = {size!r}: give (height, width) in pixels, whole numbers from 1 to {_LARGEST}, or one")
-    return int(given[0]), int(given[1])
-
-
-def heatmaps(values: Tensor, reduction: str, size: tuple[int, int] | None) -> Tensor:
-    """(batch, height, width): channels of `values` reduced, if it has any, and resized bilinearly to `size`."""
-    maps = _REDUCTIONS[reduction](values) if values.dim() == 4 else values
-    if size is None or tuple(maps.shape[1:]) == tuple(size):
-        return maps
-    return torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def labels_of(targets: Sequence[dict[str, Any]]) -> list[str]:

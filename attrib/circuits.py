@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution, labels_of
-from attrib.errors import InputError, PromptPairError, UnknownName, UnsupportedModel
+from attrib.errors import InputError, PromptPairError, UnknownName
 from attrib.methods.activation_patching import prompts_of
 from attrib.methods.base import Question
 from attrib.methods.pairs import of_rows
 from attrib.patching.circuit import Circuit, Cut, Size
 from attrib.patching.edges import EdgeGraph, edge_graph
 from attrib.patching.effects import EdgeEffect
+from attrib.patching.on_edges import metrics_on_edges
 from attrib.patching.pair import Pair, encode_pair
 from attrib.patching.probing import structure_of
 from attrib.patching.prompt import Prompt
-from attrib.patching.pruned import Ablated, ablated_run, pruned
 from attrib.patching.selecting import Keep, Selection, count_of, selected
-from attrib.patching.sending import output_matrices
 from attrib.rows import rows_of, says_where
 from attrib.rules.shadow import shadow
 from attrib.targets import Targets
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 ABLATIONS = ("corrupted", "mean")
 SIZES: tuple[Keep, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 _CUT = 5  # edges, the strongest, that are cut out of the whole model one at a time
-_EXACT = 1e-3  # of the metric, or what rounding makes of it if that is more: a wrong mask does far worse
 
 
 def circuit(
@@ -77,8 +74,8 @@ def circuit(
     chosen = [selected(graph, mean, count) for count in counts]
     which = counts.index(count_of(keep, possible))
     cuts = _strongest(chosen[which].kept, mean)
-    scores = _metrics(model, graph, prompts, _masks(graph, chosen, cuts), ablation, on_progress)
-    return _made(graph, result, chosen, which, cuts, scores, mean, ablation)
+    scores, notes = metrics_on_edges(model, graph, prompts, _masks(graph, chosen, cuts), ablation, on_progress)
+    return replace(_made(graph, result, chosen, which, cuts, scores, mean, ablation), notes=notes)
 
 
 def _strongest(kept: Tensor, scores: Tensor) -> list[tuple[int, int]]:
@@ -125,51 +122,6 @@ def _prompts(model: TextModel, inputs: Pair, result: Attribution, target: Target
     return [prompts_of(of_rows(question, torch.tensor([row], device=device))) for row in range(len(inputs))]
 
 
-def _metrics(
-    model: TextModel,
-    graph: EdgeGraph,
-    prompts: Sequence[tuple[Prompt, Prompt]],
-    kept: Tensor,
-    ablation: str,
-    on_progress: Callable[[float, str], None] | None,
-) -> Tensor:
-    """(pairs, runs): the metric with the edges `kept`, (runs, sender, receiver) bool; of the first run with all."""
-    twin = shadow(model.module)
-    matrices = output_matrices(twin, graph)
-    mean = _mean(graph, twin, matrices, [clean for clean, _ in prompts]) if ablation == "mean" else None
-    found = []
-    for done, (clean, corrupted) in enumerate(prompts):
-        ablated = mean or ablated_run(graph, twin, matrices, corrupted)[0]
-        run = pruned(graph, twin, matrices, clean, ablated)
-        scores = run.scores(kept.to(clean.x.device), partial(_told, on_progress, done, len(prompts)))
-        with torch.no_grad():
-            true = clean.scores(twin, clean.x)[0]
-        allowed = max(_EXACT, math.sqrt(torch.finfo(true.dtype).eps)) * max(1.0, float(true.abs()))
-        if not float((scores[0] - true).abs()) <= allowed:
-            raise UnsupportedModel(
-                f"{model.name}, put together again from all of its edges, has metric {float(scores[0]):.6g} instead of "
-                f"{float(true):.6g}: its prompts act on each other in a batch, or it hands more than the stream on"
-            )
-        found.append(scores.cpu())
-    if on_progress is not None:
-        on_progress(1.0, "circuit")
-    return torch.stack(found)
-
-
-def _told(on_progress: Callable[[float, str], None] | None, done: int, total: int, fraction: float) -> None:
-    if on_progress is not None:
-        on_progress((done + fraction) / total, "circuit")
-
-
-def _mean(graph: EdgeGraph, twin: torch.nn.Module, matrices: list[Tensor | None], clean: Sequence[Prompt]) -> Ablated:
-    lengths = {prompt.x.shape[1] for prompt in clean}
-    if len(lengths) > 1:
-        raise InputError(f"the pairs have {sorted(lengths)} tokens, so there is no mean position by position")
-    if len(clean) < 2:
-        raise InputError('the mean of one prompt is the prompt itself; give several pairs, or ablation="corrupted"')
-    return Ablated.mean([ablated_run(graph, twin, matrices, prompt)[0] for prompt in clean])
-
-
 def _made(
     graph: EdgeGraph,
     result: Attribution,
@@ -184,11 +136,12 @@ def _made(
     if abs(full - empty) <= 32 * torch.finfo(scores.dtype).eps * max(abs(full), abs(empty)):
         raise PromptPairError(f"the metric is {full:.6g} with all edges and with none: there is nothing to carry")
     change = full - empty
-    inside, outside, without = others[: 2 * len(chosen) : 2], others[1 : 2 * len(chosen) : 2], others[2 * len(chosen) :]
+    runs, without = others[: 2 * len(chosen)], others[2 * len(chosen) :]
     curve = [
         Size(each.asked, each.edges, each.nodes, own, rest, (own - empty) / change, (rest - empty) / change)
-        for each, own, rest in zip(chosen, inside, outside, strict=True)
+        for each, own, rest in zip(chosen, runs[::2], runs[1::2], strict=True)
     ]
+    lost = zip(cuts, without, strict=True)
     selection = chosen[which]
     places = selection.kept.nonzero().tolist()
     edges = [EdgeEffect(graph.senders[i], graph.receivers[j].name, float(mean[i, j])) for i, j in places]
@@ -203,15 +156,16 @@ def _made(
         possible=int(graph.exists.sum()),
         unreached=selection.unreached,
         groups=(structure.heads, structure.kv_heads),
-        cuts=tuple(
-            Cut(graph.senders[i], graph.receivers[j].name, (left - empty) / change)
-            for (i, j), left in zip(cuts, without, strict=True)
-        ),
-        about={
-            "model": result.provenance.model,
-            "method": result.method,
-            "ablation": ablation,
-            "target": labels_of(result.target)[0],
-            "prompt": "".join((result.token_texts or ((),))[0]),
-        },
+        cuts=tuple(Cut(graph.senders[i], graph.receivers[j].name, (left - empty) / change) for (i, j), left in lost),
+        about=_about(result, ablation),
     )
+
+
+def _about(result: Attribution, ablation: str) -> dict[str, str]:
+    return {
+        "model": result.provenance.model,
+        "method": result.method,
+        "ablation": ablation,
+        "target": labels_of(result.target)[0],
+        "prompt": "".join((result.token_texts or ((),))[0]),
+    }

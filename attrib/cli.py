@@ -1,4 +1,4 @@
-"""The command line: `attrib explain`, `attrib app`, `attrib models`, `attrib methods`."""
+"""The command line: one function a command; those of more than a few lines stand in their own packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attrib.command import explain
-from attrib.errors import AttribError
+from attrib.errors import AttribError, UnknownName
 from attrib.patching.command import sites
 from attrib.reports.command import report, verify
 
@@ -79,7 +79,6 @@ def pull(name: Annotated[str, typer.Argument(help="As for --model.")]) -> None:
 @commands.command()
 def methods(name: Annotated[str | None, typer.Argument(help="A method; default: list them all.")] = None) -> None:
     """The methods, or one method's card: its idea, formula, reference, and when it misleads."""
-    from attrib.errors import UnknownName
     from attrib.methods import METHODS
 
     if name is None:

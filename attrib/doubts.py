@@ -83,11 +83,12 @@ def _absorbed(ledger: dict[str, Tensor], score: Tensor) -> list[str]:
     """A note where little of the score reached the input, and what took the rest."""
     kept = sum((ledger[name] for name in ("input", "position") if name in ledger), torch.zeros_like(score))
     share = (kept / score.where(score != 0, torch.ones_like(score))).abs().min().item()
-    if share > 0.5 or len(ledger) == 1:
+    if not share <= 0.5 or len(ledger) == 1:
         return []
     others = [name for name in ledger if name not in ("input", "position")]
     taken = max(others, key=lambda name: ledger[name].abs().sum().item())
-    return [f"only {share:.2g} of the score reached the input; most was absorbed by {taken} (see the ledger)"]
+    rest = "is unaccounted for" if taken == "unaccounted" else f"was absorbed by {taken}"
+    return [f"only {share:.2g} of the score reached the input; most {rest} (see the ledger)"]
 
 
 def sinks(finding: Finding | Attribution, words: Sequence[Sequence[int | None]] | None) -> list[str]:

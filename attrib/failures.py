@@ -60,21 +60,26 @@ def named_failures(name: str, twin: nn.Module, x: Tensor) -> Iterator[None]:
         if path is None:
             if not _raised_in_backward(error):
                 raise
-            if isinstance(error, CheckpointError):
-                raise UnsupportedModel(
-                    f"{name} runs parts of itself again in the backward (torch.utils.checkpoint), where rules cannot "
-                    "follow; switch its checkpointing off, or ask for less memory with attrib.models.checkpointed"
-                ) from error
-            if "use_reentrant=True" in str(error):
-                raise UnsupportedModel(
-                    f"{name} checkpoints parts of itself with use_reentrant=True, through which no gradient at the "
-                    "input can be asked for; set use_reentrant=False, or switch its checkpointing off"
-                ) from error
-            raise UnsupportedModel(
-                f"{name} has no gradient that autograd can compute: {type(error).__name__}: {_first_sentence(error)}; "
-                "occlusion and kernel_shap need none"
-            ) from error
+            raise UnsupportedModel(f"{name} {_without_gradient(error)}") from error
         where = f" in its module {path!r}" if path else ""
         raise UnsupportedModel(
             f"{name} failed{where} on an input of shape {tuple(x.shape)} with {type(error).__name__}: {error}"
         ) from error
+
+
+def _without_gradient(error: Exception) -> str:
+    """What a model did whose backward raised this, and the way out."""
+    if isinstance(error, CheckpointError):
+        return (
+            "runs parts of itself again in the backward (torch.utils.checkpoint), where rules cannot follow; switch "
+            "its checkpointing off, or ask for less memory with attrib.models.checkpointed"
+        )
+    if "use_reentrant=True" in str(error):
+        return (
+            "checkpoints parts of itself with use_reentrant=True, through which no gradient at the input can be asked "
+            "for; set use_reentrant=False, or switch its checkpointing off"
+        )
+    return (
+        f"has no gradient that autograd can compute: {type(error).__name__}: {_first_sentence(error)}; "
+        "occlusion and kernel_shap need none"
+    )

@@ -6,9 +6,9 @@ import dataclasses
 
 import torch
 
+from attrib.binding import BoundTarget
 from attrib.methods.base import Finding
 from attrib.rules.precision import wide
-from attrib.targets import BoundTarget
 
 
 def per_token(finding: Finding) -> Finding:

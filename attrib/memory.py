@@ -19,8 +19,9 @@ from attrib.failures import is_out_of_memory, named_failures
 from attrib.rules.shadow import shadow
 
 if TYPE_CHECKING:
+    from attrib.models.encoded import Encoded
     from attrib.models.text import TextModel
-    from attrib.models.vision import Encoded, VisionModel
+    from attrib.models.vision import VisionModel
 
 _TOO_LARGE = "one input alone does not fit into the device's memory; use a smaller one"
 _UNMEASURED = "don't yet support saved tensor hooks"  # what torch.func.grad says, which looks at nothing inside it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import resource
 import sys
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,13 +14,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attrib.attribution import Provenance
 from attrib.methods.base import Method
 from attrib.models.hashing import hash_of
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel
     from attrib.models.vision import VisionModel
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is needed to compute the same numbers again, and to tell when they cannot be the same.
+
+    settings: as they ran. chosen: of those that attrib chose by itself, what the caller had given: {"preset": "auto"}.
+    """
+
+    method: str
+    settings: dict[str, Any]
+    model: str
+    weights_hash: str
+    input_hashes: tuple[str, ...]
+    versions: dict[str, str]
+    device: str
+    dtype: str
+    seed: int | None
+    seconds: float
+    peak_memory: int  # bytes: the allocator's peak on CUDA, the process' peak resident size elsewhere
+    created: str  # ISO 8601, UTC
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def reset_peak(device: torch.device) -> None:

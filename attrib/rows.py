@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from attrib.binding import BoundTarget, bind
 from attrib.errors import TargetError
+from attrib.models.encoded import Encoded
 from attrib.models.text import READ_AT, TextModel
-from attrib.models.vision import Encoded
-from attrib.targets import BoundTarget, Targets, bind, candidates, positions
+from attrib.targets import Targets, candidates, positions
 
 if TYPE_CHECKING:
     from attrib.models.vision import VisionModel
@@ -35,6 +36,7 @@ def rows_of(model: VisionModel | TextModel, encoded: Encoded, target: Targets) -
     """(a row for each input and candidate, the target of each row). Raises TargetError for what does not fit."""
     several, inputs = candidates(target), len(encoded.x)
     bound, places = bind(target, inputs, model.index_of), positions(target)
+    bound = dataclasses.replace(bound, labels=None if model.labels is None else len(model.labels))
     if several > 1:
         encoded = _repeated(encoded, several)
     if places is None:

@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from attrib.attribution import Attribution, Coverage, Provenance
+from attrib.attribution import Attribution
+from attrib.coverage import Coverage
 from attrib.errors import InputError
+from attrib.provenance import Provenance
 
 FORMAT_VERSION = 1
 

@@ -19,12 +19,12 @@ import typer
 from torch import Tensor, nn
 
 import attrib
+from attrib.binding import bind
 from attrib.metrics.base import Subject
 from attrib.metrics.randomisation import ParameterRandomisation
 from attrib.metrics.removal import Deletion, Insertion, PixelFlipping
 from attrib.metrics.reseeding import layers_of
 from attrib.metrics.trial import Trial
-from attrib.targets import bind
 from benchmarks.measure import Run, compare
 
 _CPU = torch.device("cpu")

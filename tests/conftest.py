@@ -24,6 +24,12 @@ _BROWSER_FLAGS = [
 ]  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Weights and inputs that a test draws are the same whatever ran before it in its process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """The models here are too small for threads to pay, and two workers on two cores would fight."""

@@ -67,6 +67,16 @@ def test_changed_weights_are_arranged_anew_and_copies_keep_their_own():
     torch.testing.assert_close(own(x), net(x) * 3 - 2 * net.bias[:, None, None])
 
 
+def test_short_weights_that_are_changed_uncounted_are_arranged_anew():
+    net, x = _network()[0], torch.randn(1, 3, 20, 20)
+    plain = copy.deepcopy(net)
+    arrange(net)
+    for _ in range(2):  # in the same place, at the same version
+        torch.testing.assert_close(_gradient(shadow(net), x), _gradient(plain, x))
+        for weight in (net.weight, plain.weight):
+            weight.data.mul_(2)
+
+
 def test_what_looks_at_operations_sees_convolutions():
     seen = []
 

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 import attrib
-from attrib.attribution import Attribution, Coverage, Provenance, labels_of
+from attrib.attribution import Attribution, labels_of
+from attrib.coverage import Coverage
+from attrib.provenance import Provenance
 
 
 @pytest.fixture
@@ -175,10 +177,12 @@ def test_rows_of_a_result():
     assert torch.equal(result[-1].values, result[2:].values) and len(result[:2]) == 2
     with pytest.raises(IndexError, match="sample 3 of a result with 3"):
         result[3]
+    with pytest.raises(attrib.InputError, match="by a whole number or a slice, not str"):
+        result["0"]
 
 
 def test_notes_of_a_row_are_about_that_row():
-    model, x = tiny(), torch.rand(3, 3, 4, 4)
+    model, x = tiny(), torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     x[1] = 0  # nothing times any gradient
     result = attrib.explain(model, x, "input_x_gradient", 0)
     empty = "is zero everywhere: the method found nothing"
@@ -225,6 +229,15 @@ def test_compare_numbers_equal_names():
         "gradient",
     ]
     assert all(r.target[0]["index"] == 1 for r in results.values())
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [(attrib.LRP, r"give a method, LRP\(\)"), (None, "not NoneType"), ([["lrp"]], "takes several")],
+)
+def test_compare_says_what_is_no_method(methods, words):
+    with pytest.raises(attrib.InputError, match=words):
+        attrib.compare(tiny(), torch.ones(1, 3, 4, 4), methods)
 
 
 def test_provenance_holds_the_preset_that_ran_and_that_it_was_chosen():

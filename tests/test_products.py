@@ -105,6 +105,62 @@ def test_other_convolutions_are_left_to_torch(kernel, options):
     assert torch.equal(output, F.conv2d(x, kernel, **options))
 
 
+SMALL = torch.randn(1, 128, 12, 9, generator=_RANDOM)
+NARROW = torch.randn(96, 128, 3, 3, generator=_RANDOM) / 30
+SLIDING = {
+    "plain": {},
+    "padding": {"padding": 1},
+    "stride": {"stride": 2, "padding": (1, 0)},
+    "dilation": {"dilation": [2, 1], "padding": 2},
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("bias", [None, torch.randn(96, generator=_RANDOM)], ids=["plain", "bias"])
+@pytest.mark.parametrize("sliding", SLIDING.values(), ids=list(SLIDING))
+def test_convolutions_of_one_small_picture_and_their_gradients_are_those_of_float64(layout, bias, sliding):
+    x = SMALL.contiguous(memory_format=layout).requires_grad_()
+    wide = SMALL.double().requires_grad_()
+    exact = F.conv2d(wide, NARROW.double(), None if bias is None else bias.double(), **sliding)
+    c = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with QuickProducts():
+        quick = F.conv2d(x, NARROW, bias, **sliding)
+        (gradient,) = torch.autograd.grad(quick, x, c, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), c)
+        (alone,) = torch.autograd.grad(F.conv2d(x, NARROW, bias, **sliding), x, c.detach())
+    (back,) = torch.autograd.grad(exact, wide, c.detach().double())
+    twice = F.conv2d(2 * back, NARROW.double(), **sliding)
+    for found, wanted in ((quick, exact), (gradient, back), (alone, back), (second, twice)):
+        assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    assert ("RuleFunction" in str(quick.grad_fn)) is usable()
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "options"),
+    [
+        (SMALL.expand(2, -1, -1, -1), NARROW, {}),
+        (SMALL.repeat(1, 1, 2, 1), NARROW, {}),
+        (SMALL, NARROW[:, :64], {"groups": 2}),
+        (SMALL, NARROW, {"padding": "same"}),
+        (SMALL, nn.Parameter(NARROW.clone()), {}),
+        (SMALL[..., :3, :3], NARROW, {}),
+        (SMALL[0], NARROW, {}),
+    ],
+    ids=["two", "large", "groups", "words", "trainable", "little work", "no batch"],
+)
+def test_other_convolutions_of_small_pictures_are_left_to_torch(x, kernel, options):
+    x = x.detach().requires_grad_()
+    with QuickProducts():
+        output = F.conv2d(x, kernel, **options)
+    assert "RuleFunction" not in str(output.grad_fn)
+    assert torch.equal(output, F.conv2d(x, kernel, **options))
+
+
+def test_a_kernel_larger_than_the_picture_is_torchs_to_refuse():
+    with QuickProducts(), pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        F.conv2d(SMALL, NARROW.repeat(1, 1, 1, 5))
+
+
 LEFT_TO_TORCH = {
     "float64": (X.double(), WEIGHT.double()),
     "one row": (X[:1, :1], WEIGHT),  # the call would cost more than it saves

@@ -74,3 +74,9 @@ def test_rules_are_values():
     assert again == MINE == ATTN_LRP.inside("blocks.*", {"linear": Gamma(0.1)})
     assert len({again, MINE, ATTN_LRP, Rules({"linear": Epsilon()})}) == 3
     assert again.find("linear", "blocks.1") == Gamma(0.1)
+
+
+def test_the_package_lists_what_is_public_and_its_help_names_the_functions():
+    assert dir(attrib) == sorted(attrib.__all__)
+    functions = [name for name in attrib.__all__ if inspect.isfunction(getattr(attrib, name))]
+    assert [name for name in functions if f"`{name}`" not in attrib.__doc__] == []

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import attrib
+from attrib.binding import bind
 from attrib.outputs import logits_of
-from attrib.targets import bind
 
 LOGITS = torch.tensor([[1.0, 4.0, 2.0, -1.0], [3.0, 0.0, -2.0, 5.0]])
 
@@ -63,10 +63,10 @@ def test_rows_are_variants_of_samples():
         ([0], "1 target for 2 inputs"),
         ([0, 1, 2], "3 targets for 2 inputs"),
         ("bird", "no class bird"),
-        (1.5, "float"),
-        (True, "bool"),
-        ([0, attrib.LogProb(1)], "LogProb, Logit|Logit, LogProb"),
-        ({"index": 1}, "dict"),
+        (1.5, "cannot explain the target 1.5; give"),
+        (True, "the target True"),
+        ([0, attrib.LogProb(1)], "targets of several kinds, LogProb and Logit"),
+        ({"index": 1}, "the target {'index': 1}"),
         (torch.tensor([1.5, 2.0]), "float32 numbers"),
         (torch.tensor([[1], [2]]), r"shape \(2, 1\)"),
         (np.array([True, False]), "bool numbers"),
@@ -161,6 +161,17 @@ def test_a_label_in_a_wrapped_model():
         attrib.explain(model, x, "saliency", 3)
     with pytest.raises(attrib.TargetError, match="out of range"):
         attrib.explain(model, x, "saliency", -1)
+
+
+@pytest.mark.parametrize("labels", [["cat"], ["cat", "dog", "eel", "fox"]])
+def test_labels_are_as_many_as_classes(labels):
+    model = attrib.wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), labels=labels)
+    x = torch.ones(2, 3, 2, 2)
+    for ask in (lambda: attrib.explain(model, x, "saliency"), lambda: model.predict(x)):
+        with pytest.raises(attrib.UnsupportedModel, match=f"3 classes and {len(labels)} labels"):
+            ask()
+    first = attrib.explain(model, x, "saliency", lambda outputs: outputs[:, 0])
+    assert torch.equal(first.score, model.module(x)[:, 0])
 
 
 @pytest.mark.parametrize(

@@ -65,4 +65,7 @@ def method_named(method: Method | str) -> Method:
 def _no_method(given: object) -> InputError:
     if isinstance(given, type) and issubclass(given, Method):
         return InputError(f"{given.__name__} is a class; give a method, {given.__name__}(), or its name")
-    return InputError(f"a method is needed, or its name, not {type(given).__name__}")
+    several = "; attrib.compare takes several" if isinstance(given, (list, tuple)) else ""
+    return InputError(
+        f"a method is needed, such as attrib.LRP(), or its name, 'lrp', not {type(given).__name__}{several}"
+    )

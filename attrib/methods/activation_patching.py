@@ -119,8 +119,11 @@ def _together(question: Question) -> list[Tensor]:
         alike.setdefault(key, []).append(row)
     tokens = question.x.shape[1]
     most = max(1, min(question.max_rows, _TOKENS_TOGETHER // tokens))
-    ambiguous = {tokens, structure_of(question.model).heads, structure_of(question.model).kv_heads}  # type: ignore[arg-type]
-    pieces = [piece for rows in alike.values() for piece in _pieces(rows, most, ambiguous - {1})]
+    layers = structure_of(question.model).layers  # type: ignore[arg-type]  # pairs are of text models only
+    attentions = [attention for layer in layers for attention in layer.attentions]
+    kinds = [(each.heads, *(part.columns for part in (each.keys, each.values) if part)) for each in attentions]
+    ambiguous = {tokens, *(len(columns) for kind in kinds for columns in kind)}
+    pieces = [piece for rows in alike.values() for piece in _pieces(rows, most, ambiguous - {0, 1})]
     return [torch.tensor(piece, device=question.x.device) for piece in pieces]
 
 

@@ -21,8 +21,8 @@ from attrib.methods.pairs import DEFAULT_SITES, DIRECTIONS, Effects, Sites, foun
 from attrib.methods.passes import about, pairs, per_row
 from attrib.methods.patching_runs import corrupted_of, embedding_of, graded_run, plain_run
 from attrib.patching.access import writing
+from attrib.patching.places import Place
 from attrib.patching.sites import PatchSite
-from attrib.patching.structure import Place
 from attrib.patching.summing import summed
 from attrib.rules.relp import ATTENTION, MODES, relp_rules
 from attrib.rules.table import Rules
@@ -157,7 +157,8 @@ def integrated(question: Question, sites: Sequence[PatchSite], steps: int, direc
 
 
 def _mean_gradient(question: Question, x: Tensor, place: Place, start: Tensor, step: Tensor, steps: int) -> Tensor:
-    """The mean of ∂M/∂a over the path, shaped like a; as many steps at once as fit into memory."""
+    """The mean of ∂M/∂a over the path, (batch, tokens, width); as many steps at once as fit into memory."""
+    start, step = (tensor.reshape(len(x), -1, tensor.shape[-1]) for tensor in (start, step))  # some flatten the first
     total = torch.zeros_like(start)
     for which, rows in pairs(question, steps):
         variants = about(question, x[rows], rows)
@@ -166,7 +167,7 @@ def _mean_gradient(question: Question, x: Tensor, place: Place, start: Tensor, s
             if place.path == embedding_of(question):
                 score = variants.scores(leaf.clone())
             else:
-                with writing(question.twin, {place: lambda tensor, leaf=leaf: leaf.clone()}):  # type: ignore[misc]
+                with writing(question.twin, {place: lambda tensor, leaf=leaf: leaf.reshape(tensor.shape).clone()}):  # type: ignore[misc]
                     score = variants.scores(x[rows])
             (gradient,) = torch.autograd.grad(score.sum(), leaf)
         total.index_add_(0, rows, gradient)

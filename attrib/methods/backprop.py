@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from attrib.attribution import Coverage
+from attrib.coverage import Coverage
 from attrib.methods.base import Card, Finding, Method, Question
 from attrib.rules.choices import SORTING
 from attrib.rules.presets import DECONV, GUIDED

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from attrib.attribution import Coverage
+from attrib.binding import BoundTarget
+from attrib.coverage import Coverage
 from attrib.errors import TargetError, UnsupportedModel
 from attrib.models.layout import takes_channels_last
 from attrib.rules.affine import packed
@@ -17,7 +18,6 @@ from attrib.rules.engine import Engine, engine_in_force
 from attrib.rules.remembered import as_it_stands
 from attrib.rules.shadow import shadow
 from attrib.rules.table import Rules
-from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attrib.attribution import Coverage
+from attrib.coverage import Coverage
 from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
 from attrib.outputs import logits_of

@@ -21,9 +21,9 @@ from attrib.methods.pairs import DEFAULT_SITES, Effects, Sites, found_edges
 from attrib.methods.patching_runs import Run, linked_run, plain_run
 from attrib.patching.course import passed_back
 from attrib.patching.edges import EdgeGraph, Receiver, edge_graph
+from attrib.patching.places import Place
 from attrib.patching.probing import structure_of
 from attrib.patching.sending import check_course, contributions, output_matrices
-from attrib.patching.structure import Place
 from attrib.rules.table import Rules
 
 _NUMBERS_AT_ONCE = 2**26  # of what all senders add to the stream
@@ -67,7 +67,7 @@ def _scores(question: Question, graph: EdgeGraph, base: Run, other: Run, links: 
     values = change.new_full((rows, len(graph.senders), len(graph.receivers)), torch.nan)
     for numbers in _together(graph):
         own = [_of_input(graph.receivers[i], base, links) for i in numbers]
-        for senders, passed in passed_back(graph.receivers[numbers[0]].course, own, links, base.values):
+        for senders, passed in passed_back(graph.receivers[numbers[0]].course, question.twin, own, links, base.values):
             coefficients = torch.stack([_wide(c).reshape(rows, -1) for c in passed], 2)
             values[:, senders, numbers] = change[:, senders] @ coefficients
         question.on_progress(min(1.0, (numbers[-1] + 1) / len(graph.receivers)))

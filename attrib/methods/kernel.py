@@ -7,11 +7,8 @@ time; the regression is small enough to be done here exactly, with captum as the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
-from math import comb
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +17,7 @@ from attrib.methods.base import Card, Finding, Method, Question, setting
 from attrib.methods.baselines import BASELINE_HELP, BASELINES, Baseline, baseline_of, equal_notes
 from attrib.methods.passes import laid_out
 from attrib.methods.segments import SEGMENTS, grid, superpixels
+from attrib.methods.shapley import coalitions, shapley_regression, uncertainty
 from attrib.methods.units import UNIT_HELP, UNITS, spread, units
 
 # without a graph, eight rows are as quick per row as it gets on a CPU
@@ -82,8 +80,7 @@ class KernelSHAP(Method):
         values, difference = torch.empty_like(question.x), torch.empty_like(score)
         doubts = [0.0] * len(regions)
         for row, region in enumerate(regions):
-            report = lambda fraction, row=row: question.on_progress((row + fraction) / len(regions))  # noqa: E731
-            shares, difference[row], doubts[row] = self._shares(question, baseline, row, region, report)
+            shares, difference[row], doubts[row] = self._shares(question, baseline, row, region)
             density = shares / torch.bincount(region.flatten()) / question.x.shape[1]
             values[row] = density[region].to(values.dtype)
         delta = values.flatten(1).sum(1) - difference
@@ -96,9 +93,8 @@ class KernelSHAP(Method):
         values, difference = score.new_zeros(question.x.shape[:2]), torch.zeros_like(score)
         doubts = [0.0] * len(parts)
         for row, part in enumerate(parts):
-            report = lambda fraction, row=row: question.on_progress((row + fraction) / len(parts))  # noqa: E731
             if int(part.max()) >= 0:
-                shares, difference[row], doubts[row] = self._shares(question, baseline, row, part, report)
+                shares, difference[row], doubts[row] = self._shares(question, baseline, row, part)
                 values[row] = spread(shares, part).to(values)
         notes = (*equal_notes(question.x, baseline), *self._notes(parts, max(doubts)))
         return Finding(values, score, kind="tokens", delta=values.sum(1) - difference, notes=notes)
@@ -108,9 +104,7 @@ class KernelSHAP(Method):
             return grid(image, self.n_segments)
         return superpixels(image, self.n_segments)
 
-    def _shares(
-        self, question: Question, baseline: Tensor, row: int, region: Tensor, report: object
-    ) -> tuple[Tensor, Tensor, float]:
+    def _shares(self, question: Question, baseline: Tensor, row: int, region: Tensor) -> tuple[Tensor, Tensor, float]:
         """Shapley values of the regions of one sample, f(x) − f(baseline), and how far the values may be off."""
         n = int(region.max()) + 1
         if n * self.n_samples > _MOST_ENTRIES:
@@ -120,11 +114,11 @@ class KernelSHAP(Method):
             )
         kept, weights = coalitions(n, self.n_samples, self.seed)
         ends = torch.tensor([[True], [False]]).expand(2, kept.shape[1])
-        scores = _scores_of(question, baseline[row], row, region, torch.cat([ends, kept]), report)
+        scores = _scores_of(question, baseline[row], row, region, torch.cat([ends, kept]))
         gains, whole = scores[2:] - scores[1], scores[0] - scores[1]
         shares = shapley_regression(kept, weights, gains, whole)
         all_sets = len(kept) == 2 ** kept.shape[1] - 2
-        return shares, whole, 0.0 if all_sets else _uncertainty(kept, gains, shares)
+        return shares, whole, 0.0 if all_sets else uncertainty(kept, gains, shares)
 
     def _notes(self, regions: list[Tensor], doubt: float) -> tuple[str, ...]:
         """doubt: the values' typical error as a share of the largest."""
@@ -141,7 +135,7 @@ class KernelSHAP(Method):
         return (f"{estimate}; four times as many sets halve that",)
 
 
-def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, kept: Tensor, report: object) -> Tensor:
+def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, kept: Tensor) -> Tensor:
     """f of sample `row` with only the kept regions shown, (sets,) float64 on the CPU."""
     scores = []
     # −1, what is in no region, reads the last column: always there
@@ -152,58 +146,6 @@ def _scores_of(question: Question, baseline: Tensor, row: int, region: Tensor, k
         rows = torch.full((len(part),), row, device=question.x.device)
         with torch.no_grad():
             scores.append(question.scores(torch.where(shown, question.x[row], baseline), rows).cpu().double())
-        report(sum(map(len, scores)) / len(kept))  # type: ignore[operator]
+        done = sum(map(len, scores)) / len(kept)
+        question.on_progress((row + done) / len(question.x))
     return torch.cat(scores)
-
-
-def _uncertainty(kept: Tensor, gains: Tensor, shares: Tensor) -> float:
-    """The standard error of a value as least squares has it, as a share of the largest value; 0 where all are 0.
-
-    Sets come with their complements, of which one's error takes some of the other's: it is about half of that.
-    """
-    design = kept.double()
-    reduced = design[:, :-1] - design[:, -1:]
-    free = len(kept) - reduced.shape[1]
-    largest = float(shares.abs().max())
-    if free < 1 or not reduced.shape[1] or largest == 0:
-        return 0.0
-    variance = (gains - design @ shares).square().sum() / free
-    return float((variance * torch.linalg.pinv(reduced.T @ reduced).diagonal().mean()).sqrt()) / largest
-
-
-def coalitions(n: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Sets of n regions (sets, n) bool, neither empty nor full, and the weight of each in the regression.
-
-    All sets with the Shapley kernel (n − 1) / (C(n, k) k (n − k)) where they are no more than `samples`;
-    else drawn from that kernel, each with its complement, and so of equal weight.
-    """
-    sizes = np.arange(1, n)
-    if 2**n - 2 <= samples:
-        proper = [s for s in product((False, True), repeat=n) if 0 < sum(s) < n]
-        every = torch.tensor(proper, dtype=torch.bool).reshape(-1, n)
-        return every, torch.tensor(
-            [(n - 1) / (comb(n, k) * k * (n - k)) for k in every.sum(1).tolist()], dtype=torch.float64
-        )
-    rng = np.random.default_rng(seed)
-    chance = 1 / (sizes * (n - sizes))
-    kept = np.zeros((samples, n), dtype=bool)
-    for i in range(0, samples, 2):
-        kept[i, rng.choice(n, rng.choice(sizes, p=chance / chance.sum()), replace=False)] = True
-        if i + 1 < samples:
-            kept[i + 1] = ~kept[i]
-    return torch.from_numpy(kept), torch.ones(samples, dtype=torch.float64)
-
-
-def shapley_regression(kept: Tensor, weights: Tensor, gains: Tensor, whole: Tensor) -> Tensor:
-    """argmin_φ Σ_S w_S (gain_S − Σ_{i∈S} φ_i)² with Σφ = whole: the constraint eliminates the last φ."""
-    design = kept.double()
-    reduced = design[:, :-1] - design[:, -1:]
-    wanted = gains - design[:, -1] * whole
-    root = weights.sqrt()
-    if not wanted.isfinite().all():  # which no solver takes
-        return torch.full_like(design[0], torch.nan)
-    # gelsd: the smallest solution where the sets do not determine one
-    if not reduced.shape[1]:  # a single region has it all
-        return whole[None]
-    first = torch.linalg.lstsq(root[:, None] * reduced, (root * wanted)[:, None], driver="gelsd").solution[:, 0]
-    return torch.cat([first, (whole - first.sum())[None]])

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from attrib.attribution import Coverage
+from attrib.coverage import Coverage
 from attrib.methods.base import Finding
 
 

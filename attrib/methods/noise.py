@@ -147,7 +147,8 @@ def _quiet(question: Question) -> Question:
 
 def _base(method: SmoothGrad | VarGrad, kind: str) -> Method:
     if method.n_samples < 1 or method.noise_level < 0:
-        raise InputError(f"n_samples = {method.n_samples}, noise_level = {method.noise_level}: use at least 1 and 0")
+        given = f"n_samples = {method.n_samples}, noise_level = {method.noise_level}"
+        raise InputError(f"{given}: at least one sample is needed, and noise of at least 0")
     base = method.base if isinstance(method.base, Method) else _base_named(method.base)
     if kind not in base.applies_to:
         raise NotApplicable(

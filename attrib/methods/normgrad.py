@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,12 @@ from torch import Tensor, nn
 from attrib import readouts
 from attrib.errors import InputError, UnknownName
 from attrib.methods.base import Card, Finding, Method, Question, setting
+from attrib.methods.geometries import VIRTUAL, geometry_of, virtual_geometry
 from attrib.methods.meta import one_step
 from attrib.methods.passes import about
-from attrib.readouts import Geometry
 from attrib.sites import Survey, survey
 from attrib.taps import Taps
 
-VIRTUAL = ("bias", "scaling", "conv1x1", "conv3x3", "depthwise3x3", "none")
 COMBINE = ("product", "sum", "geometric")
 WEIGHTS = ("uniform", "linear")
 
@@ -149,62 +147,6 @@ class NormGrad(Method):
         return dataclasses.replace(
             findings[0], values=torch.cat([f.values for f in findings]), score=score, notes=notes
         )
-
-
-def virtual_geometry(virtual: str, channels: int) -> Geometry:
-    """What a virtual identity layer looks at: `none` has the geometry of a real layer instead."""
-    if virtual == "bias":
-        return Geometry(constant=True)
-    if virtual == "scaling":
-        return Geometry(groups=channels)
-    square = re.fullmatch(r"(conv|depthwise)(\d+)x\2", virtual)
-    if square is not None and int(square[2]) % 2 == 1:
-        side = int(square[2])
-        groups = channels if square[1] == "depthwise" else 1
-        return Geometry(groups=groups, kernel=(side, side), padding=(side // 2,) * 4)
-    if virtual == "none":
-        return Geometry()
-    raise UnknownName("virtual layer", virtual, VIRTUAL)
-
-
-def geometry_of(module: nn.Module, path: str) -> Geometry:
-    """The geometry of a real convolution or linear layer."""
-    if isinstance(module, nn.Linear):
-        return Geometry()
-    if not isinstance(module, nn.Conv2d):
-        inside = [
-            f"{path}.{name}" for name, m in module.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and name
-        ]
-        hint = f"; it holds {', '.join(inside[-3:])}" if inside else ""
-        raise InputError(
-            f"virtual='none' reads a layer's own weights, but {path!r} is {type(module).__name__}; name a Conv2d{hint}"
-        )
-    return Geometry(
-        module.groups,
-        _pair(module.kernel_size),
-        _pair(module.stride),
-        _padding(module),
-        module.padding_mode,
-        _pair(module.dilation),
-    )
-
-
-def _padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
-    if isinstance(module.padding, str):
-        if module.padding == "valid":
-            return (0, 0, 0, 0)
-        # "same" puts the odd one right and below, as torch does
-        (above, below), (left, right) = (
-            ((k - 1) * d // 2, (k - 1) * d - (k - 1) * d // 2)
-            for k, d in zip(module.kernel_size, module.dilation, strict=True)
-        )
-        return (left, right, above, below)
-    vertical, horizontal = _pair(module.padding)
-    return (horizontal, horizontal, vertical, vertical)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[1]))
 
 
 def _convolution_in(seen: Survey, layer: str) -> str:

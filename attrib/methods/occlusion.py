@@ -105,7 +105,9 @@ class Occlusion(Method):
     def _check(self) -> None:
         if self.keep not in KEEP:
             raise UnknownName("what to keep", self.keep, KEEP)
-        if self.window < 1 or not 1 <= self.stride <= self.window:
+        if self.window < 1:
+            raise InputError(f"window {self.window}: a window is at least 1 pixel wide")
+        if not 1 <= self.stride <= self.window:
             raise InputError(
                 f"window {self.window}, stride {self.stride}: the stride must be from 1 to the window, "
                 "or pixels between the windows would never be covered"

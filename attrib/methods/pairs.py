@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from attrib.attribution import Coverage
+from attrib.coverage import Coverage
 from attrib.errors import InputError, TargetError
 from attrib.methods.base import Finding, Question
 from attrib.methods.passes import about
@@ -85,13 +85,10 @@ def gathered(
 
 
 def rows_alike(question: Question) -> list[Tensor]:
-    """Groups of rows that one forward takes at once: of one length; one by one where the model takes them so, or keeps
-    their tokens in front."""
+    """Groups of rows that one forward takes at once: of one length; one by one where the model takes them so."""
     rows = torch.arange(len(question.x), device=question.x.device)
     config = getattr(question.model.module, "config", None)
     if getattr(question.model, "task", "") == "classification" and getattr(config, "pad_token_id", None) is None:
-        return list(rows.split(1))
-    if structure_of(question.model).tokens_first:  # type: ignore[arg-type]  # pairs are of text models only
         return list(rows.split(1))
     if question.real is None:
         return [rows]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from attrib.attribution import Coverage
+from attrib.coverage import Coverage
 from attrib.errors import UnsupportedModel
 from attrib.methods.base import Question
 from attrib.patching.access import reading
+from attrib.patching.places import Place
 from attrib.patching.probing import structure_of
-from attrib.patching.structure import Place
 from attrib.rules.engine import Engine
 from attrib.rules.spelled import unite_activations
 from attrib.rules.table import Rules

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attrib.attribution import Coverage
+from attrib.coverage import Coverage
 from attrib.methods.base import Finding, Question, gradients
 from attrib.methods.merging import merged
 from attrib.methods.passes import about
@@ -80,12 +80,6 @@ class Flow:
     sources: Sequence[Tensor | None]
     absorbed: dict[str, Tensor]
     coverage: Coverage
-
-    @staticmethod
-    def through(question: Question, rules: Rules, sources: list[tuple[str, Tensor]]) -> Flow:
-        """The flow of a question with one target a row. `sources`: see `each`."""
-        (flow,) = Flow.each(question, rules, sources)
-        return flow
 
     @staticmethod
     def each(question: Question, rules: Rules, sources: list[tuple[str, Tensor]]) -> list[Flow]:

@@ -136,8 +136,8 @@ def _check(question: Question, watch: OpenedAttention) -> None:
     lengths = {a.shape[-1] for a in watch.weights}
     if not watch.weights and not watch.elsewhere:
         raise NotApplicable(
-            f"{question.model.name} has no attention between tokens, so there is nothing to roll out; these need none: "
-            "lrp, integrated_gradients, grad_cam, occlusion, and every method but the two rollouts"
+            f"{question.model.name} has no attention between tokens, so there is nothing to roll out; lrp, "
+            "integrated_gradients, occlusion and others need none"
         )
     windows = any(shape[0] != watch.batch for shape in watch.elsewhere)
     if windows or len(lengths) != 1 or (question.is_text and lengths != {question.x.shape[1]}):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution
+from attrib.binding import BoundTarget
 from attrib.methods.base import Method
-from attrib.targets import BoundTarget
 
 if TYPE_CHECKING:
     from attrib.metrics.trial import Model, Trial

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from attrib.explain import Progress
+from attrib.chunks import Progress
 from attrib.metrics.base import Measured, Metric, Subject
 from attrib.metrics.scoring import scored
 from attrib.metrics.summary import Row

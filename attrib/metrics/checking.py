@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from attrib.attribution import Attribution
+from attrib.chunks import Progress
 from attrib.errors import InputError
-from attrib.explain import Progress
 from attrib.methods.base import Method
 from attrib.metrics.base import Measured, Subject
 from attrib.metrics.checking_pairs import check_pairs

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from attrib.attribution import Attribution
+from attrib.chunks import Progress
 from attrib.errors import InputError
-from attrib.explain import Progress
 from attrib.metrics.evidence import AGREES, SITES, Evidence, Light, evidence_of
 from attrib.patching.pair import Pair
 from attrib.verification import SampledCorrelation, sampled_correlation

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from attrib.binding import bind
+from attrib.chunks import Progress
 from attrib.errors import InputError, NotApplicable
-from attrib.explain import Progress, check_applies
+from attrib.explain import check_applies
 from attrib.methods import method_named
 from attrib.methods.base import Method
 from attrib.metrics import METRICS, metric_named
@@ -26,7 +28,7 @@ from attrib.metrics.subjects import subjects_of
 from attrib.metrics.trial import Model, Trial
 from attrib.patching.pair import Pair
 from attrib.provenance import plain
-from attrib.targets import Targets, bind
+from attrib.targets import Targets
 
 
 def evaluate(

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from attrib.attribution import Attribution
+from attrib.chunks import Progress
 from attrib.class_sensitivity import spearman
 from attrib.errors import InputError, NotApplicable, PromptPairError
-from attrib.explain import Progress, check_applies, explain
+from attrib.explain import check_applies, explain
 from attrib.methods.base import Method
 from attrib.metrics.agreement import shared_tops
 from attrib.metrics.base import Metric

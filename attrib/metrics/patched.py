@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from attrib.attribution import Attribution
-from attrib.explain import Progress
+from attrib.chunks import Progress
 from attrib.methods.base import setting
 from attrib.metrics.base import Better, Metric, MetricCard, Passes
 from attrib.patching.pair import Pair

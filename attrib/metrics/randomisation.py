@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from attrib.binding import BoundTarget
 from attrib.errors import InputError
 from attrib.methods.base import setting
 from attrib.methods.passes import per_row
@@ -16,7 +17,6 @@ from attrib.metrics.base import Better, Measured, Metric, MetricCard, Passes, Su
 from attrib.metrics.reseeding import Draw, cascading, layers_of, one_by_one, seed_of
 from attrib.metrics.stacking import maps_of
 from attrib.metrics.trial import Model, Trial
-from attrib.targets import BoundTarget
 
 ONE_CLASS = "the model has one class: there is no other to ask for"
 NO_CLASS = "the target is no class, so there is no other to ask for"

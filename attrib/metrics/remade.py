@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from attrib.attribution import Attribution
+from attrib.binding import BoundTarget
 from attrib.errors import InputError
 from attrib.methods import METHODS
 from attrib.methods.base import Method
-from attrib.targets import BoundTarget
 
 
 def target_of(result: Attribution, given: Any) -> BoundTarget:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attrib.binding import BoundTarget
 from attrib.methods.passes import pairs
 from attrib.metrics.trial import Key, Trial
-from attrib.targets import BoundTarget
 
 # (step (rows,), sample (rows,)) -> (rows, *sites) bool, on the CPU: the sites that are left of these samples
 Shown = Callable[[Tensor, Tensor], Tensor]

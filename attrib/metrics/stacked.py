@@ -23,12 +23,12 @@ BY_ROW = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, n
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def stacked(draw: Draw, base: nn.Module, stages: Sequence[range], batch: int) -> nn.Module:
-    """A twin of `base` for stages × batch rows, those of one stage together, in which these layers are random.
+def stacked(draw: Draw, stages: Sequence[range], batch: int) -> nn.Module:
+    """A twin for stages × batch rows, those of one stage together, in which the layers of their stage are random.
 
     For one forward, of the same inputs in every stage.
     """
-    twin = shadow(base)
+    twin = shadow(draw.module)
     swapped: dict[int, nn.Module] = {}
     apart: set[int] = set()
     for place, path in enumerate(draw.paths):
@@ -67,7 +67,7 @@ class _ByRow(nn.Module):
         return self._of_all(x)
 
     def _of_all(self, x: Tensor) -> Tensor:
-        return _each(x, self._runs(), lambda run, part: run.layer(part))
+        return _each(x, self._runs(), lambda run, part: [run.layer(part)])
 
     def _runs(self) -> list[_Run]:
         kinds = groupby(range(len(self.layers)), key=lambda stage: (id(self.layers[stage]), stage in self.apart))
@@ -85,9 +85,9 @@ class _Run(NamedTuple):
     same: bool
 
 
-def _each(x: Tensor, runs: Sequence[_Run], compute: Callable[[_Run, Tensor], Tensor]) -> Tensor:
+def _each(x: Tensor, runs: Sequence[_Run], compute: Callable[[_Run, Tensor], list[Tensor]]) -> Tensor:
     parts = x.split([run.rows for run in runs])
-    found = [compute(run, part) for run, part in zip(runs, parts, strict=True)]
+    found = [piece for run, part in zip(runs, parts, strict=True) for piece in compute(run, part)]
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -119,13 +119,11 @@ class _Convolutions(_ByRow):
         runs, size = self._runs(), x.shape[2:]
         return frozen(
             lambda x: _each(x, runs, self._computed),
-            lambda c: _each(c, runs, lambda run, part: input_gradient(part, run.layer, size)),
+            lambda c: _each(c, runs, lambda run, part: [input_gradient(part, run.layer, size)]),
             x,
         )
 
-    def _computed(self, run: _Run, x: Tensor) -> Tensor:
-        if not run.same or len(x) == self.batch:
-            found: Tensor = run.layer(x)
-            return found
-        first = run.layer(x[: max(2, self.batch)])[: self.batch]  # torch has a slower way for a single small picture
-        return torch.cat([first] * (len(x) // self.batch))
+    def _computed(self, run: _Run, x: Tensor) -> list[Tensor]:
+        if run.same:
+            return [run.layer(x[: self.batch])] * (len(x) // self.batch)
+        return [run.layer(x)]

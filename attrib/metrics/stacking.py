@@ -20,14 +20,13 @@ from attrib.memory import ChunkPlan, give_back
 from attrib.methods.backprop import DeconvNet, GuidedBackprop
 from attrib.methods.base import Method, Question
 from attrib.methods.gradient import InputXGradient, Saliency
-from attrib.methods.passes import about, pack_weights, quick_rows
+from attrib.methods.passes import about, quick_rows
 from attrib.metrics.base import Subject
 from attrib.metrics.reseeding import Draw, Stage
 from attrib.metrics.stacked import BY_ROW, stacked
 from attrib.metrics.trial import Demand, Trial
 from attrib.outputs import logits_of
 from attrib.rules.products import QuickProducts
-from attrib.rules.shadow import shadow
 
 _METHODS = (Saliency, InputXGradient, GuidedBackprop, DeconvNet)
 _DENSE = 2  # times as many rows as elsewhere: convolutions are most of what a stacked twin does
@@ -46,14 +45,8 @@ def maps_of(trial: Trial, subject: Subject, draw: Draw, stages: Sequence[Stage])
     if method is None or min(at_once, len(stages)) < 2:
         yield from (_alone(trial, subject, draw, stage) for stage in stages)
         return
-    base = shadow(trial.model.module)
-    if _packs(trial):
-        pack_weights(base)
     for part in parts_of(stages, at_once):
-        if _packs(trial):
-            for place in {place for stage in part for place in stage.layers}:
-                pack_weights(draw.layer(place))
-        found = _together(trial, method, draw, part, base)
+        found = _together(trial, method, draw, part)
         yield from (_alone(trial, subject, draw, stage) for stage in part) if found is None else found
 
 
@@ -61,16 +54,14 @@ def _alone(trial: Trial, subject: Subject, draw: Draw, stage: Stage) -> Tensor:
     return subject.again(trial.with_module(draw.twin(stage.layers)), trial.encoded.x, trial.target)
 
 
-def _together(
-    trial: Trial, method: Method, draw: Draw, stages: Sequence[Stage], base: nn.Module
-) -> list[Tensor] | None:
+def _together(trial: Trial, method: Method, draw: Draw, stages: Sequence[Stage]) -> list[Tensor] | None:
     """Maps of these stages in one pass; None where they do not fit into memory together."""
     batch = len(trial)
     rows = torch.arange(batch, device=trial.encoded.x.device).repeat(len(stages))
     x = trial.encoded.x[rows]
     if _packs(trial):
         x = x.contiguous(memory_format=torch.channels_last)
-    twin = stacked(draw, base, [stage.layers for stage in stages], batch)
+    twin = stacked(draw, [stage.layers for stage in stages], batch)
     question = about(Question(trial.model, twin, trial.encoded.x, trial.target, len(x)), x, rows)
     try:
         with named_failures(trial.model.name, twin, x), QuickProducts():
@@ -116,10 +107,9 @@ def _agrees(trial: Trial, draw: Draw) -> bool:
     """Whether a trained, a half random and a random network stacked say what each of them says by itself."""
     x, layers = trial.encoded.x[:1], len(draw.paths)
     stages = [range(0), range(0), range(layers // 2), range(layers)]
-    base = shadow(draw.module)
     with torch.no_grad():
         try:
-            both = logits_of(trial.model.forward(stacked(draw, base, stages, 1), x.repeat(len(stages), 1, 1, 1), {}))
+            both = logits_of(trial.model.forward(stacked(draw, stages, 1), x.repeat(len(stages), 1, 1, 1), {}))
             each = [logits_of(trial.model.forward(draw.twin(stage), x, {})) for stage in stages]
         except Exception:  # the module is anybody's code; what fails by itself too fails again where it is told
             return False

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from attrib.attribution import Attribution
+from attrib.binding import BoundTarget
+from attrib.chunks import Progress
 from attrib.errors import InputError
-from attrib.explain import Progress, explain
+from attrib.explain import explain
 from attrib.methods.base import Method
 from attrib.metrics.base import Subject
 from attrib.metrics.trial import Trial
-from attrib.targets import BoundTarget, Logit, LogitDiff, LogProb
+from attrib.targets import Logit, LogitDiff, LogProb
 
 
 def subjects_of(

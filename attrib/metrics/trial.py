@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attrib.attribution import heatmaps
+from attrib.binding import BoundTarget
+from attrib.chunks import answered
 from attrib.errors import InputError
-from attrib.explain import answered
 from attrib.failures import is_out_of_memory, named_failures
+from attrib.heatmaps import heatmaps
 from attrib.memory import ChunkPlan, give_back
 from attrib.methods.base import Finding, Method, Question
 from attrib.methods.baselines import baseline_of, special_tokens
 from attrib.methods.passes import laid_out
+from attrib.models.encoded import Encoded
 from attrib.models.text import TextModel
-from attrib.models.vision import Encoded, VisionModel
+from attrib.models.vision import VisionModel
 from attrib.rules.products import QuickProducts
 from attrib.rules.shadow import shadow
-from attrib.targets import BoundTarget
 
 Model = VisionModel | TextModel
 Variant = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +75,7 @@ class Trial:
         question = Question(
             model, shadow(model.module), encoded.x, target, plan.rows, False, encoded.extra, encoded.words, ids
         )
-        with named_failures(model.name, question.twin, question.x):
+        with named_failures(model.name, question.twin, question.x), QuickProducts():
             if target.kind == "predicted":
                 question.settle()
             if passes:

@@ -10,11 +10,12 @@ import types
 
 from attrib.models.assets import photos
 from attrib.models.checkpoint import checkpointed
+from attrib.models.encoded import Encoded, EncodedText
 from attrib.models.fast import FastReport, compare_fast, fast
 from attrib.models.preprocessing import Preprocessing
 from attrib.models.registry import MODELS, SOURCES, ModelEntry, load, models
-from attrib.models.text import EncodedText, TextModel
-from attrib.models.vision import Encoded, VisionModel
+from attrib.models.text import TextModel
+from attrib.models.vision import VisionModel
 from attrib.models.wrapped import Prediction
 from attrib.models.wrapping import wrap
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -23,25 +24,38 @@ def fold_norms(twin: nn.Module, x: Tensor) -> None:
         _fold(linear, norm, given)
 
 
-class _Uses(TorchFunctionMode):
-    """Counts, for tensors that are watched, the operations that make a tensor of them."""
+class _Watch(TorchFunctionMode):
+    """Sees one forward: which norm takes what a layer put out, how often modules run, and what is made of outputs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.watched: dict[int, Tensor] = {}  # holds them, so that no id is used again
-        self.counts: dict[int, int] = {}
-
-    def watch(self, tensor: Tensor) -> None:
-        self.watched[id(tensor)] = tensor
-        self.counts[id(tensor)] = 0
+        self.calls: Counter[int] = Counter()  # of modules, by id
+        self.uses: Counter[int] = Counter()  # of layers' outputs, by id: operations that make a tensor of them
+        self.outputs: dict[int, tuple[nn.Module, Tensor]] = {}  # holds them, so that no id is used again
+        self.given: dict[int, Tensor] = {}
+        self.pairs: list[tuple[nn.Module, nn.Module, int]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if any(True for _ in _tensors_in(result)):
-            for tensor in _tensors_in((args, kwargs)):
-                if id(tensor) in self.counts:
-                    self.counts[id(tensor)] += 1
+            self.used((args, kwargs))
         return result
+
+    def used(self, value: Any) -> None:
+        """Count what is among the tensors in `value`."""
+        self.uses.update(id(tensor) for tensor in _tensors_in(value) if id(tensor) in self.outputs)
+
+    def layer_ran(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.calls[id(module)] += 1
+        # BatchNorm normalises dimension 1, which of a linear layer's output is its features only in two dimensions
+        if args and isinstance(output, Tensor) and (output.dim() == 2 or not isinstance(module, nn.Linear)):
+            self.outputs[id(output)], self.given[id(module)] = (module, output), args[0]
+            self.uses[id(output)] = 0
+
+    def norm_runs(self, module: nn.Module, args: Any) -> None:
+        self.calls[id(module)] += 1
+        if args and id(args[0]) in self.outputs:
+            self.pairs.append((self.outputs[id(args[0])][0], module, id(args[0])))
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
@@ -56,42 +70,30 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
 
 def _foldable_pairs(twin: nn.Module, x: Tensor) -> list[tuple[nn.Module, nn.Module, Tensor]]:
     """(layer, BatchNorm, the layer's input) where its output goes into the norm alone, seen in one forward."""
-    uses, calls, made_by, given = _Uses(), dict[int, int](), dict[int, nn.Module](), dict[int, Tensor]()
-    pairs: list[tuple[nn.Module, nn.Module, int]] = []
+    seen = _watched(twin, x)
+    once = [
+        (layer, norm)
+        for layer, norm, output in seen.pairs
+        if seen.uses[output] == seen.calls[id(layer)] == seen.calls[id(norm)] == 1
+    ]
+    shared = _shared_parameters(twin)
+    alone = [pair for pair in once if not any(id(p) in shared for p in pair[0].parameters(recurse=False))]
+    return [(layer, norm, seen.given[id(layer)]) for layer, norm in alone]
 
-    def linear_ran(module: nn.Module, args: Any, output: Any) -> None:
-        calls[id(module)] = calls.get(id(module), 0) + 1
-        # BatchNorm normalises dimension 1, which of a linear layer's output is its features only in two dimensions
-        if args and isinstance(output, Tensor) and (output.dim() == 2 or not isinstance(module, nn.Linear)):
-            uses.watch(output)
-            made_by[id(output)], given[id(module)] = module, args[0]
 
-    def norm_runs(module: nn.Module, args: Any) -> None:
-        calls[id(module)] = calls.get(id(module), 0) + 1
-        if args and id(args[0]) in made_by:
-            pairs.append((made_by[id(args[0])], module, id(args[0])))
-
+def _watched(twin: nn.Module, x: Tensor) -> _Watch:
+    watch = _Watch()
     with ExitStack() as stack:
         for module in filter(is_as_written, list(twin.modules())):
             if isinstance(module, _FOLDABLE):
-                handle = module.register_forward_hook(linear_ran)
-                stack.callback(handle.remove)
+                stack.callback(module.register_forward_hook(watch.layer_ran).remove)
             elif type(module) in _NORMS and module.running_mean is not None:
-                stack.callback(module.register_forward_pre_hook(norm_runs).remove)
-        with torch.no_grad(), uses:
+                stack.callback(module.register_forward_pre_hook(watch.norm_runs).remove)
+        with torch.no_grad(), watch:
             outputs = twin(x.clone())
     known = isinstance(outputs, (list, tuple, dict, Tensor))
-    for tensor in _tensors_in(outputs if known else getattr(outputs, "__dict__", {})):
-        if id(tensor) in uses.counts:
-            uses.counts[id(tensor)] += 1
-    shared = _shared_parameters(twin)
-    once = [
-        (linear, norm)
-        for linear, norm, output in pairs
-        if uses.counts[output] == 1 and calls[id(linear)] == 1 and calls[id(norm)] == 1
-    ]
-    alone = [pair for pair in once if not any(id(p) in shared for p in pair[0].parameters(recurse=False))]
-    return [(linear, norm, given[id(linear)]) for linear, norm in alone]
+    watch.used(outputs if known else getattr(outputs, "__dict__", {}))
+    return watch
 
 
 def is_as_written(module: nn.Module) -> bool:
@@ -132,12 +134,13 @@ def _fold(linear: Any, norm: Any, given: Tensor) -> None:
 
 
 def _folded(linear: Any, norm: Any) -> tuple[Tensor, Tensor]:
-    """W·s, (b − μ)·s + β with s = γ/√(σ² + ε), in float64 where there is one."""
+    """W·s, (b − μ)·s + β with s = γ/√(σ² + ε), which is made in float64 where there is one."""
     scale = (wide(norm.running_var) + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * wide(norm.weight)
     bias = -wide(norm.running_mean) if linear.bias is None else wide(linear.bias) - wide(norm.running_mean)
     bias = bias * scale if norm.bias is None else bias * scale + wide(norm.bias)
-    weight = wide(linear.weight) * scale.reshape(-1, *[1] * (linear.weight.dim() - 1))
+    product = torch.promote_types(linear.weight.dtype, torch.float32)
+    weight = linear.weight.to(product) * scale.to(product).reshape(-1, *[1] * (linear.weight.dim() - 1))
     return weight.to(linear.weight.dtype), bias.to(linear.weight.dtype)
 
 

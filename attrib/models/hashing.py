@@ -29,8 +29,8 @@ def hashed(module: nn.Module, known: Hashed | None) -> Hashed:
     """The sha256 of every parameter and buffer with its name; `known`, where they have not changed since.
 
     Changes that autograd counts are always seen. For others (through `.data`) all values are read; of weights beyond
-    32 MB once a second, and in between some hundreds of each tensor, so that a loop over short texts does not spend a
-    tenth of its time on reading weights.
+    32 MB once a second, and in between some hundreds of each long tensor, so that a loop over short texts does not
+    spend a tenth of its time on reading weights.
     """
     tensors = tensors_of(module)
     own = {id(tensor): tensor for tensor in tensors.values()}  # tied ones once

@@ -26,7 +26,6 @@ MINILM_PACKAGE = Package(
 )
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SENTIMENT_SHA256 = "b993841cd329d0e8af0339d5367b2b7c1ecdc6f9c803b77eff52ee9974dbe5b2"
-TRAINED = 2  # layers
 LABELS = ("negative", "positive")
 
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")

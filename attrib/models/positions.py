@@ -106,7 +106,9 @@ def position_sources(twin: nn.Module, batch: int) -> Iterator[PositionSources]:
         for handle in handles:
             handle.remove()
     if not sources.leaves:
-        raise NotApplicable("no position embedding, rotary table or ALiBi bias was found in this model")
+        raise NotApplicable(
+            "no position embedding, rotary table or ALiBi bias was found in this model; positions=False asks for none"
+        )
 
 
 def _whole(batch: int) -> Any:

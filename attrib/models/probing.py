@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 import torch
@@ -34,7 +35,10 @@ def check_supported(module: Any, name: str) -> None:
         raise UnsupportedModel(f"{name} is quantised, so its weights have no gradients; load it in float32 or bfloat16")
     embeddings = module.get_input_embeddings()
     if not isinstance(getattr(embeddings, "weight", None), Tensor) or embeddings.weight.dim() != 2:
-        raise UnsupportedModel(f"{name} has no table of word embeddings")
+        raise UnsupportedModel(
+            f"{name} has no table of word embeddings, where every explanation begins: its get_input_embeddings() gives "
+            f"a {type(embeddings).__name__}, not a module with a weight (tokens, width)"
+        )
 
 
 def window_of(module: Any, tokenizer: Any) -> int | None:
@@ -60,7 +64,10 @@ def probed(twin: nn.Module, tokenizer: Any, name: str) -> tuple[Task, int]:
     ids = _probe(twin, tokenizer)
     with torch.no_grad():
         vectors: Tensor = twin.get_input_embeddings()(ids)  # type: ignore[operator]
-    logits = _run(twin, name, inputs_embeds=vectors)
+    try:
+        logits = _run(twin, name, inputs_embeds=vectors)
+    except _Failed as failed:
+        raise _unusable(twin, name, ids, failed) from failed.__cause__
     per_input = logits.dim() == 2 and len(logits) == 1
     entries = min(len(_table(twin)), len(tokenizer))
     if not per_input and (logits.dim() != 3 or logits.shape[1] != ids.shape[1] or logits.shape[2] < 0.9 * entries):
@@ -97,7 +104,7 @@ def _table(twin: Any) -> Tensor:
 
 
 def _run(twin: nn.Module, name: str, **given: Tensor) -> Tensor:
-    """The logits for `given`. The mode is no_grad, the module a shadow in eval mode."""
+    """The logits for `given`. The mode is no_grad, the module a shadow in eval mode. _Failed where it does not run."""
     try:
         with torch.no_grad():
             outputs = twin(**given)
@@ -111,4 +118,28 @@ def _run(twin: nn.Module, name: str, **given: Tensor) -> Tensor:
         raise
     except Exception as error:  # the module is anybody's code
         what = " and ".join(given)
-        raise UnsupportedModel(f"{name} failed when it was given {what}: {type(error).__name__}: {error}") from error
+        raise _Failed(f"{name} failed when it was given {what}: {type(error).__name__}: {error}") from error
+
+
+class _Failed(UnsupportedModel):
+    """The module's own code failed: `__cause__`."""
+
+
+def _unusable(twin: nn.Module, name: str, ids: Tensor, failed: _Failed) -> UnsupportedModel:
+    """Why a model that fails on word embeddings cannot be explained, and what would help."""
+    try:
+        _run(twin, name, input_ids=ids)
+    except _Failed as also:
+        kinds = ", ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in twin.parameters()}))
+        return UnsupportedModel(
+            f"{also}; make it run on a few tokens before it is wrapped (its weights are {kinds}; some models compute "
+            "in float32 only: module.float())"
+        )
+    takes = "inputs_embeds" in inspect.signature(twin.forward).parameters
+    how = "given inputs_embeds" if takes else "its forward takes no inputs_embeds, and without input_ids"
+    error = failed.__cause__
+    return UnsupportedModel(
+        f"{name} runs from token ids, but not from word embeddings, where every explanation begins: {how} its own code "
+        f"fails with {type(error).__name__}: {error}; give it a forward that takes inputs_embeds in place of "
+        "input_ids, or take another class of model"
+    )

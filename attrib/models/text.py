@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
+from attrib.models.encoded import EncodedText
 from attrib.models.hashing import Hashed, hash_of
 from attrib.models.lengths import MASK, by_length, padded_rows
 from attrib.models.matching import check_vocabulary, doubts
@@ -21,7 +22,6 @@ from attrib.models.probing import Task, check_supported, probed, window_of
 from attrib.models.token_names import token_called
 from attrib.models.tokenizing import Tokens, tokens_of
 from attrib.models.tokens import token_text
-from attrib.models.vision import Encoded
 from attrib.models.wrapped import Wrapped, refuse_unusable
 from attrib.outputs import logits_of
 from attrib.rules.recomputing import recompute_blocks
@@ -31,18 +31,6 @@ from attrib.rules.weights import WeightCache
 # which position of a language model's output is read; for forward() only, the model does not take it
 READ_AT = "read_at"
 _TOLERANCE = 1e-3  # of the largest logit: another kernel for another shape, never another position
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedText(Encoded):
-    """Texts as the model takes them.
-
-    x: word embeddings (batch, tokens, width), without positions, shorter inputs padded on the right.
-    extra: attention_mask where there is padding, token_type_ids where the tokenizer makes them, read_at.
-    token_ids, token_texts, words: per input, of its own tokens, without padding.
-    """
-
-    token_ids: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(eq=False, repr=False)

@@ -22,12 +22,12 @@ def token_called(tokenizer: Any, text: str, model: str) -> int:
         if entry in vocabulary:
             return int(vocabulary[entry])
     other = text[1:] if text.startswith(" ") else f" {text}"
-    hint = ""
+    hint = "; give a text that is one, or a token's id"
     if len(_pieces(tokenizer, other)) == 1:
         how = "without" if text.startswith(" ") else "with"
         hint = f"; {other!r}, {how} the leading space, is one"
     if not pieces:
-        raise TargetError(f"{text!r} is not one token of {model}: its tokenizer knows no token for it{hint}")
+        raise TargetError(f"{text!r} is not one token of {model}: its tokenizer has none for it{hint}")
     shown = ", ".join(repr(token_text(tokenizer, piece)) for piece in pieces)
     raise TargetError(f"{text!r} is not one token of {model}: it becomes {shown}{hint}")
 

@@ -79,7 +79,8 @@ def _plain(ids: Tensor | np.ndarray) -> list[Any]:
     whole = not (ids.is_floating_point() or ids.is_complex()) if isinstance(ids, Tensor) else ids.dtype.kind in "iu"
     if not whole or ids.ndim not in (1, 2):
         raise InputError(
-            f"token ids are whole numbers of shape (tokens) or (batch, tokens), not {ids.dtype} {tuple(ids.shape)}"
+            f"token ids are whole numbers of shape (tokens) or (batch, tokens), not {ids.dtype} {tuple(ids.shape)}; "
+            "give a text, a list of texts, or such ids"
         )
     found: list[Any] = ids.tolist()
     return found

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import InputError, UnsupportedModel
+from attrib.models.encoded import Encoded
 from attrib.models.first_layer import channels_taken
 from attrib.models.hashing import Hashed, hash_of
 from attrib.models.images import pictures_of
@@ -18,26 +19,6 @@ from attrib.models.preprocessing import Preprocessing
 from attrib.models.wrapped import Wrapped, refuse_unusable
 from attrib.rules.recomputing import recompute_blocks
 from attrib.rules.weights import WeightCache
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Inputs as the model takes them.
-
-    x: (batch, channel, height, width), float, on the model's device.
-    pictures: (batch, height, width, 3) uint8, what the model sees; None when nobody knows.
-    hashes: one sha256 per input, of x before it was moved to the model's device and dtype.
-    notes: what was decided about the inputs, one sentence each.
-    extra: what else the model takes, a row per input; token_texts, words: of texts only.
-    """
-
-    x: Tensor
-    pictures: np.ndarray | None
-    hashes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    extra: dict[str, Tensor] = field(default_factory=dict)
-    token_texts: tuple[tuple[str, ...], ...] | None = None
-    words: tuple[tuple[int | None, ...], ...] | None = None
 
 
 @dataclass(eq=False, repr=False)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from attrib.binding import check_labels
 from attrib.errors import InputError, TargetError, UnsupportedModel
 from attrib.failures import named_failures
 from attrib.models.hashing import Hashed, hashed, tensors_of
@@ -82,7 +83,7 @@ class Wrapped(ABC):
             raise TargetError(f"cannot look up a class by {name}; give an int or a label")
         if not 0 <= index < (_MOST if self.labels is None else len(self.labels)):
             known = (
-                ": classes are counted from 0 to one below their number"
+                ": classes are counted from 0"
                 if self.labels is None
                 else f": {self.name} has {len(self.labels)} classes, 0 to {len(self.labels) - 1}"
             )
@@ -122,6 +123,7 @@ class Wrapped(ABC):
             raise UnsupportedModel(
                 f"{self.name} returned logits of shape {tuple(logits.shape)}; (batch, classes) is needed"
             )
+        check_labels(None if self.labels is None else len(self.labels), logits)
         if not logits.isfinite().all():
             raise UnsupportedModel(f"{self.name} returned NaN or infinite logits for this input")
         probabilities, indices = logits.softmax(1).topk(min(k, logits.shape[1]))
@@ -143,9 +145,7 @@ def _each_tensor(module: nn.Module) -> Iterator[Tensor]:
 def refuse_unusable(module: nn.Module) -> None:
     """Raise UnsupportedModel for what is not a module with loaded weights, OpaqueModel for TorchScript and the like."""
     if not isinstance(module, nn.Module):
-        raise UnsupportedModel(
-            f"cannot explain a {type(module).__name__}; give a torch.nn.Module, or attrib.load(name)"
-        )
+        raise UnsupportedModel(f"{type(module).__name__} is no model; give a torch.nn.Module, or attrib.load(name)")
     refuse_opaque(module)
     for path, part in module.named_modules():
         if type(part).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):

@@ -13,7 +13,9 @@ from torch._C import DisableTorchFunction
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from attrib.errors import UnsupportedModel
-from attrib.patching.structure import Place
+from attrib.patching.experts import reading_experts, weights_of, writing_experts
+from attrib.patching.inside import at_operation
+from attrib.patching.places import Place
 from attrib.sites import first_tensor
 
 Change = Callable[[Tensor], Tensor]
@@ -40,14 +42,16 @@ def reading(twin: nn.Module, places: Iterable[Place]) -> Iterator[Readings]:
 
     def note(place: Place, tensor: Tensor) -> Tensor | None:
         with DisableTorchFunction():  # no rule is asked about what the model does not do
+            tensor = tensor.view_as(tensor) if place.own else tensor
             rows = place.rows(tensor)
             found.values[place] = rows.detach()
             if rows.requires_grad:
                 found.edges[place] = get_gradient_edge(rows)
-            if place.swapped is not None and not place.shared:
-                return place.rows(rows).clone()  # the model goes on from these rows, so that they have gradients
+            if place.axes is not None and not place.shared:
+                # the model goes on from these rows, so that they have gradients
+                return place.back(rows.clone(), tensor)
         if not place.changed:
-            return None
+            return tensor if place.own else None
         if place.shared:
             raise UnsupportedModel(
                 f"the tensor that module {place.path!r} is given is changed in place after others have read it, so "
@@ -55,9 +59,17 @@ def reading(twin: nn.Module, places: Iterable[Place]) -> Iterator[Readings]:
             )
         return tensor.clone()
 
+    def note_units(place: Place, units: Tensor, edge: GradientEdge | None) -> None:
+        found.values[place] = units
+        if edge is not None:
+            found.edges[place] = edge
+
     with ExitStack() as stack:
         for place in dict.fromkeys(places):
-            _hook(stack, twin, place, partial(note, place))
+            if place.reads == "experts":
+                reading_experts(stack, *_mixture(stack, twin, place), partial(note_units, place))
+            else:
+                _hook(stack, twin, place, partial(note, place))
         yield found
 
 
@@ -69,21 +81,33 @@ def writing(twin: nn.Module, changes: Mapping[Place, Change]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for place, change in changes.items():
+            if place.reads == "experts":
+                writing_experts(stack, *_mixture(stack, twin, place), change)
+                continue
             _hook(stack, twin, place, partial(_changed, place, change))
         yield
 
 
 def _changed(place: Place, change: Change, tensor: Tensor) -> Tensor:
     if place.shared:
-        return tensor.copy_(place.rows(change(place.rows(tensor.clone()))))
-    return place.rows(change(place.rows(tensor)))
+        return tensor.copy_(place.back(change(place.rows(tensor.clone())), tensor))
+    return place.back(change(place.rows(tensor)), tensor)
+
+
+def _mixture(stack: ExitStack, twin: nn.Module, place: Place) -> tuple[nn.Module, Tensor, Callable[[], bool]]:
+    return twin.get_submodule(place.path), weights_of(twin, place), _turn(stack, twin, place).comes
+
+
+def _turn(stack: ExitStack, twin: nn.Module, place: Place) -> _Turn:
+    turn = _Turn(place.call)
+    if place.call is not None:
+        stack.callback(twin.register_forward_pre_hook(turn.restart).remove)
+    return turn
 
 
 def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tensor], Tensor | None]) -> None:
     """Call `visit` with the place's tensor; what it returns, if anything, takes the tensor's place."""
-    module, turn = twin.get_submodule(place.path), _Turn(place.call)
-    if place.call is not None:
-        stack.callback(twin.register_forward_pre_hook(turn.restart).remove)
+    module, turn = twin.get_submodule(place.path), _turn(stack, twin, place)
 
     def behind(module: nn.Module, args: Any, output: Any) -> Any:
         if not turn.comes():
@@ -91,7 +115,8 @@ def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tens
         tensor = first_tensor(output)
         if tensor is None:
             raise UnsupportedModel(f"module {place.path!r} puts out {type(output).__name__} without a tensor")
-        new = visit(tensor)
+        with DisableTorchFunction():  # of no account where the model's own operations are counted
+            new = visit(tensor)
         return None if new is None else replaced(output, tensor, new)
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -100,10 +125,13 @@ def _hook(stack: ExitStack, twin: nn.Module, place: Place, visit: Callable[[Tens
         tensor = first_tensor((*args, *kwargs.values()))
         if tensor is None:
             raise UnsupportedModel(f"module {place.path!r} is given no tensor")
-        new = visit(tensor)
+        with DisableTorchFunction():
+            new = visit(tensor)
         return None if new is None else (replaced(args, tensor, new), replaced(kwargs, tensor, new))
 
-    if place.reads == "output":
+    if place.operation is not None:
+        at_operation(stack, module, place.operation, turn.comes, visit)
+    elif place.reads == "output":
         stack.callback(module.register_forward_hook(behind).remove)
     else:
         stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)

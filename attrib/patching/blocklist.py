@@ -9,8 +9,10 @@ from itertools import pairwise
 from torch import nn
 
 from attrib.errors import UnsupportedModel
+from attrib.patching.branches import names_of
+from attrib.patching.nodes import Visit
 from attrib.patching.stream import regions_of, stream_of
-from attrib.patching.trace import Trace, Visit
+from attrib.patching.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,21 @@ def is_chain(trace: Trace, visits: Sequence[Visit]) -> bool:
     return all(_is_view(trace, b.inputs[0], a.output) for a, b in pairwise(visits))
 
 
+def reads_past_stream(trace: Trace, span: Span) -> bool:
+    """Whether the layer reads anything else that was made from the prompt before it began: keys of an earlier layer,
+    say, or the embeddings again."""
+    stops, pending, seen = frozenset(names_of(trace, span.start)), [span.end], set[int]()
+    while pending:
+        node = pending.pop()
+        if node in stops or node in seen or not trace.tensors[node].requires_grad:
+            continue
+        if node < span.start:
+            return True
+        seen.add(node)
+        pending += trace.nodes[node].inputs
+    return False
+
+
 def _is_view(trace: Trace, node: int, of: int) -> bool:
     while node != of and trace.nodes[node].kind == "alias":
         node = trace.nodes[node].inputs[0]
@@ -81,16 +98,6 @@ def leaves(twin: nn.Module, trace: Trace) -> list[Visit]:
     """The calls of leaf modules."""
     leaf = {path for path, module in twin.named_modules() if next(module.children(), None) is None}
     return [visit for visit in trace.visits if visit.path in leaf]
-
-
-def final_norm_of(twin: nn.Module, trace: Trace, last: int, behind: Sequence[Visit]) -> str | None:
-    """The norm that reads the stream behind the last block, a node, if there is one."""
-    norms = (v.path for v in behind if v.inputs[:1] == (last,) and _is_norm(twin, trace, v))
-    return next(norms, None)
-
-
-def _is_norm(twin: nn.Module, trace: Trace, visit: Visit) -> bool:
-    return trace.nodes[visit.output].kind == "pointwise" and bool(twin.get_submodule(visit.path)._parameters)
 
 
 def head_of(name: str, trace: Trace, behind: Sequence[Visit]) -> str:

@@ -13,13 +13,14 @@ from attrib.patching.trace import Trace
 class Branch:
     """What is added to the stream at one sum. Numbers are nodes of the trace.
 
-    names: the added tensor, and those it is another view or multiple of.
+    names: the added tensor, and those it is another view or multiple of. source: what of the stream it is made from.
     matrix, made, read: the module whose weights make it, the tensor it puts out and the one it reads; None where there
     is no single one. attention: the nodes of attention inside, none for an MLP; behind: the weight matrices behind
     these. mixes: whether the last position hears of those before it.
     """
 
     names: tuple[int, ...]
+    source: int
     matrix: str | None
     made: int | None
     read: int | None
@@ -29,16 +30,18 @@ class Branch:
 
 
 def branch_of(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
-    matrix = _last_matrix(trace, node)
-    made = None if matrix is None else trace.nodes[matrix]
     before = ancestors(trace, node, stops)
-    path, read = (None, None) if made is None else (made.path, made.inputs[0])
     read_from = max((i for n in before for i in trace.nodes[n].inputs if i in stops), default=None)
     attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
     surely = any(trace.heads[n].axis == -3 for n in attention)
     mixes = surely or (read_from is not None and _mixes(trace, node, read_from))
     attention = attention if mixes else ()
-    return Branch(names_of(trace, node), path, matrix, read, attention, _behind(trace, attention, before), mixes)
+    matrix = _last_matrix(trace, node, through_gate=not attention)
+    made = None if matrix is None else trace.nodes[matrix]
+    path, read = (None, None) if made is None else (made.path, made.inputs[0])
+    source = names_of(trace, min(stops) if read_from is None else read_from)[-1]
+    behind = _behind(trace, attention, before)
+    return Branch(names_of(trace, node), source, path, matrix, read, attention, behind, mixes)
 
 
 def _behind(trace: Trace, attention: tuple[int, ...], before: list[int]) -> tuple[int, ...]:
@@ -60,13 +63,13 @@ def _mixes(trace: Trace, node: int, read: int) -> bool:
     score = made.reshape(-1, made.shape[-1])[last].sum()
     given = trace.tensors[read]
     (gradient,) = torch.autograd.grad(score, [given], retain_graph=True, allow_unused=True, materialize_grads=True)
-    swapped = trace.swapped(read)
-    rows = gradient if swapped is None else gradient.transpose(*swapped)
+    rows = trace.like(read, gradient)
     return bool(rows.reshape(-1, rows.shape[-1])[:last].any())
 
 
-def _last_matrix(trace: Trace, node: int) -> int | None:
-    """The weight matrix that makes the tensor, up to scales, norms, biases and views."""
+def _last_matrix(trace: Trace, node: int, through_gate: bool = False) -> int | None:
+    """The weight matrix that makes the tensor, up to scales, norms, biases and views; through_gate: also where that is
+    multiplied with what no weight matrix makes so (the squashed receptance of RWKV's MLP)."""
     made = trace.nodes[node]
     while made.kind in ("alias", "scaled", "pointwise", "sum"):
         carrying = [i for i in made.inputs if trace.tensors[i].requires_grad]
@@ -74,6 +77,9 @@ def _last_matrix(trace: Trace, node: int) -> int | None:
             return None
         node = carrying[0]
         made = trace.nodes[node]
+    if through_gate and made.kind == "gated":
+        matrices = [found for i in made.inputs if (found := _last_matrix(trace, i)) is not None]
+        return matrices[0] if len(matrices) == 1 else None
     return node if made.kind == "matrix" else None
 
 

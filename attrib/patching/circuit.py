@@ -61,8 +61,8 @@ class Circuit:
     curve: of more sizes, smallest first. full, empty: the metric of the whole model and with every edge ablated, means
     over `pairs` pairs. possible: how many edges the model has. unreached: nodes that a strong edge touches but that
     are on no way from embed to the logits, and so were dropped. about: model, method, ablation, target and prompt, for
-    captions. groups: how many heads there are, and how many key-value heads. cuts: of the strongest edges, and of the
-    strongest out of the embeddings.
+    captions. notes: how it was run where that was not block by block. groups: how many heads there are, and how many
+    key-value heads. cuts: of the strongest edges, and of the strongest out of the embeddings.
     """
 
     edges: tuple[EdgeEffect, ...]
@@ -170,7 +170,7 @@ class Circuit:
             f"{self.size.edges} of {self.possible} edges, {self.size.nodes} nodes; {self.dropped} more lead nowhere; "
             f"metric {self.full:.3f} with all edges, {self.empty:.3f} with none, {self.size.metric:.3f} with these"
         )
-        return "\n".join([about, head, *rows, self.reading])
+        return "\n".join([about, head, *rows, self.reading, *self.notes])
 
 
 def layer_rank(name: str) -> int:

@@ -8,7 +8,10 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attrib.patching.sites import PatchSite
+    from attrib.patching.structure import Layer
 
 _out = Console()
 
@@ -25,7 +28,7 @@ def sites(
 
     structure = structure_of(attrib.load(model, device=device))  # type: ignore[arg-type]  # refused if it is no text model
     found = select(structure, pattern) if pattern else all_sites(structure)
-    rows = [("site", "module", ""), *((site.name, site.path, _where(site)) for site in found)]
+    rows = [("site", "module", ""), *((site.name, site.path, _where(site, structure.layers)) for site in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for name, path, where in rows:  # not a rich table, which cuts paths to the terminal's width
         line = f"{name:<{widths[0]}}  {path:<{widths[1]}}  {where}".rstrip()
@@ -34,7 +37,16 @@ def sites(
         _out.print(f"not found: {reason}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _where(site: PatchSite) -> str:
-    columns = "" if site.columns is None else f", columns {site.columns[0]} to {site.columns[1] - 1}"
-    call = "" if site.place.call is None else f" of call {site.place.call}"
-    return f"its {site.reads}{call}{columns}"
+def _where(site: PatchSite, layers: Sequence[Layer]) -> str:
+    place, bounds = site.place, site.columns or ()
+    stretches = [f"{first} to {behind - 1}" for first, behind in zip(bounds[::2], bounds[1::2], strict=True)]
+    columns = f", columns {' and '.join(stretches)}" if stretches else ""
+    call = "" if place.call is None else f" of call {place.call}"
+    what = f"its {place.reads}"
+    if place.operation is not None:
+        name, *_, number = place.operation
+        what = f"what its own {name} makes, number {number}"
+    if site.layer is not None and place.reads == "experts":
+        layer, what = layers[site.layer], f"what {place.experts} multiplies"
+        columns += f"; {layer.experts} experts of {layer.units // layer.experts} neurons, expert by expert"
+    return f"{what}{call}{columns}"

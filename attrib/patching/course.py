@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from attrib.patching.structure import Joining, Norm, Passing, Place, Structure
+from attrib.patching.places import Place
+from attrib.patching.structure import Joining, Norm, Passing, Structure, Weight
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ def courses(structure: Structure, spans: Mapping[Place, tuple[int, int]]) -> dic
     for layer in structure.layers:
         found[layer.pre] = tuple(course)
         for step in layer.course or ():
-            if not isinstance(step, Joining):
+            if step == "mid":
+                found |= {} if layer.mid is None else {layer.mid: tuple(course)}
+            elif isinstance(step, Joining):
+                course = _joined(course, step, spans[step.place])
+            else:
                 course[-1] = replace(course[-1], behind=(*course[-1].behind, step))
-                continue
-            if step.what == "mlp" and layer.mid is not None:
-                found[layer.mid] = tuple(course)
-            course = _joined(course, step, spans[step.place])
     return found | {structure.layers[-1].post: tuple(course)}
 
 
@@ -84,7 +85,12 @@ def stream(course: Course, twin: nn.Module, added: Callable[[Stretch], Tensor]) 
 
 def _passed(twin: nn.Module, by: Sequence[Passing], tensor: Tensor) -> Tensor:
     for step in by:
-        tensor = twin.get_submodule(step.path)(tensor) if isinstance(step, Norm) else tensor * step
+        if isinstance(step, Norm):
+            tensor = step.of(twin, tensor)
+        elif isinstance(step, Weight):
+            tensor = tensor * step.of(twin) if step.does == "scale" else tensor + step.of(twin)
+        else:
+            tensor = tensor * step
     return tensor
 
 
@@ -105,18 +111,23 @@ def reproduces(course: Course, twin: nn.Module, values: Mapping[Place, Tensor], 
 
 
 def passed_back(
-    course: Course, coefficients: list[Tensor], links: Mapping[Place, GradientEdge], values: Mapping[Place, Tensor]
+    course: Course,
+    twin: nn.Module,
+    coefficients: list[Tensor],
+    links: Mapping[Place, GradientEdge],
+    values: Mapping[Place, Tensor],
 ) -> Iterator[tuple[slice, list[Tensor]]]:
     """(senders, their coefficients) of each stretch, from coefficients of the stream at the end of the course.
 
     links, values: of a graded run, at the stretches' norms. One entry for each input that reads the stream there.
     """
     for stretch in reversed(course):
-        coefficients = _back(stretch.behind, coefficients, links, values)
-        yield stretch.part, _back(stretch.by, coefficients, links, values)
+        coefficients = _back(twin, stretch.behind, coefficients, links, values)
+        yield stretch.part, _back(twin, stretch.by, coefficients, links, values)
 
 
 def _back(
+    twin: nn.Module,
     by: Sequence[Passing],
     coefficients: list[Tensor],
     links: Mapping[Place, GradientEdge],
@@ -126,6 +137,8 @@ def _back(
         if isinstance(step, Norm):
             ends, shape = ([links[step.made]], [links[step.given]]), values[step.made].shape  # some flatten tokens
             coefficients = [torch.autograd.grad(*ends, [c.reshape(shape)], retain_graph=True)[0] for c in coefficients]
-        else:
+        elif not isinstance(step, Weight):
             coefficients = [c * step for c in coefficients]
+        elif step.does == "scale":
+            coefficients = [c * step.of(twin) for c in coefficients]
     return coefficients

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from attrib.errors import UnsupportedModel
 from attrib.patching.course import Course, courses
+from attrib.patching.places import Place
 from attrib.patching.sites import PatchSite, select
-from attrib.patching.structure import Place, Structure
+from attrib.patching.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,14 @@ class Mixing:
 class EdgeGraph:
     """All edges of a model.
 
-    senders: names in the order they are computed. mixing, mlps: by layer, what mixes positions, and its MLP among the
-    senders; None without one. exists: (sender, receiver) bool. read_by: (receiver, sender) bool: the sender is made
-    from that input.
+    senders: names in the order they are computed. mixing, mlps: by layer, what mixes positions, side by side, and its
+    MLP among the senders; None without one. exists: (sender, receiver) bool. read_by: (receiver, sender) bool: the
+    sender is made from that input.
     """
 
     structure: Structure
     senders: tuple[str, ...]
-    mixing: tuple[Mixing | None, ...]
+    mixing: tuple[tuple[Mixing, ...], ...]
     mlps: tuple[int | None, ...]
     receivers: tuple[Receiver, ...]
     exists: Tensor
@@ -94,7 +95,7 @@ class EdgeGraph:
         for receiver in self.receivers:
             found.append(receiver.stream)
             found += [place for stretch in receiver.course for place in (*stretch.places, *stretch.norms)]
-        found += [mixing.z for mixing in self.mixing if mixing is not None and mixing.z is not None]
+        found += [mixing.z for layer in self.mixing for mixing in layer if mixing.z is not None]
         return list(dict.fromkeys(found))
 
 
@@ -118,52 +119,55 @@ def edge_graph(structure: Structure) -> EdgeGraph:
 def _no_edges(structure: Structure) -> str | None:
     """Why there are none, if so."""
     layers = structure.layers
-    if structure.tokens_first:
-        return "its stream has tokens in front"
-    if any(layer.post.swapped for layer in layers):
-        return "its hidden states have channels in front of tokens"
+    if any(layer.post.axes is not None and not layer.post.axes.plain for layer in layers):
+        return "its hidden states have several rows for a position"
     unread = next((why for why in structure.missing if why.startswith("resid_mid")), None)
     if unread is not None:
         return unread
+    if structure.past:
+        what = f"layer {structure.past[0]}" if structure.past[0] < len(layers) else "the head"
+        return f"{what} reads more of the layers before it than the stream that they add to"
+    stacked = next((i for i, layer in enumerate(layers) if layer.further or len(layer.attentions) > 1), None)
+    if stacked is not None:
+        return f"layer {stacked} has several MLPs or attentions, one behind the other, of which edges know one"
     unknown = next((i for i, layer in enumerate(layers) if layer.course is None), None)
     if unknown is not None or not structure.chained:
         block = None if unknown is None else layers[unknown].block
         where = "between two blocks" if unknown is None else f"in block {block!r}" if block else f"in layer {unknown}"
         return f"{where} more happens to the residual stream, or to what joins it, than sums, norms and factors"
-    if any(len(layer.joinings("attention", "mixer")) > 1 for layer in layers):
-        return "attention and another mixer of positions stand in one layer"
     return None
 
 
-def _senders(structure: Structure) -> tuple[list[str], list[Mixing | None], list[int | None]]:
+def _senders(structure: Structure) -> tuple[list[str], list[tuple[Mixing, ...]], list[int | None]]:
     """(their names, what mixes positions in each layer, and its MLP)."""
-    senders, mixing = ["embed"], list[Mixing | None]()
+    senders, mixing = ["embed"], list[tuple[Mixing, ...]]()
     mlps: list[int | None] = []
     for number, layer in enumerate(structure.layers):
-        found = next(iter(layer.joinings("attention", "mixer")), None)
-        apart = structure.heads and found is not None and layer.z is not None and found.place.path == layer.z.path
-        kind = "attn_out" if found is not None and found.what == "attention" else "mixer_out"
-        names = [f"head.{number}.{head}" for head in range(structure.heads)] if apart else [f"{kind}.{number}"]
-        if found is None:
-            mixing.append(None)
-        else:
+        beside: list[Mixing] = []
+        for found in layer.joinings("attention", "mixer"):
+            z = next((each.z for each in layer.attentions), None)
+            read = None if z is None or z.reads == "made" else z.path
+            apart = structure.heads and found.place.path == read
+            name = f"{'attn' if found.what == 'attention' else 'mixer'}_out.{number}"
+            names = [f"head.{number}.{head}" for head in range(structure.heads)] if apart else [name]
             span = (len(senders), len(senders) + len(names))
-            mixing.append(Mixing(f"{kind}.{number}", found.place, span, layer.z if apart else None))
+            beside.append(Mixing(name, found.place, span, z if apart else None))
             senders += names
+        mixing.append(tuple(beside))
         has_mlp = bool(layer.joinings("mlp"))
         mlps.append(len(senders) if has_mlp else None)
         senders += [f"mlp_out.{number}"] if has_mlp else []
     return senders, mixing, mlps
 
 
-def _receivers(structure: Structure, mixing: list[Mixing | None], mlps: list[int | None]) -> list[Receiver]:
-    spans: dict[Place, tuple[int, int]] = {each.made: each.senders for each in mixing if each is not None}
+def _receivers(structure: Structure, mixing: list[tuple[Mixing, ...]], mlps: list[int | None]) -> list[Receiver]:
+    spans: dict[Place, tuple[int, int]] = {each.made: each.senders for layer in mixing for each in layer}
     for layer, mlp in zip(structure.layers, mlps, strict=True):
         spans |= {step.place: (mlp, mlp + 1) for step in layer.joinings("mlp") if mlp is not None}
     known = courses(structure, spans)
     found: list[Receiver] = []
-    for number, (layer, each) in enumerate(zip(structure.layers, mixing, strict=True)):
-        if each is not None:
+    for number, (layer, beside) in enumerate(zip(structure.layers, mixing, strict=True)):
+        for each in beside:
             found += _of_mixing(structure, number, each, known[layer.pre])
         for step in layer.joinings("mlp"):
             read = layer.mid or layer.pre

@@ -1,8 +1,7 @@
-"""What can be asked of a patching result: shares, the strongest, agreement with another result, means over pairs."""
+"""What can be asked of a patching result: shares, the strongest, agreement with another result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -15,9 +14,6 @@ from attrib.patching.sites import kind_of
 if TYPE_CHECKING:
     from attrib.attribution import Attribution
 
-_DRAWS = 2000  # of the bootstrap
-_MULTIPLIED_AT_ONCE = 2**24
-
 
 class Effect(NamedTuple):
     """One effect: of a site at a position, whose tokens in both prompts are given; value in the metric's units."""
@@ -27,27 +23,6 @@ class Effect(NamedTuple):
     clean: str
     corrupted: str
     value: float
-
-
-@dataclass(frozen=True, eq=False)
-class MeanEffects:
-    """Effects averaged over pairs whose positions mean the same.
-
-    values, low, high: (site, position), the mean and its bootstrap percentile interval at `confidence` over `pairs`
-    pairs. metric: name → (mean, low, high) of both runs' metric.
-    """
-
-    sites: tuple[str, ...]
-    values: Tensor
-    low: Tensor
-    high: Tensor
-    confidence: float
-    pairs: int
-    metric: dict[str, tuple[float, float, float]]
-
-    def __str__(self) -> str:
-        runs = ", ".join(f"{name} {m:.3f} [{a:.3f}, {b:.3f}]" for name, (m, a, b) in self.metric.items())
-        return f"means over {self.pairs} pairs, {self.confidence:.0%} intervals: {runs}"
 
 
 class EdgeEffect(NamedTuple):
@@ -64,11 +39,11 @@ def normalised(result: Attribution) -> Tensor:
     Raises PromptPairError where the metric is the same in both runs: there is nothing to be a share of.
     """
     if result.kind != "edges":
-        _check(result)
+        sites_of(result)
     change = result.score
     equal = (change == 0).nonzero()[:, 0].tolist()
     if equal:
-        value = float(_metric(result, "clean")[equal[0]])
+        value = float(metric_of(result, "clean")[equal[0]])
         raise PromptPairError(
             f"the metric of pair {equal[0]} is {value:.6g} in both runs, so no effect is a share of its change; read "
             ".values, or take prompts and answers that the model tells apart"
@@ -87,7 +62,7 @@ def top(result: Attribution, k: int, index: int | None) -> list[Effect] | list[E
         raise InputError(f"there is no pair {index}; the result has {len(result)}, 0 to {len(result) - 1}")
     if result.kind == "edges":
         return _top_edges(result, k, index)
-    sites = _check(result)
+    sites = sites_of(result)
     if index is None:
         raise InputError("say which pair, by its index; only edges have a mean over pairs of any length")
     clean, corrupted = (texts[index] for texts in (result.token_texts or (), result.corrupted_texts or ()))
@@ -121,7 +96,7 @@ def correlation(result: Attribution, other: Attribution, kind: str | None) -> di
     without a common site.
     """
     edges = result.kind == other.kind == "edges"
-    ours, theirs = ((), ()) if edges else (_check(result), _check(other))
+    ours, theirs = ((), ()) if edges else (sites_of(result), sites_of(other))
     if len(result) != len(other) or result.provenance.input_hashes != other.provenance.input_hashes:
         raise InputError("the two results are of different pairs; correlate results of the same ones")
     if edges:
@@ -138,45 +113,8 @@ def correlation(result: Attribution, other: Attribution, kind: str | None) -> di
             for each in (kinds if kind is None else [kind])}  # fmt: skip
 
 
-def mean(result: Attribution, confidence: float) -> MeanEffects:
-    """The mean over pairs and its bootstrap percentile interval (seeded): pairs are drawn with replacement.
-
-    Effects are as skewed as prompts are, which a t interval would not show. Raises InputError for a single pair, and
-    for pairs of different length, whose positions do not mean the same.
-    """
-    sites = _check(result)
-    if len(result) < 2:
-        raise InputError("one pair has no spread; explain several pairs to get means with intervals")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence {confidence} is not between 0 and 1")
-    lengths = {len(texts) for texts in result.token_texts or ()}
-    if len(lengths) > 1:
-        raise InputError(f"the pairs have {sorted(lengths)} tokens, so position i is not the same place in all of them")
-    values, low, high = _interval(result.values.cpu().double().flatten(1), confidence)
-    shape = result.values.shape[1:]
-    metric = {}
-    for name in ("clean", "corrupted"):
-        m, a, b = _interval(_metric(result, name).cpu().double()[:, None], confidence)
-        metric[name] = (float(m), float(a), float(b))
-    values, low, high = (t.reshape(shape).to(result.values) for t in (values, low, high))
-    return MeanEffects(sites, values, low, high, confidence, len(result), metric)
-
-
-def _interval(values: Tensor, confidence: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, low, high) of each column of values (pairs, columns), on the CPU."""
-    n = len(values)
-    drawn = torch.randint(n, (_DRAWS, n), generator=torch.Generator().manual_seed(0))
-    counts = torch.zeros(_DRAWS, n, dtype=values.dtype)
-    weights = counts.scatter_add_(1, drawn, torch.ones(_DRAWS, n, dtype=values.dtype)) / n
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=values.dtype)
-    columns = max(1, _MULTIPLIED_AT_ONCE // _DRAWS)
-    ends = [torch.quantile(weights @ part, tails, dim=0) for part in values.split(columns, 1)]
-    low, high = torch.cat(ends, 1)
-    return values.mean(0), low, high
-
-
 def _pearson(result: Attribution, other: Attribution, names: list[str], places: dict[str, int], real: Tensor) -> float:
-    own = {name: i for i, name in enumerate(_check(result))}
+    own = {name: i for i, name in enumerate(sites_of(result))}
     first = result.values[:, [own[name] for name in names]].cpu().double()
     second = other.values[:, [places[name] for name in names]].cpu().double()
     measured = real[:, None] & first.isfinite() & second.isfinite()
@@ -197,11 +135,13 @@ def _positions(result: Attribution) -> Tensor:
     return torch.arange(result.values.shape[2])[None] < lengths[:, None]
 
 
-def _metric(result: Attribution, run: str) -> Tensor:
+def metric_of(result: Attribution, run: str) -> Tensor:
+    """(pairs,) of the clean or the corrupted run."""
     return (result.parts or {})[f"metric_{run}"]
 
 
-def _check(result: Attribution) -> tuple[str, ...]:
+def sites_of(result: Attribution) -> tuple[str, ...]:
+    """Its sites. Raises InputError for results without."""
     if result.kind != "sites" or result.sites is None:
         raise InputError(
             f"a result of kind {result.kind!r} has no sites; relp, attribution_patching and others find them"

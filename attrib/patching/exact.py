@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attrib.failures import is_out_of_memory
 from attrib.patching.access import reading
-from attrib.patching.blocks import NotReplayable, block_paths, entering, recorded
+from attrib.patching.blocks import block_paths, entering, recorded
+from attrib.patching.calls import NotReplayable, alone
 from attrib.patching.fused import fuse_activations
 from attrib.patching.prompt import Patch, Prompt, Recomputation, Tick, owners
 from attrib.patching.replay import Replay
@@ -117,8 +117,6 @@ def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: i
 
     rows: how many forwards may run at the same time; as many rows of single blocks fit that there are blocks.
     """
-    if prompt.structure.tokens_first:
-        raise NotReplayable("their tokens are in the first dimension")
     if not _is_causal(prompt.first(), twin):
         return _proved(prompt, twin, patches, rows, tick, causal=False)
     prompt = prompt.until_read()
@@ -129,7 +127,7 @@ def replay_of(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: i
 
 
 def _proved(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: int, tick: Tick, causal: bool) -> Replay:
-    try:
+    with alone():
         calls = recorded(twin, prompt.structure, lambda: prompt.forward(twin, prompt.x), causal)
         tail = Tail(prompt.model.module, prompt.structure, calls, prompt.forward, prompt.x, prompt.target)
         first = block_paths(prompt.structure)[0]
@@ -144,10 +142,6 @@ def _proved(prompt: Prompt, twin: nn.Module, patches: Sequence[Patch], rows: int
             tick,
         )
         _prove(found, prompt, patches, rows)
-    except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise NotReplayable(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["source", "sum", "alias", "scaled", "matrix", "pointwise", "attention", "module", "other"]
+Kind = Literal["source", "sum", "alias", "scaled", "matrix", "pointwise", "attention", "gated", "module", "other"]
 
 _SAME_NUMBERS = frozenset({
     "view", "reshape", "view_as", "contiguous", "clone", "to", "float", "type", "type_as", "dropout", "flatten",
@@ -22,6 +22,7 @@ class Heads:
 
     count: int
     axis: int
+    weights: tuple[int, ...] = ()  # nodes that a fused one makes its weights from; of others, it is these itself
 
 
 def kind_of(module: nn.Module, x: Tensor | None, output: Tensor) -> Kind:

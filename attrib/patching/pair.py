@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from attrib.errors import AttribError, NotApplicable, PromptPairError
+from attrib.models.encoded import EncodedText
 from attrib.models.hashing import hash_of
-from attrib.models.text import EncodedText
 from attrib.models.vision import VisionModel
 
 if TYPE_CHECKING:

@@ -9,21 +9,24 @@ are read off the gradient of that head's output.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from attrib.errors import UnsupportedModel
 from attrib.failures import named_failures
-from attrib.patching.blocklist import final_norm_of, head_of, leaves, spans_of
-from attrib.patching.columns import with_projections
+from attrib.patching.blocklist import Span, head_of, leaves, reads_past_stream, spans_of
 from attrib.patching.layers import Reader
+from attrib.patching.mixtures import with_experts
+from attrib.patching.places import width_of
+from attrib.patching.projections import with_projections
 from attrib.patching.sites import all_sites
-from attrib.patching.stream import Stream, stream_of
-from attrib.patching.structure import Structure
+from attrib.patching.stream import Stream, layer_stream
+from attrib.patching.structure import Layer, Structure
 from attrib.patching.trace import Trace
 from attrib.rules.shadow import shadow
 
@@ -60,7 +63,7 @@ def _probed(model: TextModel) -> Structure:
     with named_failures(model.name, twin, x), torch.enable_grad():
         trace = Trace(twin).run(x.requires_grad_().clone(), lambda twin, x: model.forward(twin, x, {}))
     with torch.enable_grad():
-        return _structure(model.name, twin, trace, _path_of(model))
+        return _structure(model.name, twin, trace, _path_of(model), lambda: model.forward(twin, x.clone(), {}))
 
 
 def _probe_input(model: TextModel) -> Tensor:
@@ -76,43 +79,51 @@ def _path_of(model: TextModel) -> str:
     return str(next(paths))
 
 
-def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str) -> Structure:
+def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str, run: Callable[[], Any]) -> Structure:
     spans = spans_of(name, twin, trace)
-    streams = [stream_of(trace, span.start, span.end) for span in spans]
+    streams = [layer_stream(trace, span.start, span.end) for span in spans]
     reader = Reader(name, trace, (spans[0].start, spans[-1].end))
     layers = [reader.layer(span, stream) for span, stream in zip(spans, streams, strict=True)]
-    zs = [reader.z_of(stream) for stream in streams]
-    heads, width = _heads(streams, zs, reader)
-    layers, kv_heads, split = with_projections(reader, layers, zs, heads)
-    if not any(stream is None or stream.attention for stream in streams):
+    layers = with_experts(reader, twin, run, spans, streams, layers)
+    layers, kv_heads, split = _with_attentions(reader, streams, layers)
+    heads, head_dim = _common_heads(layers)
+    if not any(stream is None or stream.attentions for stream in streams):
         reader.miss("attn_out, head, head.*.*.q, k, v", "no layer has attention")
     visits = [span.visit for span in spans if span.visit is not None]
     behind = [v for v in leaves(twin, trace) if not visits or v.span[0] > visits[-1].span[1]]
+    head = Span(spans[-1].end, trace.node_of(trace.output))
     return Structure(
         model=name,
         embedding=embedding,
         layers=tuple(layers),
         width=int(trace.rows(spans[0].start).shape[-1]),
         heads=heads,
-        kv_heads=kv_heads,
-        head_dim=width // max(1, heads),
-        neurons=reader.layout.common_width([s.mlp.read for s in streams if s and s.mlp and s.mlp.read is not None]),
-        parallel=all(s and s.mlp and (s.attention or s.mixer) and s.mid is None for s in streams),
-        final_norm=final_norm_of(twin, trace, spans[-1].end, behind),
+        kv_heads=kv_heads or heads if heads else 0,
+        head_dim=head_dim,
+        parallel=all(s and s.mlp and (s.attentions or s.mixer) and s.mid is None for s in streams),
         head=head_of(name, trace, behind),
-        tokens_first=reader.layout.leading == (_PROBE_TOKENS, 1),
         chained=all(before.end == after.start for before, after in pairwise(spans)),
         missing=reader.missing,
-        split=split,
+        split=split and heads > 0,
+        past=tuple(i for i, span in enumerate([*spans[1:], head], 1) if reads_past_stream(trace, span)),
     )
 
 
-def _heads(streams: Sequence[Stream | None], zs: Sequence[int | None], reader: Reader) -> tuple[int, int]:
-    """(how many heads every attention has, how wide they are together); 0 where that is not the same everywhere."""
-    counts = {stream.heads for stream, z in zip(streams, zs, strict=True) if stream is not None and z is not None}
-    width = reader.layout.common_width([z for z in zs if z is not None])
-    if len(counts) == 1 and width % next(iter(counts)) == 0 and width:
-        return next(iter(counts)), width
-    if counts:
-        reader.miss("head", "layers have different numbers of heads")
-    return 0, 0
+def _with_attentions(
+    reader: Reader, streams: Sequence[Stream | None], layers: Sequence[Layer]
+) -> tuple[list[Layer], int, bool]:
+    """The layers with the heads of their attentions and what these are made of; see `with_projections`."""
+    attending = [each for stream in streams for each in reader.attending(stream)]
+    known = [attention for layer in layers for attention in layer.attentions]
+    known = [reader.with_heads(attention, own) for attention, own in zip(known, attending, strict=True)]
+    full, kv_heads, split = with_projections(reader, known, attending)
+    rest = iter(full)
+    own = [replace(layer, attentions=tuple(islice(rest, len(layer.attentions)))) for layer in layers]
+    return own, kv_heads, split
+
+
+def _common_heads(layers: Sequence[Layer]) -> tuple[int, int]:
+    """(how many heads every attention has, how wide each is); 0 where that is not the same everywhere."""
+    attentions = (attention for layer in layers for attention in layer.attentions)
+    found = {(len(each.heads), width_of(each.heads[0])) for each in attentions if each.heads}
+    return next(iter(found)) if len(found) == 1 else (0, 0)

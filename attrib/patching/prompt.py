@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from attrib.binding import BoundTarget
 from attrib.patching.access import Change, reading, writing
+from attrib.patching.places import Place
 from attrib.patching.sites import PatchSite
-from attrib.patching.structure import Place, Structure
-from attrib.targets import BoundTarget
+from attrib.patching.structure import Structure
 
 if TYPE_CHECKING:
     from attrib.models.text import TextModel

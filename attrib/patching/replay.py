@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.patching.access import writing
-from attrib.patching.blocks import Call
+from attrib.patching.calls import Call
 from attrib.patching.prompt import Patch, Tick, overwriting, owners
 from attrib.patching.tail import Tail
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attrib.errors import UnsupportedModel
 from attrib.patching.course import reproduces
 from attrib.patching.edges import EdgeGraph, Mixing
-from attrib.patching.structure import Place
+from attrib.patching.places import Place
 from attrib.rules.shadow import shadow
 
 
@@ -19,7 +19,8 @@ def output_matrices(twin: nn.Module, graph: EdgeGraph) -> list[Tensor | None]:
     None where heads do not send apart."""
     found: list[Tensor | None] = []
     heads, width = graph.structure.heads, graph.structure.head_dim
-    for mixing in graph.mixing:
+    for beside in graph.mixing:
+        mixing = next((each for each in beside if each.z is not None), None)
         if mixing is None or mixing.z is None:
             found.append(None)
             continue
@@ -27,9 +28,10 @@ def output_matrices(twin: nn.Module, graph: EdgeGraph) -> list[Tensor | None]:
         weight: Tensor = projection.weight  # type: ignore[assignment]
         if projection._parameters.get("bias") is not None:
             projection._parameters["bias"] = torch.zeros_like(projection._parameters["bias"])  # type: ignore[assignment,arg-type]
+        every = torch.eye(heads * width, dtype=weight.dtype, device=weight.device)
         with torch.no_grad():
-            rows = projection(torch.eye(heads * width, dtype=weight.dtype, device=weight.device))
-        found.append(rows.unflatten(0, (heads, width)))
+            rows = mixing.made.rows(projection(mixing.z.back(every[None], every[None])))
+        found.append(rows[0].unflatten(0, (heads, width)))
     return found
 
 
@@ -49,9 +51,8 @@ def sent(mixing: Mixing, matrix: Tensor | None, values: Mapping[Place, Tensor], 
 def contributions(graph: EdgeGraph, matrices: list[Tensor | None], values: Mapping[Place, Tensor], rows: int) -> Tensor:
     """(rows, sender, tokens, width): what each sender adds to the stream, up to constants; linear in `values`."""
     parts = [_stream(values[graph.structure.layers[0].pre], rows)[:, None]]
-    for layer, mixing, matrix in zip(graph.structure.layers, graph.mixing, matrices, strict=True):
-        if mixing is not None:
-            parts.append(sent(mixing, matrix, values, rows))
+    for layer, beside, matrix in zip(graph.structure.layers, graph.mixing, matrices, strict=True):
+        parts += [sent(mixing, matrix, values, rows) for mixing in beside]
         parts += [_stream(values[step.place], rows)[:, None] for step in layer.joinings("mlp")]
     return torch.cat(parts, 1)
 

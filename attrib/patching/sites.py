@@ -4,13 +4,22 @@ embed                the word embeddings, without positions
 resid_pre.L          the residual stream before block L; resid_mid.L between its attention and its MLP (not where they
                      run in parallel); resid_post.L behind the block
 attn_out.L           what attention adds to the stream; mlp_out.L what the MLP adds; mixer_out.L what a layer without
-                     attention adds that joins positions in another way (Mamba, convolutions, linear attention)
-head.L.H             head H's output z, before the output projection
+                     attention adds that joins positions in another way (Mamba, convolutions, linear attention).
+                     Where a block adds several MLPs (MobileBERT; X-MOD's adapters), mlp_out.L is the first, and
+                     mlp_out.L.1, mlp_out.L.2 … are those behind it. Of several attentions
+                     (LongCat), attn_out.L.1 … are those behind the first, and heads are counted on through them. In a
+                     bottleneck (MobileBERT), all these and resid_mid.L are of the narrower stream in there
+head.L.H             head H's output z, before the output projection and what joins heads (of a difference of two maps,
+                     as DiffLlama's, each map is a head). Of a stream of several rows for a position (ProphetNet), heads
+                     are those of the first; resid_*, attn_out, mlp_out and neuron hold all rows
 head.L.H.q           its queries, as the projection puts them out: before rotary positions and norms (behind a norm
                      that goes over all heads at once, as OLMo2's). In head.L.H.k and head.L.H.v, H counts key-value
                      heads, of which grouped attention has fewer; what all heads share beside their own (the rotary
                      part of DeepSeek's keys) is in none of them
-neuron.L             all neurons of block L's MLP together; neuron.L.N one of them, neuron.L.A:B neurons A to B−1
+neuron.L             all neurons of block L's MLP together; neuron.L.N one of them, neuron.L.A:B neurons A to B−1.
+                     Of a mixture of experts, N = expert · width + unit (neuron.L.A:B with A = expert · width is one
+                     whole expert); neurons of experts that a position is not sent to are zero there, and stay so:
+                     routing is never patched. Shared experts' neurons are not among them
 
 Patterns are matched part by part: `head.*.3` is z of head 3 in every block, `head.*.*.q` all queries, `neuron.2.*` each
 neuron of block 2 by itself, `resid_*.*` the whole stream.
@@ -26,7 +35,8 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from attrib.errors import InputError, UnknownName, UnsupportedModel
-from attrib.patching.structure import Columns, Layer, Place, Projection, Structure
+from attrib.patching.places import Columns, Place, numbers_of
+from attrib.patching.structure import Layer, Projection, Structure
 
 KINDS = (
     "embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mixer_out", "mlp_out", "head", "q", "k", "v", "neuron"
@@ -54,9 +64,11 @@ class PatchSite:
         return self.place.reads
 
     @property
-    def part(self) -> slice:
+    def part(self) -> slice | list[int]:
         """Its columns, to index the last axis with."""
-        return slice(None) if self.columns is None else slice(*self.columns)
+        if self.columns is None or len(self.columns) == 2:
+            return slice(*self.columns or (None,))
+        return numbers_of(self.columns)
 
 
 def all_sites(structure: Structure) -> list[PatchSite]:
@@ -113,25 +125,32 @@ def layer_of(name: str) -> int | None:
 
 def _of_layer(structure: Structure, number: int, layer: Layer) -> Iterator[PatchSite]:
     yield PatchSite(f"resid_pre.{number}", "resid_pre", number, None, layer.pre)
-    yield from _heads(structure, number, layer)
-    added = (("attn_out", layer.attention), ("mixer_out", layer.mixer))
+    yield from _heads(number, layer)
+    attentions = [attention.made for attention in layer.attentions]
+    added = (("attn_out", next(iter(attentions), None)), ("mixer_out", layer.mixer))
     for kind, place in (*added, ("resid_mid", layer.mid), ("neuron", layer.neurons), ("mlp_out", layer.mlp)):
-        if place is not None and (kind != "neuron" or structure.neurons):
+        if place is not None:
             yield PatchSite(f"{kind}.{number}", kind, number, None, place)
+    for kind, places in (("attn_out", attentions[1:]), ("mlp_out", layer.further)):
+        for which, place in enumerate(places, 1):
+            if place is not None:
+                yield PatchSite(f"{kind}.{number}.{which}", kind, number, None, place)
     yield PatchSite(f"resid_post.{number}", "resid_post", number, None, layer.post)
 
 
-def _heads(structure: Structure, number: int, layer: Layer) -> Iterator[PatchSite]:
-    for kind, field in _PROJECTIONS:
-        projection: Projection | None = getattr(layer, field)
-        for head, columns in enumerate(projection.columns if projection else ()):
-            assert projection is not None
-            yield PatchSite(f"head.{number}.{head}.{kind}", kind, number, head, projection.place, columns)
-    if layer.z is not None and structure.heads:
-        width = structure.head_dim
-        for head in range(structure.heads):
-            columns = (head * width, (head + 1) * width)
-            yield PatchSite(f"head.{number}.{head}", "head", number, head, layer.z, columns)
+def _heads(number: int, layer: Layer) -> Iterator[PatchSite]:
+    heads = kv_heads = 0
+    for attention in layer.attentions:
+        for kind, field in _PROJECTIONS:
+            projection: Projection | None = getattr(attention, field)
+            before = heads if kind == "q" else kv_heads
+            for head, columns in enumerate(projection.columns if projection else (), before):
+                assert projection is not None
+                yield PatchSite(f"head.{number}.{head}.{kind}", kind, number, head, projection.place, columns)
+        for head, columns in enumerate(attention.heads, heads):
+            if attention.z is not None:
+                yield PatchSite(f"head.{number}.{head}", "head", number, head, attention.z, columns)
+        heads, kv_heads = heads + len(attention.heads), kv_heads + attention.kv_heads
 
 
 def _matching(structure: Structure, pattern: str, known: Sequence[PatchSite]) -> list[PatchSite]:
@@ -157,9 +176,9 @@ def _neurons(structure: Structure, layers: str, wanted: str) -> list[PatchSite]:
         elif wanted.isdecimal():
             spans = [(int(wanted), int(wanted) + 1)]
         else:
-            spans = [(i, i + 1) for i in range(structure.neurons) if fnmatchcase(str(i), wanted)]
+            spans = [(i, i + 1) for i in range(layer.units) if fnmatchcase(str(i), wanted)]
         for start, stop in spans:
-            if start < stop <= structure.neurons:
+            if start < stop <= layer.units:
                 name = f"neuron.{number}.{start}" + (f":{stop}" if group is not None else "")
                 found.append(PatchSite(name, "neuron", number, None, layer.neurons, (start, stop)))
     return found
@@ -169,14 +188,23 @@ def _refuse(structure: Structure, pattern: str, known: Sequence[PatchSite]) -> N
     names = [site.name for site in known]
     kind = kind_of(pattern)
     if kind in KINDS and kind not in {site.kind for site in known}:
-        parallel = "attention and MLP run in parallel, so nothing lies between them"
-        why = parallel if kind == "resid_mid" and structure.parallel else "; ".join(structure.missing)
+        why = _nothing_between(structure) if kind == "resid_mid" else None
+        why = why or "; ".join(structure.missing)
         raise UnsupportedModel(f"{structure.model} has no {kind} sites{': ' if why else ''}{why}")
     if kind == "neuron" and pattern.count(".") == 2:
-        last, of = structure.neurons, f"neuron.{len(structure.layers) - 1}"
+        number, last = max((i, layer.units) for i, layer in enumerate(structure.layers) if layer.neurons is not None)
+        of = f"neuron.{number}"
         raise UnknownName("site", pattern, [f"{of}.{last - 1}", f"{of}.0:{last}", of])
     patterns = list(dict.fromkeys(_pattern_of(site) for site in known))
     raise UnknownName("site", pattern, get_close_matches(pattern, [*names, *patterns], cutoff=0.4) or patterns)
+
+
+def _nothing_between(structure: Structure) -> str | None:
+    """Why no layer has a stream between attention and MLP, where that is known."""
+    if structure.parallel:
+        return "attention and MLP run in parallel, so nothing lies between them"
+    both = any(layer.mlp and (any(each.made for each in layer.attentions) or layer.mixer) for layer in structure.layers)
+    return None if both else "no layer has an MLP behind attention or another mixer, so nothing lies between them"
 
 
 def _pattern_of(site: PatchSite) -> str:

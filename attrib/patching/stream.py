@@ -2,67 +2,92 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, replace
 
 from attrib.patching.branches import Branch, ancestors, branch_of, names_of
-from attrib.patching.structure import Norm, Passing
+from attrib.patching.nodes import Node
+from attrib.patching.passing import passed, shifts_of
+from attrib.patching.structure import Step
 from attrib.patching.trace import Trace
 
 
 @dataclass(frozen=True)
 class Stream:
-    """At most one attention, one other mixer of positions and one MLP, and the stream between MLP and those; None where
-    they run in parallel. heads: 0 without attention. plain: whether the contribution of attention is nothing but its
-    output projection: no MLP is inside (MobileBERT).
+    """Attentions, at most one other mixer of positions and one MLP, and the stream between MLP and those; None where
+    they run in parallel.
+    further: MLPs stacked behind that one. plain: whether the contribution of each attention is nothing but its output
+    projection: no MLP is inside (MobileBERT).
 
     course: what happens to the stream, in order; None where that is more than sums, norms and factors.
     """
 
-    attention: Branch | None
+    attentions: tuple[Branch, ...]
     mixer: Branch | None
     mlp: Branch | None
     mid: int | None
-    heads: int
     plain: bool
-    course: tuple[Branch | Passing, ...] | None
+    further: tuple[Branch, ...]
+    course: tuple[Branch | Step, ...] | None
 
 
 @dataclass(frozen=True)
 class _Sum:
-    """One addition to the stream: the sum, what the stream was before, and what was added."""
+    """One addition to the stream: the sum, what the stream was before, what was added, and which constants were."""
 
     node: int
     before: int
     added: tuple[int, ...]
+    constants: tuple[int, ...]
 
 
-def stream_of(trace: Trace, start: int, end: int) -> Stream | None:
-    """The stream from one node to a later one; None where more is added than one attention, one mixer and one MLP."""
+def stream_of(trace: Trace, start: int, end: int, stacked: bool = False, source: int | None = None) -> Stream | None:
+    """The stream from one node to a later one; None where more is added than one attention, one mixer and one MLP.
+
+    stacked: whether more attentions and MLPs may follow. source: what contributions may be made from besides the
+    stream.
+    """
     sums = _sums_back(trace, end, start)
     if not sums:
         return None
-    branches = _branches(trace, sums)
+    stops = _stops(trace, sums) | ({source} if source is not None else set())
+    branches = _branches(trace, sums, stops)
     places = {branch: i for i, group in enumerate(branches) for branch in group}
     attending = [branch for branch in places if branch.attention]
     mixing = [branch for branch in places if branch.mixes and not branch.attention]
     mlps = [branch for branch in places if not branch.mixes]
-    if not mlps and not attending and len(mixing) == 2:
+    if not mlps and mixing and len(attending) + len(mixing) == 2 and places[mixing[-1]] == max(places.values()):
         mlps = [mixing.pop()]  # RWKV's MLP reads the token before, too
-    if max(len(attending), len(mixing), len(mlps)) > 1:
+    behind = mlps[1:] if stacked and (attending or mixing) else []
+    if max(1 if stacked else len(attending), len(mixing), len(mlps) - len(behind)) > 1:
         return None
-    attention, mixer, mlp = (next(iter(kind), None) for kind in (attending, mixing, mlps))
-    heads = {trace.heads[node].count for node in attention.attention} if attention is not None else {0}
-    last = max((places[branch] for branch in (attention, mixer) if branch is not None), default=-1)
-    if len(heads) != 1 or (mlp is not None and places[mlp] < last):
+    mixer, mlp = (next(iter(kind), None) for kind in (mixing, mlps))
+    last = max((places[branch] for branch in (*attending[:1], *mixing)), default=-1)
+    alike = all(len({trace.heads[node].count for node in branch.attention}) == 1 for branch in attending)
+    if not alike or (mlp is not None and places[mlp] < last):
         return None
-    mid = sums[places[mlp]].before if mlp is not None and places[mlp] > last >= 0 else None
-    stops = _stops(trace, sums)
-    if mid is not None and mlp is not None and not _read_on_the_way(trace, mlp.names[0], mid, stops):
-        mid = None  # the sum is made one after the other, but the MLP reads the block's input as attention does
-    plain = attention is None or len(attention.behind) <= 1
-    return Stream(attention, mixer, mlp, mid, heads.pop(), plain, _course(trace, (start, end), sums, branches))
+    # where the sum is made one after the other, the MLP may still read the block's input as attention does
+    joins = mlp is not None and places[mlp] > last >= 0
+    mid = _read_on_the_way(trace, mlp.names[0], sums[places[mlp]].before, stops) if joins and mlp else None
+    plain = all(len(branch.behind) <= 1 for branch in attending)
+    course = None if behind or len(attending) > 1 else _course(trace, (start, end), sums, branches, mid)
+    return Stream(tuple(attending), mixer, mlp, mid, plain, tuple(behind), course)
+
+
+def layer_stream(trace: Trace, start: int, end: int) -> Stream | None:
+    """The stream of one layer; where it is read and joined by a matrix each, with attention and MLPs in between
+    (MobileBERT's bottleneck), the stream between these, which has no course of edges."""
+    stream = stream_of(trace, start, end, stacked=True)
+    if stream is None or stream.plain or len(stream.attentions) != 1 or stream.attentions[0].read is None:
+        return stream
+    end = stream.attentions[0].read
+    reading = (i for i, node in enumerate(trace.nodes) if node.kind == "matrix" and start in _views(trace, node))
+    inner = (stream_of(trace, node, end, True, start) for node in reading)
+    found = next((each for each in inner if each is not None and each.plain and each.attentions), None)
+    return stream if found is None else replace(found, course=None)
+
+
+def _views(trace: Trace, node: Node) -> tuple[int, ...]:
+    return names_of(trace, node.inputs[0])
 
 
 def regions_of(trace: Trace, start: int, end: int) -> list[tuple[int, int]]:
@@ -71,7 +96,11 @@ def regions_of(trace: Trace, start: int, end: int) -> list[tuple[int, int]]:
     The last ends where as many norms have been passed behind its last sum as in the layer before it.
     """
     sums = _sums_back(trace, end, start) or []
-    mixing = [i for i, group in enumerate(_branches(trace, sums)) if any(branch.mixes for branch in group)]
+    mixing = [
+        i
+        for i, group in enumerate(_branches(trace, sums, _stops(trace, sums)))
+        if any(branch.mixes for branch in group)
+    ]
     starts = [sums[i].before for i in mixing]
     if len(starts) < 2:
         return []
@@ -88,8 +117,7 @@ def _single_steps(trace: Trace, start: int, node: int) -> list[int]:
     return found[::-1]
 
 
-def _branches(trace: Trace, sums: list[_Sum]) -> list[list[Branch]]:
-    stops = _stops(trace, sums)
+def _branches(trace: Trace, sums: list[_Sum], stops: frozenset[int]) -> list[list[Branch]]:
     return [[branch_of(trace, node, stops) for node in each.added] for each in sums]
 
 
@@ -98,35 +126,26 @@ def _stops(trace: Trace, sums: list[_Sum]) -> frozenset[int]:
 
 
 def _course(
-    trace: Trace, ends: tuple[int, int], sums: list[_Sum], branches: list[list[Branch]]
-) -> tuple[Branch | Passing, ...] | None:
-    course: list[Branch | Passing] = []
+    trace: Trace, ends: tuple[int, int], sums: list[_Sum], branches: list[list[Branch]], mid: int | None
+) -> tuple[Branch | Step, ...] | None:
+    course: list[Branch | Step] = []
     behind = ends[0]
     for each, added in zip(sums, branches, strict=True):
-        passing = passed(trace, behind, each.before)
-        if passing is None:
+        passing, shifts = _passed_mid(trace, behind, each.before, mid), shifts_of(trace, each.constants)
+        if passing is None or shifts is None:
             return None
-        course += [*passing, *added]
+        course += [*passing, *added, *shifts]
         behind = each.node
     passing = passed(trace, behind, ends[1])
     return None if passing is None else (*course, *passing)
 
 
-def passed(trace: Trace, start: int, node: int) -> tuple[Passing, ...] | None:
-    """What a tensor passes from `start` to `node`; None where that is more than norms and factors."""
-    found: list[Passing] = []
-    while node != start:
-        made = trace.nodes[node]
-        if made.kind == "scaled" and made.factor is not None:
-            found.append(made.factor)
-        elif made.kind == "pointwise" and len(made.inputs) == 1:
-            same = torch.equal(trace.tensors[node], trace.tensors[made.inputs[0]])  # dropout, say
-            visit = next(visit for visit in trace.visits_of(made.path) if visit.output == node)
-            found += [] if same else [Norm(made.path, trace.call_of(visit))]
-        elif made.kind != "alias":
-            return None
-        node = made.inputs[0]
-    return tuple(reversed(found))
+def _passed_mid(trace: Trace, start: int, node: int, mid: int | None) -> tuple[Step, ...] | None:
+    """What the stream passes, and where it is `mid` on the way."""
+    if mid is None or mid < start or mid not in names_of(trace, node):
+        return passed(trace, start, node)
+    before, after = passed(trace, start, mid), passed(trace, mid, node)
+    return None if before is None or after is None else (*before, "mid", *after)
 
 
 def _sums_back(trace: Trace, node: int, start: int) -> list[_Sum] | None:
@@ -141,19 +160,21 @@ def _sums_back(trace: Trace, node: int, start: int) -> list[_Sum] | None:
     for i, operand in enumerate(made.inputs):
         earlier = _sums_back(trace, operand, start)
         if earlier is not None:
-            added = [part for j, other in enumerate(made.inputs) if j != i for part in _summands(trace, other)]
-            return [*earlier, _Sum(node, operand, tuple(added))]
+            parts = [part for j, other in enumerate(made.inputs) if j != i for part in _summands(trace, other)]
+            added = tuple(part for part in parts if trace.tensors[part].requires_grad)
+            return [*earlier, _Sum(node, operand, added, tuple(part for part in parts if part not in added))]
     return None
 
 
 def _summands(trace: Trace, node: int) -> list[int]:
-    """The tensors whose sum this is; constants of the model left out, and what one module adds up taken whole."""
+    """The tensors whose sum this is; what one module adds up is taken whole."""
     made = trace.nodes[node]
     if made.kind == "sum" and not any(visit.output == node for visit in trace.visits):
         return [part for operand in made.inputs for part in _summands(trace, operand)]
-    return [node] if trace.tensors[node].requires_grad else []
+    return [node]
 
 
-def _read_on_the_way(trace: Trace, node: int, read: int, stops: frozenset[int]) -> bool:
-    """Whether `node` was made from `read`, going back no further than `stops`."""
-    return any(set(names_of(trace, read)) & set(trace.nodes[n].inputs) for n in ancestors(trace, node, stops))
+def _read_on_the_way(trace: Trace, node: int, read: int, stops: frozenset[int]) -> int | None:
+    """Which view or multiple of `read` the node was made from, going back no further than `stops`."""
+    given = {i for n in ancestors(trace, node, stops) for i in trace.nodes[n].inputs}
+    return next((name for name in names_of(trace, read) if name in given), None)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from attrib.patching.access import reading, writing
+from attrib.patching.places import Place
 from attrib.patching.prompt import Prompt
-from attrib.patching.structure import Place
 
 
 @dataclass(frozen=True, eq=False)

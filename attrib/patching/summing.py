@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from attrib.patching.places import Columns, Place, numbers_of, width_of
 from attrib.patching.sites import PatchSite
-from attrib.patching.structure import Columns, Place
 
 
 def summed(
@@ -54,10 +54,10 @@ def _each(a: Tensor, c: Tensor, columns: Sequence[Columns | None]) -> list[Tenso
         some = iter(_each(a, c, spans))
         return [whole if span is None else next(some) for span in columns]
     product = a * c
-    widths = {stop - start for start, stop in spans}
+    widths = {width_of(span) for span in spans}
     if len(widths) > 1:
-        return [product[..., start:stop].sum(-1) for start, stop in spans]
-    wanted = [column for start, stop in spans for column in range(start, stop)]
+        return [product[..., numbers_of(span)].sum(-1) for span in spans]
+    wanted = [column for span in spans for column in numbers_of(span)]
     if wanted != list(range(product.shape[-1])):
         product = product[..., torch.tensor(wanted, device=product.device)]
     return list(product.unflatten(-1, (len(spans), widths.pop())).sum(-1).unbind(-1))

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attrib.binding import BoundTarget
 from attrib.failures import is_out_of_memory
-from attrib.patching.blocks import Call, block_paths, returned
+from attrib.patching.blocks import block_paths, returned
+from attrib.patching.calls import Call
 from attrib.patching.structure import Structure
 from attrib.rules.shadow import shadow
 from attrib.sites import first_tensor
-from attrib.targets import BoundTarget
 
 # torch's words for tensors that do not go together: mostly its error is of no type of its own
 _SIZES = re.compile(r"\b(sizes?|shapes?|dimensions?|bounds|range|elements|length)\b", re.IGNORECASE)
@@ -121,4 +122,5 @@ def _renumbered(target: BoundTarget) -> BoundTarget:
     """The same target for logits that are its own tokens' alone."""
     assert target.positive is not None, "`_narrow` has looked"
     first = torch.arange(len(target.positive))
-    return replace(target, positive=first, negative=None if target.negative is None else first + len(first))
+    negative = None if target.negative is None else first + len(first)
+    return replace(target, positive=first, negative=negative, labels=None)

@@ -18,8 +18,9 @@ from difflib import SequenceMatcher
 from random import Random
 from typing import TYPE_CHECKING
 
-from attrib.errors import InputError, NotApplicable, PromptPairError, UnsupportedModel
+from attrib.errors import InputError, NotApplicable, UnsupportedModel
 from attrib.patching import vocabulary as words
+from attrib.patching.drafts import Draft, ending, ids_of, in_tokens
 from attrib.patching.pair import Pair, pair
 from attrib.targets import LogitDiff
 
@@ -49,32 +50,17 @@ class Task:
         return [LogitDiff(answer, wrong) for answer, wrong in zip(self.answers, self.wrong, strict=True)]
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """One drawn pair in words. whole: each answer must be one token (else its first token stands for it).
-
-    order: what pairs must share beside their token positions to mean the same.
-    """
-
-    clean: str
-    corrupted: str
-    answer: str
-    wrong: str
-    order: str = ""
-    whole: bool = True
-
-
 def ioi(model: TextModel, n: int = 100, seed: int = 0) -> Task:
     """Indirect object identification: who is given something, when the giver is named twice."""
 
-    def draw(random: Random) -> _Draft:
+    def draw(random: Random) -> Draft:
         receiver, giver = random.sample(words.NAMES, 2)
         first, second = (receiver, giver) if random.random() < 0.5 else (giver, receiver)
         form = random.choice(words.GIVING)
         slots = {"first": first, "second": second, "place": random.choice(words.PLACES)}
         slots["thing"] = random.choice(words.THINGS)
         clean, corrupted = form.format(giver=giver, **slots), form.format(giver=receiver, **slots)
-        return _Draft(clean, corrupted, receiver, giver, order="receiver first" if first == receiver else "giver first")
+        return Draft(clean, corrupted, receiver, giver, order="receiver first" if first == receiver else "giver first")
 
     return _task("ioi", model, n, seed, draw)
 
@@ -82,12 +68,12 @@ def ioi(model: TextModel, n: int = 100, seed: int = 0) -> Task:
 def greater_than(model: TextModel, n: int = 100, seed: int = 0) -> Task:
     """A span of years ends after it begins."""
 
-    def draw(random: Random) -> _Draft:
+    def draw(random: Random) -> Draft:
         form, noun, century = random.choice(words.SPANS), random.choice(words.EVENTS), random.randint(11, 18)
         begin, other = random.randint(50, 69), random.randint(2, 9)
         later, earlier = random.randint(begin // 10 + 1, 9) * 10 + random.randint(2, 9), random.randint(22, 39)
         clean, corrupted = (form.format(noun=noun, century=century, year=f"{y:02d}") for y in (begin, other))
-        return _Draft(clean, corrupted, f"{later:02d}", f"{earlier:02d}", whole=False)
+        return Draft(clean, corrupted, f"{later:02d}", f"{earlier:02d}", whole=False)
 
     return _task("greater_than", model, n, seed, draw)
 
@@ -95,13 +81,13 @@ def greater_than(model: TextModel, n: int = 100, seed: int = 0) -> Task:
 def gendered_pronoun(model: TextModel, n: int = 100, seed: int = 0) -> Task:
     """The pronoun that usually goes with a first name."""
 
-    def draw(random: Random) -> _Draft:
+    def draw(random: Random) -> Draft:
         names, pronouns = [random.choice(words.HIS), random.choice(words.HERS)], ["he", "she"]
         if random.random() < 0.5:
             names, pronouns = names[::-1], pronouns[::-1]
         form = random.choice(words.ABOUT_ONE)
         clean, corrupted = (form.format(name=name) for name in names)
-        return _Draft(clean, corrupted, pronouns[0], pronouns[1], order=pronouns[0])
+        return Draft(clean, corrupted, pronouns[0], pronouns[1], order=pronouns[0])
 
     return _task("gendered_pronoun", model, n, seed, draw)
 
@@ -109,7 +95,7 @@ def gendered_pronoun(model: TextModel, n: int = 100, seed: int = 0) -> Task:
 def subject_verb_agreement(model: TextModel, n: int = 100, seed: int = 0) -> Task:
     """The verb agrees with its subject, not with the noun beside it."""
 
-    def draw(random: Random) -> _Draft:
+    def draw(random: Random) -> Draft:
         (one, many), (other, others) = random.sample(words.NOUNS, 2)
         verbs = random.choice(words.VERBS)
         subjects = [one, many]
@@ -117,7 +103,7 @@ def subject_verb_agreement(model: TextModel, n: int = 100, seed: int = 0) -> Tas
             subjects, verbs = subjects[::-1], verbs[::-1]
         form, beside = random.choice(words.BESIDE), random.choice((other, others))
         clean, corrupted = (form.format(subject=subject, beside=beside) for subject in subjects)
-        return _Draft(clean, corrupted, verbs[0], verbs[1])
+        return Draft(clean, corrupted, verbs[0], verbs[1])
 
     return _task("subject_verb_agreement", model, n, seed, draw)
 
@@ -137,7 +123,7 @@ def padded(model: TextModel, clean: str, corrupted: str, filler: str = " the") -
     at both runs' metric before believing the effects. Raises InputError where the filler is not one token.
     """
     token = model.index_of(filler)
-    first, second = (list(_ids(model, text)) for text in (clean, corrupted))
+    first, second = (list(ids_of(model, text)) for text in (clean, corrupted))
     rows: tuple[list[int], list[int]] = ([], [])
     for _, a, b, c, d in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         spans = first[a:b], second[c:d]
@@ -147,17 +133,17 @@ def padded(model: TextModel, clean: str, corrupted: str, filler: str = " the") -
     return pair(*rows)
 
 
-def _task(name: str, model: TextModel, n: int, seed: int, draw: Callable[[Random], _Draft]) -> Task:
+def _task(name: str, model: TextModel, n: int, seed: int, draw: Callable[[Random], Draft]) -> Task:
     """n different pairs that share their token positions; the first such group that is complete."""
     if getattr(model, "kind", "") != "text" or model.task == "classification":
         raise NotApplicable(f"{model.name} has no language-model head, so it has no answers in tokens to {name}")
     if n < 1:
         raise InputError(f"n = {n}: ask for at least one pair")
-    groups: dict[tuple[object, ...], dict[str, tuple[_Draft, int, int]]] = {}
+    groups: dict[tuple[object, ...], dict[str, tuple[Draft, int, int]]] = {}
     random, fruitless = Random(seed), 0
     while fruitless < _FRUITLESS:
         draft = draw(random)
-        found = _answers(model, draft)
+        found = in_tokens(model, draft)
         fruitless += 1
         if found is None:
             continue
@@ -173,45 +159,7 @@ def _task(name: str, model: TextModel, n: int, seed: int, draw: Callable[[Random
     raise InputError(f"only {most} pairs of {name} agree in their tokens for {model.name}; ask for at most that many")
 
 
-def _made(name: str, model: TextModel, chosen: Sequence[tuple[_Draft, int, int]]) -> Task:
-    end = _end(model)
+def _made(name: str, model: TextModel, chosen: Sequence[tuple[Draft, int, int]]) -> Task:
+    end = ending(model)
     pairs = pair([draft.clean + end for draft, _, _ in chosen], [draft.corrupted + end for draft, _, _ in chosen])
     return Task(name, pairs, tuple(a for _, a, _ in chosen), tuple(w for _, _, w in chosen))
-
-
-def _answers(model: TextModel, draft: _Draft) -> tuple[tuple[object, ...], int, int] | None:
-    """(what the pair's tokens are like, answer, wrong answer); None where prompts or answers are not alike."""
-    clean, corrupted = (_ids(model, text + _end(model)) for text in (draft.clean, draft.corrupted))
-    if len(clean) != len(corrupted) or model.tokenizer.unk_token_id in (*clean, *corrupted):
-        return None
-    differing = tuple(i for i, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if a != b)
-    tokens = [_token_after(model, draft, clean, word) for word in (draft.answer, draft.wrong)]
-    if tokens[0] is None or tokens[1] is None or tokens[0] == tokens[1] or not differing:
-        return None
-    names = tuple(clean.index(token) for token in tokens if token in clean)
-    return (len(clean), differing, names), tokens[0], tokens[1]
-
-
-def _token_after(model: TextModel, draft: _Draft, prompt: tuple[int, ...], word: str) -> int | None:
-    """The token that `word` is where the prompt goes on; its first one if it need not be whole."""
-    space = "" if draft.clean[-1:].isdigit() else " "
-    if model.task == "masked":
-        place = prompt.index(model.tokenizer.mask_token_id)
-        ids = _ids(model, draft.clean + space + word + ".")
-        return ids[place] if ids[:place] == prompt[:place] and (len(ids) == len(prompt) or not draft.whole) else None
-    ids = _ids(model, draft.clean + space + word)
-    if ids[: len(prompt)] != prompt or len(ids) == len(prompt) or (draft.whole and len(ids) != len(prompt) + 1):
-        return None
-    return ids[len(prompt)]
-
-
-def _end(model: TextModel) -> str:
-    """What follows the prompt: nothing, or the mask of a masked language model."""
-    return f" {model.tokenizer.mask_token}." if model.task == "masked" else ""
-
-
-def _ids(model: TextModel, text: str) -> tuple[int, ...]:
-    ids = tuple(model.tokenizer(text, verbose=False)["input_ids"])
-    if not ids:
-        raise PromptPairError(f"{text!r} becomes no tokens")
-    return ids

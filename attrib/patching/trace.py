@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from attrib.patching.inside import likeness
+from attrib.patching.nodes import Node, Visit, Weights
 from attrib.patching.operations import Heads, Kind, changes_in_place, factor_of, heads_of, is_alias, kind_of
 from attrib.rules.vocabulary import KIND
-
-
-@dataclass(frozen=True)
-class Node:
-    """One tensor. matrix: made by a leaf module with a weight matrix; pointwise: by one that works position by
-    position without one (a norm, an activation, dropout); attention: by a softmax between tokens, or fused."""
-
-    kind: Kind
-    inputs: tuple[int, ...]
-    path: str  # of the leaf module that made it, or of the module whose own code did
-    factor: float | None = None  # of "scaled": what its input was multiplied by, where that is a number
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One call of one module: its tensor arguments and the first tensor of its output, as numbers of nodes."""
-
-    path: str
-    inputs: tuple[int, ...]
-    output: int
-    span: tuple[int, int]  # when it began and ended, in calls and returns of modules
-
-    def inside(self, other: Visit) -> bool:
-        """Whether this call happened during the other."""
-        return other.span[0] < self.span[0] and self.span[1] < other.span[1]
 
 
 class Trace(TorchFunctionMode):
@@ -54,8 +32,12 @@ class Trace(TorchFunctionMode):
         self._paths: dict[int, str] = {}
         for path, module in twin.named_modules():
             self._paths.setdefault(id(module), path)
+        self._weights = Weights(twin)
         self._known: dict[int, int] = {}
         self._inside: list[tuple[str, bool, tuple[int, ...], int]] = []
+        # of the operations in the own code of the modules that run
+        self._counts: list[Counter[tuple[str, int, int]]] = []
+        self._entries: Counter[str] = Counter()
         self._clock = 0
 
     def run(self, x: Tensor, forward: Any) -> Trace:
@@ -81,8 +63,18 @@ class Trace(TorchFunctionMode):
 
     def rows(self, node: int) -> Tensor:
         """The tensor with its width behind."""
+        return self.like(node, self.tensors[node])
+
+    def like(self, node: int, tensor: Tensor) -> Tensor:
+        """Another tensor, of the node's shape, with its width behind: all that comes after the tokens."""
         swapped = self.swapped(node)
-        return self.tensors[node] if swapped is None else self.tensors[node].transpose(*swapped)
+        tensor = tensor if swapped is None else tensor.transpose(*swapped)
+        return tensor.flatten(2) if self.has_parts(node) else tensor
+
+    def has_parts(self, node: int) -> bool:
+        """Whether what it has for each token has several dimensions: heads, or streams."""
+        shape = self.tensors[node].shape
+        return len(shape) > 3 and set(shape[:2]) == {1, self.tokens}
 
     def upright(self, node: int) -> int:
         """The same numbers where a module put them out before they were only transposed."""
@@ -95,6 +87,10 @@ class Trace(TorchFunctionMode):
         known = self._known.get(id(tensor))
         return self._add(tensor, Node("source", (), "")) if known is None else known
 
+    def weight_of(self, node: int) -> str | None:
+        """The path of the parameter or buffer that every row of the tensor is; None where it is none."""
+        return self._weights.path_of(self.tensors[node])
+
     def visits_of(self, path: str) -> list[Visit]:
         return [visit for visit in self.visits if visit.path == path]
 
@@ -103,6 +99,11 @@ class Trace(TorchFunctionMode):
         calls = self.visits_of(visit.path)
         return calls.index(visit) if len(calls) > 1 else None
 
+    def turn_of(self, node: int) -> int | None:
+        """In which call of its module an operation made it; None where there is no other."""
+        made = self.nodes[node]
+        return made.turn if self._entries[made.path] > 1 else None
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self._inside and self._inside[-1][1]:
@@ -110,22 +111,31 @@ class Trace(TorchFunctionMode):
         given = _tensors((args, kwargs))
         inputs = tuple(self.node_of(tensor) for tensor in given)
         output = func(*args, **kwargs)
+        like = self._counted(func, output)
         made = _tensors(output)
         in_place = any(tensor is one for tensor in made for one in given) and changes_in_place(func)
         if in_place:
             self.changed.update(inputs[:1])
         for tensor in made:
             if id(tensor) not in self._known or in_place:
-                self._note(func, tensor, args, given, inputs)
+                self._note(func, tensor, like, args, given, inputs)
             base = tensor._base
             if in_place and base is not None and id(base) in self._known and base.numel() != tensor.numel():
                 self._add(base, Node("other", (self._known[id(base)], self._known[id(tensor)]), ""))  # written in part
         return output
 
-    def _note(self, func: Any, tensor: Tensor, args: Any, given: list[Tensor], inputs: tuple[int, ...]) -> None:
+    def _note(
+        self,
+        func: Any,
+        tensor: Tensor,
+        like: tuple[str, int, int] | None,
+        args: Any,
+        given: list[Tensor],
+        inputs: tuple[int, ...],
+    ) -> None:
         path = self._inside[-1][0] if self._inside else ""
         kind: Kind = "other"
-        factor = None
+        factor = by = None
         operation = KIND.get(func)
         if is_alias(func, tensor, given):
             kind, inputs = "alias", inputs[:1]
@@ -134,12 +144,28 @@ class Trace(TorchFunctionMode):
         elif operation in ("product", "quotient"):
             carrying = [i for i in inputs if self.tensors[i].requires_grad]
             if len(carrying) == 1:
+                others = [i for i in inputs if i not in carrying]
+                by = others[0] if operation == "product" and len(others) == 1 else None
                 kind, inputs, factor = "scaled", tuple(carrying), factor_of(operation, args)
-        node = self._add(tensor, Node(kind, inputs, path, factor))
+            elif operation == "product":
+                kind = "gated"
+        node = self._add(tensor, Node(kind, inputs, path, factor, by))
         heads = heads_of(operation, tensor, given, self.tokens)
         if heads is not None:
             self.nodes[node] = Node("attention", inputs, path)
-            self.heads[node] = heads
+            self.heads[node] = heads if operation != "attention" else replace(heads, weights=(*inputs[:2], *inputs[3:]))
+        if like is not None and not changes_in_place(func):
+            number, turn = self._counts[-1][like] - 1, self._entries[path] - 1
+            self.nodes[node] = replace(self.nodes[node], operation=(*like, number), turn=turn)
+
+    def _counted(self, func: Any, output: Any) -> tuple[str, int, int] | None:
+        """What the operation makes, if it is met in a module's own code; its width is 0 where that is tokens."""
+        if not self._counts or not isinstance(output, Tensor):
+            return None
+        name, dimensions, width = likeness(func, output)
+        like = (name, dimensions, 0 if width == self.tokens else width)
+        self._counts[-1][like] += 1
+        return like
 
     def _made(self, leaf: nn.Module, tensor: Tensor, inputs: tuple[int, ...], path: str) -> None:
         kind = kind_of(leaf, self.tensors[inputs[0]] if inputs else None, tensor)
@@ -166,11 +192,15 @@ class Trace(TorchFunctionMode):
         inputs = tuple(self.node_of(tensor) for tensor in _tensors((args, kwargs)))
         # a leaf that joins tensors without weights of its own (attention as a module) is seen from inside
         atomic = next(module.children(), None) is None and (len(inputs) == 1 or bool(module._parameters))
-        self._inside.append((self._paths[id(module)], atomic, inputs, self._clock))
+        path = self._paths[id(module)]
+        self._inside.append((path, atomic, inputs, self._clock))
+        self._counts.append(Counter())
+        self._entries[path] += 1
         self._clock += 1
 
     def _left(self, module: nn.Module, output: Any) -> None:
         path, atomic, inputs, began = self._inside.pop()
+        self._counts.pop()
         self._clock += 1
         made = _tensors(output)
         if not made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from attrib.render.pictures import embedded
 from attrib.render.scale import Display, Scale, number
 from attrib.render.tokens import PARTS, direction, has_parts, ledger_bar, pieces, readable, spans, summary
 
+_IN_SIGHT = 60  # words of a text; of a longer one the box on a phone shows the beginning
+
 
 def card(entry: Entry, display: Display) -> dict[str, Any]:
     """What every card says, whatever its result is shown as."""
@@ -24,7 +27,7 @@ def card(entry: Entry, display: Display) -> dict[str, Any]:
     return {
         "title": entry.name,
         "target": target,
-        "misleads": entry.misleads,
+        "misleads": _first_sentence(entry.misleads),
         "formula": entry.formula,
         "reference": entry.reference,
         "evidence": list(entry.evidence),
@@ -45,6 +48,7 @@ def card(entry: Entry, display: Display) -> dict[str, Any]:
         "bar": None,
         "words": None,
         "tokens": None,
+        "strongest_words": None,
         "ledger_bar": ledger_bar(ledger) if len(ledger) > 1 else [],
         "strongest": [],
         "actions": entry.actions,
@@ -74,6 +78,7 @@ def token_card(entry: Entry, scale: Scale, display: Display) -> dict[str, Any]:
         "tokens": spans(shown, scale),
         "direction": direction([p.text for p in shown]),
         "alt": f"{entry.name} for {labels_of(a.target)[i]}: strongest are {summary(shown)}",
+        "strongest_words": summary(shown) if len(shown) > _IN_SIGHT else None,
         "part": PARTS[display.part] if has_parts(a) else None,
         "no_parts": display.part != "both" and not has_parts(a),
         "words": verdict(values) if len(values) > 1 else None,
@@ -92,6 +97,12 @@ def where(values: np.ndarray) -> str:
     vertical, horizontal = ("top", "middle", "bottom")[row], ("left", "centre", "right")[column]
     place = "centre" if (row, column) == (1, 1) else f"{vertical} {horizontal}"
     return f"most in the {place} ({shares[row, column] / shares.sum():.0%} of the total)"
+
+
+def _first_sentence(text: str) -> tuple[str, str]:
+    """(the first sentence, those behind it)."""
+    first, *others = re.split(r"(?<=\.)(?<! al\.) ", text, maxsplit=1)
+    return first, "".join(others)
 
 
 def _scale(scale: Scale) -> dict[str, Any]:

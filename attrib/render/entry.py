@@ -29,6 +29,7 @@ class Entry:
 
     actions: buttons under the card, (what a click tells the page, its label); who shows the page answers them.
     evidence: (what, value) pairs that describe the map. lights: whether it can be trusted, as far as somebody checked.
+    heatmaps: whether the card of a patching result draws them; not where the page shows them already.
     """
 
     attribution: Attribution
@@ -41,6 +42,7 @@ class Entry:
     actions: tuple[tuple[str, str], ...] = ()
     lights: tuple[Light, ...] = ()
     check: Check | None = None
+    heatmaps: bool = True
 
     @property
     def name(self) -> str:

@@ -109,5 +109,5 @@ def _card(
     if entry.attribution.kind in ("sites", "edges"):
         from attrib.render.sites import card_of  # deferred: matplotlib is slow to import
 
-        return said | card_of(entry.attribution, entry.sample, display)
+        return said | card_of(entry, display)
     return said

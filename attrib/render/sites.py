@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,12 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from PIL import Image
 
 from attrib.attribution import Attribution, labels_of
 from attrib.errors import InputError, UnknownName
 from attrib.render.edges import edges_figure
-from attrib.render.pictures import embedded
+from attrib.render.entry import Entry
+from attrib.render.pictures import drawn
 from attrib.render.scale import OWN, Display, Scale, number, scales
 from attrib.render.tokens import readable
 
@@ -92,12 +91,12 @@ def sites_figure(
     if attribution.kind == "edges":
         return edges_figure(attribution, caption(attribution, index), display, index)
     shown = panels(attribution, index, rows, columns)
-    drawn = scales([panel.values for panel in shown], [True] * len(shown), display)
+    limits = scales([panel.values for panel in shown], [True] * len(shown), display)
     heights = [max(1.8, 0.16 * len(panel.rows) + 0.9) for panel in shown]
     width = max(5.0, min(16.0, 0.42 * max(len(panel.columns) for panel in shown) + 2.4))
     sheet = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
     axes = sheet.subplots(len(shown), 1, squeeze=False, height_ratios=heights)
-    for panel, scale, (axis,) in zip(shown, drawn, axes, strict=True):
+    for panel, scale, (axis,) in zip(shown, limits, axes, strict=True):
         _draw(axis, panel, scale)
         mappable = ScalarMappable(Normalize(scale.low, scale.limit), ListedColormap(scale.table / 255.0))
         bar = sheet.colorbar(mappable, ax=axis)
@@ -118,14 +117,13 @@ def caption(attribution: Attribution, index: int | None = None) -> str:
     return f"{attribution.method}: {name}{several}; metric {clean:.3g} clean, {corrupted:.3g} corrupted"
 
 
-def card_of(attribution: Attribution, index: int, display: Display = OWN) -> dict[str, Any]:
+def card_of(entry: Entry, display: Display = OWN) -> dict[str, Any]:
     """What a card shows of one pair: its heatmaps as a picture, and the strongest effects in words."""
-    buffer = io.BytesIO()
-    sites_figure(attribution, display, index=index).savefig(buffer, format="png", dpi=110)
+    attribution, index = entry.attribution, entry.sample
     strongest = [(_named(effect), number(effect.value)) for effect in attribution.top(8, index)]
     told = "; ".join(f"{where} {value}" for where, value in strongest[:3])
     return {
-        "picture": embedded(Image.open(buffer).convert("RGB")),
+        "picture": drawn(sites_figure(attribution, display, index=index)) if entry.heatmaps else None,
         "alt": f"{caption(attribution, index)}; strongest: {told or 'nothing'}",
         "strongest": strongest,
     }

@@ -187,7 +187,7 @@ def told(value: float, scale: Scale) -> str:
     raw = f"{sign}{number(value)}"
     if not scale.unit.strip():
         return raw
-    return f"{raw} ({sign}{value / scale.unit_size:.0f}{scale.unit})".replace("(-", "(−")
+    return f"{raw} ({sign}{value / scale.unit_size:z.0f}{scale.unit})".replace("(-", "(−")
 
 
 def ink(back: Sequence[float]) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from attrib.attribution import Attribution
+from attrib.chunks import Progress
 from attrib.errors import AttribError, Cancelled, InputError, NotApplicable, UnknownName
-from attrib.explain import Progress
 from attrib.methods.base import Method
 from attrib.metrics import METRICS, metric_named
 from attrib.metrics.base import Passes

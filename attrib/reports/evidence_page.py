@@ -15,7 +15,7 @@ from attrib.metrics.statistics import interval, sign_flip
 from attrib.metrics.summary import CHANCE_IS_BEST
 from attrib.reports.entry_files import page_path
 from attrib.reports.evidence import lights_of
-from attrib.reports.pages import rendered, short
+from attrib.reports.pages import TARGETS, rendered, short
 from attrib.reports.store import Input, Row
 
 EVIDENCE = "evidence.html"
@@ -54,6 +54,7 @@ class EvidenceView:
 
     metrics: dict[tuple[Place, str], Tally] = field(default_factory=dict)
     lights: dict[tuple[Place, str], dict[str, int]] = field(default_factory=dict)
+    failing: dict[tuple[Place, str], list[tuple[str, str]]] = field(default_factory=dict)  # page and name, the first
 
     def add(self, it: Input, rows: Sequence[Row]) -> None:
         """All rows of one item."""
@@ -66,6 +67,9 @@ class EvidenceView:
             for light in lights_of(row.evidence):
                 counts = self.lights.setdefault((place, light.name), {})
                 counts[light.verdict] = counts.get(light.verdict, 0) + 1
+                if light.verdict == "fails" and counts["fails"] <= WORST:
+                    named = (page_path(it.item), short(it.name, 40))
+                    self.failing.setdefault((place, light.name), []).append(named)
 
     def __bool__(self) -> bool:
         return bool(self.metrics or self.lights)
@@ -79,7 +83,14 @@ def render_evidence(title: str, view: EvidenceView) -> bytes:
 def _lights(view: EvidenceView) -> dict[str, Any]:
     names = list(dict.fromkeys(name for _, name in view.lights))
     places = list(dict.fromkeys(place for place, _ in view.lights))
-    rows = [(_named(place), [_counted(view.lights.get((place, name), {})) for name in names]) for place in places]
+    titles = _titles(places)
+    rows = [
+        (
+            titles[place],
+            [(*_counted(view.lights.get(of, {})), view.failing.get(of, [])) for of in ((place, n) for n in names)],
+        )
+        for place in places
+    ]
     return {"names": names, "rows": rows}
 
 
@@ -98,6 +109,7 @@ def _metrics(view: EvidenceView) -> list[dict[str, Any]]:
     for name in dict.fromkeys(name for _, name in view.metrics):
         metric = METRICS[name]
         card, better = metric.card, metric.better
+        titles = _titles([place for place, own in view.metrics if own == name])
         tallies = {place: tally for (place, own), tally in view.metrics.items() if own == name}
         found.append(
             {
@@ -106,19 +118,21 @@ def _metrics(view: EvidenceView) -> list[dict[str, Any]]:
                 "question": card.question,
                 "misleads": card.misleads,
                 "better": {"neither": "describes, and does not judge"}.get(better, f"{better} is better"),
-                "rows": [_row(place, tally, _SIGN[better], metric.chance_is_best) for place, tally in tallies.items()],
+                "rows": [
+                    _row(titles[place], tally, _SIGN[better], metric.chance_is_best) for place, tally in tallies.items()
+                ],
             }
         )
     return found
 
 
-def _row(place: Place, tally: Tally, sign: float, chance_is_best: bool) -> dict[str, Any]:
+def _row(title: str, tally: Tally, sign: float, chance_is_best: bool) -> dict[str, Any]:
     values, random = np.array(tally.values), np.array(tally.random)
     bounds = interval(values, _CONFIDENCE, 0) if len(values) else None
     known = random[np.isfinite(random)]
     worst = sorted(tally.worst, reverse=True) if sign else []
     return {
-        "name": _named(place),
+        "name": title,
         "mean": f"{values.mean():.3g}" if len(values) else "no number",
         "interval": "" if bounds is None else f"{bounds[0]:.3g} to {bounds[1]:.3g}",
         "random": f"{known.mean():.3g}" if len(known) else "",
@@ -141,6 +155,16 @@ def _verdict(gains: np.ndarray, sign: float, chance_is_best: bool) -> str:
     return f"{'better than' if p <= 0.05 else 'not shown to be better than'} random (p = {p:.2g})"
 
 
-def _named(place: Place) -> str:
-    model, target, method = place
-    return f"{method} · {short(model, 40)} · {short(target, 40)}"
+def _titles(places: Sequence[Place]) -> dict[Place, str]:
+    """What each is called: its method, and the model and the target where there are several."""
+    models, targets = ({place[i] for place in places} for i in (0, 1))
+    return {
+        (model, target, method): " · ".join(
+            [
+                method,
+                *([short(model, 40)] if len(models) > 1 else []),
+                *([TARGETS.get(target, short(target, 40))] if len(targets) > 1 else []),
+            ]
+        )
+        for model, target, method in places
+    }

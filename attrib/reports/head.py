@@ -7,10 +7,9 @@ from typing import Any
 from attrib.reports.dataset import DatasetView
 from attrib.reports.dataset_page import alarms
 from attrib.reports.evidence_page import EVIDENCE
-from attrib.reports.pages import short
+from attrib.reports.index_page import LINKS
+from attrib.reports.pages import TARGETS, short
 from attrib.reports.store import Store
-
-_TARGETS = {"item": "each item's own, else the top prediction", "predicted": "the top prediction"}
 
 
 def title_of(store: Store) -> str:
@@ -28,7 +27,7 @@ def facts_of(store: Store, view: DatasetView) -> list[tuple[str, str, bool]]:
         ("classes explained", str(classes), False),
         ("models", short(", ".join(store.models), 200), True),
         ("methods", short(", ".join(store.methods), 300), True),
-        ("targets", short(", ".join(_TARGETS.get(t, t) for t in store.targets), 200), True),
+        ("targets", short(", ".join(TARGETS.get(t, t) for t in store.targets), 200), True),
         *([("started", _minute(str(times["started"])), True)] if times.get("started") else []),
     ]
 
@@ -39,8 +38,6 @@ def summary_of(store: Store, view: DatasetView) -> dict[str, Any]:
         many = f"{view.failed} item{'s' * (view.failed != 1)} failed"
         what = f"{many}{f', {view.partly} in part' if view.partly else ''}: filter the table by state to see why."
         found.insert(0, {"text": what, "href": ""})
-    if store.manifest["spec"].get("evidence"):
-        found.append({"text": "How far to trust the maps: what was measured of them.", "href": EVIDENCE})
     manifest = store.manifest
     models = [
         (f"model {m['name']}", f"weights {m['weights_hash']}, {m['device']}, {m['dtype']}") for m in manifest["models"]
@@ -48,7 +45,9 @@ def summary_of(store: Store, view: DatasetView) -> dict[str, Any]:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     settings = [(f"method {name}", _plain(value)) for name, value in manifest["spec"]["methods"].items()]
     pairs = [*models, *settings, ("versions", versions)]
+    links = ((EVIDENCE, "How far to trust the maps"), *LINKS) if manifest["spec"].get("evidence") else LINKS
     return {
+        "links": links,
         "facts": facts_of(store, view),
         "warnings": found,
         "provenance": [(short(name, 80), short(value, 400)) for name, value in pairs],

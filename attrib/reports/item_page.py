@@ -11,6 +11,7 @@ from PIL import Image
 
 from attrib.attribution import Attribution
 from attrib.methods import METHODS
+from attrib.methods.base import Method
 from attrib.render import Display, Entry, Pictures, cards, described, embedded
 from attrib.reports.evidence import Maps, lights_of, told
 from attrib.reports.pages import PER_PAGE, index_path, rendered
@@ -59,9 +60,10 @@ def _gallery(pairs: Sequence[tuple[Row, Attribution | None, Maps]], display: Dis
 
 def _entry(row: Row, a: Attribution, maps: Maps, several_models: bool) -> Entry:
     method = METHODS.get(str(a.provenance.settings.get("method", row.method)))
+    name = _title(row.method, method)
     entry = Entry(
         a,
-        title=f"{row.method} · {row.model}" if several_models else row.method,
+        title=f"{name} · {row.model}" if several_models else name,
         lights=lights_of(row.evidence, maps),
         evidence=(*told(row.evidence), *described(row.evidence.get("facts", {}))),
     )
@@ -69,6 +71,13 @@ def _entry(row: Row, a: Attribution, maps: Maps, several_models: bool) -> Entry:
         return entry
     card = method.card
     return replace(entry, misleads=card.misleads, formula=card.formula, reference=card.reference)
+
+
+def _title(name: str, method: type[Method] | None) -> str:
+    """The method's own title; beside it the name that the report gave it, where that is another."""
+    if method is None:
+        return name
+    return method.card.title if name == method.name else f"{method.card.title}: {name}"
 
 
 def _photo(attributions: Sequence[Attribution | None]) -> str:

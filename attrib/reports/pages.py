@@ -22,6 +22,7 @@ from attrib.reports.store import Row
 
 PER_PAGE = 200
 MAX_NAME = 160
+TARGETS = {"item": "each item's own, else the top prediction", "predicted": "the top prediction"}  # in words
 
 
 def rendered(name: str, **values: Any) -> bytes:

@@ -25,8 +25,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attrib.attribution import Attribution, Coverage, Provenance
+from attrib.attribution import Attribution
+from attrib.coverage import Coverage
 from attrib.errors import ReportError
+from attrib.provenance import Provenance
 from attrib.reports.journal import Journal, Key
 from attrib.reports.records import MEASURED, Input, Row, digest, row_of
 

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from attrib.rules.onednn import usable
-from attrib.rules.pointwise import is_packed
+from attrib.rules.pointwise import is_packed, layout_of
 from attrib.rules.products import QuickProducts
 from attrib.rules.ruled import frozen
-from attrib.rules.weights import Fingerprint, glance, version_of
-
-_ONEDNN = torch.ops.mkldnn
-_NEEDED = ("_reorder_convolution_weight", "_reorder_convolution_transpose_weight", "_convolution_transpose_pointwise")
+from attrib.rules.sliding import Sliding, can_arrange
+from attrib.rules.weights import Fingerprint, look, version_of
 
 
 def arrange(twin: nn.Module) -> bool:
@@ -31,7 +29,7 @@ def arrange(twin: nn.Module) -> bool:
     Each gets copies of its weights in its first call, one for each direction in which it runs. Where a table of rules,
     or whatever else looks at the operations, is in force, calls are as they were.
     """
-    if not (usable() and all(hasattr(_ONEDNN, name) for name in _NEEDED)):
+    if not can_arrange():
         return False
     for module in twin.modules():
         if type(module) is nn.Conv2d and _is_plain(module):
@@ -67,7 +65,7 @@ class _Kept:
         weight = module.weight
         seen = self._of.get(module)
         if seen is None or seen.weight is not weight or seen.version != version_of(weight):
-            mark = glance(weight.detach())
+            mark = look(weight.detach())
             if mark != self._mark:
                 self._mark, self._newest = mark, {}
             seen = self._of[module] = _Seen(weight, version_of(weight), self._newest)
@@ -79,46 +77,30 @@ class _Kept:
 
 class ArrangedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        if type(x) is not Tensor or x.dim() != 4 or not x.numel() or not self._has_plain_weights(x) or _is_watched():
+        if type(x) is not Tensor or x.dim() != 4 or not x.numel() or not self.takes(x) or _is_watched():
             return super().forward(x)
         if is_packed(self.weight) and not self.weight.is_contiguous():  # then torch puts out packed tensors, too
             x = x.contiguous(memory_format=torch.channels_last)
-        return frozen(self._run, partial(self._pull, shape=x.shape, packed=is_packed(x)), x)
+        return frozen(self._run, partial(self.pulled, shape=x.shape, layout=layout_of(x)), x)
 
-    def _has_plain_weights(self, x: Tensor) -> bool:
+    def takes(self, x: Tensor) -> bool:
         weight = self.weight
         fits = weight.dtype == x.dtype == torch.float32 and weight.device.type == x.device.type == "cpu"
         return fits and not weight.requires_grad and usable()
 
     def _run(self, x: Tensor) -> Tensor:
-        how = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
-        weight = self._copy(
-            "forward", lambda: _ONEDNN._reorder_convolution_weight(self.weight.detach(), *how, list(x.shape))
-        )
-        found: Tensor = _ONEDNN._convolution_pointwise(x, weight, self.bias, *how, "none", [], "")
-        return found
+        how = Sliding.of(self)
+        return how.outputs(x, self._copy("forward", lambda: how.arranged(self.weight.detach(), x.shape)), self.bias)
 
-    def _pull(self, c: Tensor, shape: torch.Size, packed: bool) -> Tensor:
-        """The transposed convolution."""
-        c = c.contiguous(memory_format=torch.channels_last if packed else torch.contiguous_format)
-        left_over = [self._left_over(shape, c.shape, axis) for axis in (0, 1)]
-        padding, stride, dilation = [int(side) for side in self.padding], list(self.stride), list(self.dilation)
+    def pulled(self, c: Tensor, shape: torch.Size, layout: torch.memory_format) -> Tensor:
+        """c, at the outputs for inputs of this shape and layout, through the transpose."""
+        how, kernel = Sliding.of(self), self.weight.shape[2:]
+        left_over = how.left_over(kernel, shape, c.shape)
         if torch.is_grad_enabled() and c.requires_grad:  # somebody differentiates twice
-            how_usually = (stride, padding, left_over, self.groups, dilation)
-            return torch.conv_transpose2d(c, self.weight, None, *how_usually)
-        how = (padding, left_over, stride, dilation, self.groups)
-        weight = self._copy(
-            tuple(left_over),
-            lambda: _ONEDNN._reorder_convolution_transpose_weight(self.weight.detach(), *how, list(c.shape)),
-        )
-        found: Tensor = _ONEDNN._convolution_transpose_pointwise(c, weight, None, *how, "none", [], "")
-        return found
-
-    def _left_over(self, inputs: torch.Size, outputs: torch.Size, axis: int) -> int:
-        """Rows or columns of the input, past the last stride, that its shape alone tells of."""
-        padding, stride = int(self.padding[axis]), self.stride[axis]
-        span = (outputs[2 + axis] - 1) * stride - 2 * padding + self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-        return inputs[2 + axis] - span
+            return how.pulled_by_torch(c, self.weight, left_over)
+        c = c.contiguous(memory_format=layout)
+        weight = self._copy(tuple(left_over), lambda: how.arranged_to_pull(self.weight.detach(), left_over, c.shape))
+        return how.pulled(c, weight, left_over)
 
     def _copy(self, use: Any, arranged: Callable[[], Tensor]) -> Tensor:
         copies = self.__dict__["_kept"].of(self)

@@ -20,7 +20,7 @@ from attrib.rules.picked import choosable, few, picked
 from attrib.rules.ruled import frozen
 
 # below this many multiplications the call itself costs more than they do; of few rows, reading the weights is all
-_ENOUGH = 2_000_000
+ENOUGH = 2_000_000
 _FEWEST_ROWS = 4
 
 
@@ -42,11 +42,11 @@ def computed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def suits(x: Any, weight: Any, bias: Any) -> bool:
     """Whether it is a large float32 product on a CPU whose weights are constant."""
-    if not (_plain(x) and _plain(weight) and (bias is None or _plain(bias))) or x.dim() < 2 or weight.dim() != 2:
+    if not (is_plain(x) and is_constant(weight) and (bias is None or is_constant(bias))):
         return False
-    if weight.requires_grad or (bias is not None and (bias.requires_grad or bias.dim() != 1)):
+    if x.dim() < 2 or weight.dim() != 2 or (bias is not None and bias.dim() != 1):
         return False
-    large = _rows(x) * weight.numel() >= _ENOUGH if _rows(x) >= _FEWEST_ROWS else choosable(weight)
+    large = _rows(x) * weight.numel() >= ENOUGH if _rows(x) >= _FEWEST_ROWS else choosable(weight)
     return large and x.shape[-1] == weight.shape[1] and usable()
 
 
@@ -54,9 +54,13 @@ def _rows(x: Tensor) -> int:
     return x.numel() // max(1, x.shape[-1])
 
 
-def _plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     # a subclass computes in its own way
     return type(value) in (Tensor, torch.nn.Parameter) and value.dtype == torch.float32 and value.device.type == "cpu"
+
+
+def is_constant(value: Any) -> bool:
+    return is_plain(value) and not value.requires_grad
 
 
 def usable() -> bool:

@@ -5,6 +5,7 @@ On one thread torch gives them to the library that has its matrix products, whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,12 +14,9 @@ from torch import Tensor
 from attrib.rules.onednn import computed, suits
 from attrib.rules.ruled import frozen
 
-_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
-
-def quick_convolution(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """What `torch.conv2d(*args, **kwargs)` is, with a gradient for the input alone; None where this does not fit."""
-    given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+def pointwise_convolution(given: Mapping[str, Any]) -> Tensor | None:
+    """What `torch.conv2d(**given)` is, with a gradient for the input alone; None where this does not fit."""
     x, weight, bias = given["input"], given["weight"], given.get("bias")
     if weight.dim() != 4 or weight.shape[2:] != (1, 1) or x.dim() != 4 or not _does_not_slide(given):
         return None
@@ -32,7 +30,7 @@ def fits(x: Tensor, matrix: Tensor, bias: Tensor | None) -> bool:
     return suits(x.movedim(1, -1), matrix, bias)
 
 
-def _does_not_slide(given: dict[str, Any]) -> bool:
+def _does_not_slide(given: Mapping[str, Any]) -> bool:
     return given.get("groups", 1) == 1 and given.get("stride", 1) in _ONES and given.get("padding", 0) in _NO_PADDING
 
 
@@ -42,7 +40,7 @@ _NO_PADDING = (0, (0,), [0], (0, 0), [0, 0], "valid", "same")
 
 def _differentiable(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """`pointwise`, with a gradient for x alone."""
-    layout = torch.channels_last if is_packed(x) else torch.contiguous_format
+    layout = layout_of(x)
     return frozen(
         lambda x: pointwise(x, matrix, bias),
         lambda c: _differentiable(c.contiguous(memory_format=layout), matrix.t(), None),
@@ -73,3 +71,7 @@ def rows_of(x: Tensor) -> Tensor:
 def is_packed(x: Tensor) -> bool:
     """Whether x lies in memory with its channels innermost."""
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if is_packed(x) else torch.contiguous_format

@@ -9,13 +9,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from attrib.rules.onednn import product, suits
-from attrib.rules.pointwise import quick_convolution
+from attrib.rules.pointwise import pointwise_convolution
+from attrib.rules.small_picture import small_convolution
 
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _LINEAR = torch.nn.functional.linear
 
 
 class QuickProducts(TorchFunctionMode):
-    """While it is in force, large `linear`, `addmm` and 1×1 `conv2d` with constant weights on a CPU go to oneDNN."""
+    """While it is in force, large `linear`, `addmm` and `conv2d` with constant weights on a CPU go to oneDNN.
+
+    Of convolutions those that torch would not give to it: 1×1, and those of one small picture.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _LINEAR and not kwargs and 2 <= len(args) <= 3:
@@ -27,7 +32,9 @@ class QuickProducts(TorchFunctionMode):
             if weight.dim() == 2 and isinstance(bias, Tensor) and bias.dim() == 1 and suits(x, weight.t(), bias):
                 return product(x, weight.t(), bias)
         elif func is torch.conv2d:
-            output = quick_convolution(args, kwargs or {})
+            given = dict(zip(_CONVOLUTION, args, strict=False)) | (kwargs or {})
+            output = pointwise_convolution(given)
+            output = small_convolution(given) if output is None else output
             if output is not None:
                 return output
         return func(*args, **(kwargs or {}))

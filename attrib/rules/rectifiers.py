@@ -16,7 +16,7 @@ from attrib.rules.ruled import ruled
 
 def clamp_bounds(call: Call) -> tuple[Any, Any]:
     """(low, high) of relu, relu6, hardtanh or clamp; None: open."""
-    name = getattr(call.function, "__name__", "").strip("_")
+    name = _name(call)
     if call.kind == "relu":
         return 0.0, None
     if name == "relu6":
@@ -28,15 +28,22 @@ def clamp_bounds(call: Call) -> tuple[Any, Any]:
     return call.argument(1, "min"), call.argument(2, "max")
 
 
+def _name(call: Call) -> str:
+    return getattr(call.function, "__name__", "").strip("_")
+
+
 def _rectified(call: Call, backward: Callable[[Tensor, Tensor, float | None], Tensor]) -> Any:
-    """The call with `backward(u, y, ceiling)` in place of its derivative; NotImplemented where it does not rectify."""
+    """The call with `backward(u, z or y, ceiling)` as its derivative; NotImplemented where it does not rectify."""
     low, high = clamp_bounds(call)
     if not isinstance(low, (int, float)) or low != 0 or isinstance(high, Tensor):
         return NotImplemented
+    # what torch's own derivative reads, too: the model may change the other in place later
+    by_output = call.kind == "relu" or (call.in_place and _name(call) in ("relu6", "hardtanh"))
 
     def compute(z: Tensor) -> Any:
+        before = z.clone() if call.in_place and not by_output else z
         y = z.clamp_(0, high) if call.in_place else z.clamp(0, high)
-        return y, (y,), lambda u, y: backward(u, y, high)
+        return y, (y if by_output else before,), lambda u, kept: backward(u, kept, high)
 
     return ruled(compute, call.x)
 
@@ -63,14 +70,14 @@ def guided(call: Call) -> Any:
     return _rectified(call, _guided)
 
 
-def _guided(u: Tensor, y: Tensor, high: float | None) -> Tensor:
-    passed: Tensor = torch.ops.aten.threshold_backward(u, y, 0).clamp_min_(0)
-    return passed if high is None else passed * (y < high)
+def _guided(u: Tensor, z: Tensor, high: float | None) -> Tensor:
+    passed: Tensor = torch.ops.aten.threshold_backward(u, z, 0).clamp_min_(0)
+    return passed if high is None else passed * (z < high)
 
 
 def deconv(call: Call) -> Any:
     """u⁺, whatever z was — Zeiler & Fergus 2014."""
-    return _rectified(call, lambda u, y, high: u.clamp_min(0))
+    return _rectified(call, lambda u, kept, high: u.clamp_min(0))
 
 
 def opened_clamp(call: Call) -> Any:
@@ -97,13 +104,16 @@ def passed(call: Call) -> Any:
         return identity(call)
 
     def compute(z: Tensor) -> Any:
-        ratio = z.clamp(0, high) / z.clamp_min(_TINY)
+        ratio = z.clamp(0, high) / z.clamp_min(_least(z.dtype))
         return (z.clamp_(0, high) if call.in_place else z.clamp(0, high)), (ratio,), torch.mul
 
     return ruled(compute, call.x)
 
 
-_TINY = 1e-30  # with y = 0 the quotient is 0 for every z ≤ 0
+def _least(dtype: torch.dtype) -> float:
+    """A positive number below any z that matters: with y = 0 the quotient is 0 for every z ≤ 0. 1e-30 is 0 in half."""
+    numbers = torch.finfo(dtype)
+    return max(1e-30, numbers.smallest_normal * numbers.eps)
 
 
 def multiplied(u: Tensor, factor: Tensor) -> Tensor:

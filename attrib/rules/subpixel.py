@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attrib.rules.onednn import is_constant
+from attrib.rules.pointwise import layout_of
+from attrib.rules.sliding import Sliding, can_slide
+
 _FEW = 8
 
 
@@ -17,15 +21,14 @@ def input_gradient(c: Tensor, layer: nn.Conv2d, size: torch.Size) -> Tensor:
     """c (batch, out, …), at the output of a convolution with zeros around, pulled back to inputs of this size."""
     if _suits(layer):
         return _shuffled(c, layer, size)
-    x = c.new_empty((len(c), layer.in_channels, *size)).contiguous(memory_format=_layout(c))  # for its shape alone
+    shape = torch.Size((len(c), layer.in_channels, *size))
+    if is_constant(c) and is_constant(layer.weight) and can_slide():
+        sliding = Sliding.of(layer)
+        return sliding.pulled(c, layer.weight, sliding.left_over(layer.weight.shape[2:], shape, c.shape))
+    x = c.new_empty(shape).contiguous(memory_format=layout_of(c))  # for its shape alone
     how = (layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups, [True, False, False])
     found: Tensor = torch.ops.aten.convolution_backward(c, x, layer.weight, None, *how)[0]
     return found
-
-
-def _layout(c: Tensor) -> torch.memory_format:
-    packed = c.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if packed else torch.contiguous_format
 
 
 def _suits(layer: nn.Conv2d) -> bool:
@@ -44,7 +47,7 @@ def _shuffled(c: Tensor, layer: nn.Conv2d, size: torch.Size) -> Tensor:
         kept.append(slice(margins[-1] + low, margins[-1] + low + n))
     # (out, in, phase, tap, phase, tap) -> an output channel for every phase of every input channel
     kernel = kernel.unflatten(3, (s, -1)).unflatten(2, (s, -1)).permute(1, 2, 4, 0, 3, 5).flatten(0, 2)
-    found = torch.conv2d(c, kernel.contiguous(memory_format=_layout(c)), padding=margins)
+    found = torch.conv2d(c, kernel.contiguous(memory_format=layout_of(c)), padding=margins)
     return functional.pixel_shuffle(found[:, :, kept[0], kept[1]], s)[:, :, : size[0], : size[1]]
 
 

@@ -34,6 +34,14 @@ class _Departed(Exception):
     """`OtherPath` inside the model: of a TypeError, operators would say that they do not support the operands."""
 
 
+def _parted(path: str) -> _Departed:
+    where = f" in its module {path!r}" if path else ""
+    return _Departed(
+        f"the model takes another path on the baseline than on the input{where}, so DeepLIFT "
+        "cannot pair their activations; choose a baseline nearer to the input, or integrated_gradients"
+    )
+
+
 @contextmanager
 def departures() -> Iterator[None]:
     """Around a run of the model: OtherPath where it departs from the baseline's."""
@@ -152,7 +160,7 @@ class RescaleEngine(Engine):
         if same(chosen, before):
             return
         if [len(b) for b in before if b.dim()] != [len(c) for c in chosen if c.dim()]:
-            raise _Departed("one baseline for all samples chooses otherwise than one for each would")
+            raise _parted(self.path)
         self.record.watch(output, name_of(func), self.path)
 
     def under(self, compute: Callable[[], Any]) -> Any:
@@ -174,12 +182,7 @@ def recorded(call: Call, operand: int = 0) -> Tensor:
     given = tensors_in((call.args, call.kwargs))[operand]
     value = None if entry is None or operand >= len(entry.operands) else entry.operands[operand]
     if value is None or value.shape[1:] != given.shape[1:] or value.shape[:1] not in ((1,), given.shape[:1]):
-        path = call.engine.path
-        where = f" in its module {path!r}" if path else ""
-        raise _Departed(
-            f"the model takes another path on the baseline than on the input{where}, so DeepLIFT "
-            "cannot pair their activations; choose a baseline nearer to the input, or integrated_gradients"
-        )
+        raise _parted(call.engine.path)
     return value
 
 

@@ -29,8 +29,13 @@ def fingerprint(*tensors: Tensor) -> Fingerprint:
 
 
 def glance(*tensors: Tensor) -> Fingerprint:
-    """What `fingerprint` would say, from some hundreds of values of each long tensor: a hundredth of the reading."""
+    """What `fingerprint` would say, from some hundreds of values of each long tensor and none of short ones."""
     return _places(tensors), *(_glanced(tensor.detach()) for tensor in tensors if tensor.nbytes > 8 * _SHORT)
+
+
+def look(tensor: Tensor) -> Fingerprint:
+    """A glance at a long tensor, every value of a short one, whose copies may lie where others lay."""
+    return glance(tensor) if tensor.nbytes > 8 * _SHORT else fingerprint(tensor)
 
 
 def _places(tensors: Sequence[Tensor]) -> tuple[object, ...]:

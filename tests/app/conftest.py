@@ -36,6 +36,14 @@ class Server:
 Start = Callable[..., Server]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """gradio's client leaves a folder among the system's temporary files for each file that it fetches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
     """Starts the app as `python -m app` does, or another module; its settings come from the environment."""

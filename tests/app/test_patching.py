@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import zipfile
@@ -10,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 import attrib
@@ -214,6 +217,8 @@ def test_files_hold_what_was_shown(catalogue: Catalogue, tmp_path: Path) -> None
     assert numbers["tokens"]["clean"][2] == "film"
     page = paths[1].read_text()
     assert "Pearson" in page
+    assert "Strongest effects" in page
+    assert "<img" not in page, "the heatmaps are there already"
     assert "http://" not in re.sub(r"data:[^\"']*", "", page).replace("http://www.w3.org", "")
     with pytest.raises(attrib.InputError, match="no file"):
         patching_downloads.write_one(answer, "share", "blue–red", tmp_path, "../x")
@@ -271,7 +276,9 @@ def test_the_circuit_is_the_librarys(catalogue: Catalogue, tmp_path: Path) -> No
     assert answer.circuit.links == plain.links
     shown = patching_circuit.shown(answer)
     assert f"faithfulness {plain.faithfulness:.3f}" in shown
-    assert shown.count("<img") == 2
+    pictures = re.findall(r'<img class="[^"]*at-drawn[^"]*" src="data:image/png;base64,([^"]+)"', shown)
+    grounds = [Image.open(io.BytesIO(base64.b64decode(picture))).getpixel((0, 0))[3] for picture in pictures]
+    assert grounds == [0, 0], "the page lays them on its own ground, light or dark"
     files = patching_downloads.write(answer, "share", "blue–red", tmp_path)
     assert {"circuit.json", "circuit.graphml"} <= {Path(file).name for file in files}
     with pytest.raises(attrib.InputError, match="from 1 to"):

@@ -127,10 +127,10 @@ def test_a_phone_has_everything(browser: Browser, url: str) -> None:
     context.close()
 
 
-def test_a_program_patches(url: str) -> None:
+def test_a_program_patches(url: str, tmp_path: Path) -> None:
     from gradio_client import Client
 
-    client = Client(url, verbose=False)
+    client = Client(url, verbose=False, download_files=str(tmp_path), analytics_enabled=False)
     found, files = client.predict(
         CLEAN, CORRUPTED, "good", "bad", LANGUAGE, "relp", ["attn_out.*"], {}, "", 3, api_name="/patch"
     )

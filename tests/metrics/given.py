@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import attrib
+from attrib.binding import bind
 from attrib.methods.base import Card, Finding, Method, Question
 from attrib.metrics.base import Subject
 from attrib.metrics.trial import Trial
-from attrib.targets import bind
 
 
 class Linear(nn.Module):

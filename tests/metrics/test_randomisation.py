@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import attrib
+from attrib.binding import bind
 from attrib.metrics import checking
 from attrib.metrics.evidence import WEIGHTS
 from attrib.metrics.randomisation import ClassSensitivity, ParameterRandomisation, RandomLogit
@@ -17,7 +18,6 @@ from attrib.metrics.stacking import maps_of
 from attrib.metrics.subjects import subject_of
 from attrib.metrics.trial import Trial
 from attrib.rules.shadow import shadow
-from attrib.targets import bind
 
 
 @pytest.mark.parametrize(

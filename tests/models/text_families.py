@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,9 @@ from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedTokenizerFast,
 )
+
+import attrib
+from attrib.models.text import TextModel
 
 TEXTS = [
     "The film was not good at all, but the music was wonderful.",
@@ -67,14 +71,27 @@ def model(family: str, head: str, attention: str | None = None, **more: Any) -> 
     return module
 
 
+def redrawn(module: Any) -> Any:
+    """The module with larger weights than its initialiser's, the same in every dtype; vectors keep theirs nearly."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.dtype)
+        parameter.data = noise * 0.3 if parameter.dim() > 1 else parameter.data + noise * 0.1
+    return module
+
+
 @cache
 def word_piece() -> Any:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """Every word of TEXTS is one token, every other word is unknown or made of letters. The vocabulary is written out,
+    not trained: the library's trainer breaks ties by chance, so two of its tokenizers give a word different ids."""
+    words = sorted({word for text in TEXTS for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    letters = sorted({letter for word in words for letter in word})
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters), *words]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=special))
     ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ids)
     return PreTrainedTokenizerFast(
@@ -120,3 +137,20 @@ def metaspace() -> Any:
     )
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def tokenizer_of(family: str) -> Any:
+    return word_piece() if family in ("bert", "distilbert") else byte_level()
+
+
+def small(family: str, head: str, **options: Any) -> Any:
+    tokenizer = tokenizer_of(family)
+    return model(family, head, vocab_size=rows_of(tokenizer), **options)
+
+
+def rows_of(tokenizer: Any) -> int:
+    return len(tokenizer) + 7  # tables are often longer than the vocabulary
+
+
+def wrapped(family: str, head: str, **options: Any) -> TextModel:
+    return attrib.wrap(small(family, head, **options), tokenizer=tokenizer_of(family), name=family)

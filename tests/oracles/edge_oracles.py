@@ -58,6 +58,28 @@ def ruled(module: Any) -> Any:
     return copy
 
 
+class Weighted(nn.Module):
+    """A block with learned weights for each column: attention is multiplied and shifted before it is added, the stream
+    multiplied behind."""
+
+    def __init__(self, block: Any, bend: Callable[[Tensor], Tensor] = unchanged) -> None:
+        super().__init__()
+        self.block, self.bend = block, bend
+        for name, (first, last) in {"scale": (0.5, 1), "shift": (-0.2, 0.3), "keeps": (1.1, 0.7)}.items():
+            setattr(self, name, nn.Parameter(torch.linspace(first, last, 16, dtype=torch.float64)))
+
+    def forward(self, hidden_states, past_key_values=None, attention_mask=None, *others, **given):
+        attended = self.block.attn(self.block.ln_1(hidden_states), attention_mask=attention_mask)[0]
+        hidden_states = (hidden_states + (self.bend(attended) * self.scale + self.shift)) * self.keeps[None, None]
+        return hidden_states + self.block.mlp(self.block.ln_2(hidden_states))
+
+
+def weighted(module: Any, bend: Callable[[Tensor], Tensor] = unchanged) -> Any:
+    """A GPT-2 whose blocks are `Weighted`."""
+    module.transformer.h = nn.ModuleList(Weighted(block, bend) for block in module.transformer.h)
+    return module
+
+
 @dataclass
 class Parts:
     """One block: its norms and MLP, and functions from a normed stream to q, k and v of one head.
@@ -89,8 +111,12 @@ def apart(*projections: Any) -> list[Callable[[Tensor, int], Tensor]]:
 def parts(module: Any, family: str, layer: int) -> Parts:
     if family == "gpt2":
         b = module.transformer.h[layer]
+        by: dict[str, Any] = {}
+        if isinstance(b, Weighted):
+            by = {"joining": lambda x, w=b: x * w.scale + w.shift, "mid": lambda x, w=b: x * w.keeps}
+            b = b.block
         third = [lambda x, h, i=i: b.attn.c_attn(x)[..., 16 * i :][..., own(h)] for i in range(3)]
-        return Parts(b.ln_1, b.ln_2, b.mlp, *third, b.attn.c_proj.weight, b.attn.c_proj.bias)
+        return Parts(b.ln_1, b.ln_2, b.mlp, *third, b.attn.c_proj.weight, b.attn.c_proj.bias, **by)
     if family in ("llama", "gemma2"):
         b = module.model.layers[layer]
         a, gemma = b.self_attn, family == "gemma2"

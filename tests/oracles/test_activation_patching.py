@@ -26,12 +26,12 @@ from patching_oracles import (
 )
 
 import attrib
+from attrib.binding import BoundTarget
 from attrib.patching import exact
 from attrib.patching.probing import structure_of
 from attrib.patching.prompt import Patch, Prompt, Recomputation
 from attrib.patching.sites import all_sites
 from attrib.rules.shadow import shadow
-from attrib.targets import BoundTarget
 
 
 @pytest.mark.parametrize(("attention", "direction"), [("eager", "denoising"), ("sdpa", "noising")])

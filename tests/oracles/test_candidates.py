@@ -133,7 +133,7 @@ def test_what_is_no_position_or_candidate() -> None:
         attrib.explain(model("bert", "classification"), TEXT, "saliency", attrib.LogProb(1, 2))
     with pytest.raises(TargetError, match="at least one target"):
         attrib.Candidates()
-    with pytest.raises(TargetError, match="cannot explain targets of type"):
+    with pytest.raises(TargetError, match="targets of several kinds, LogProb and Logit"):
         attrib.explain(model("gpt2"), TEXT, "saliency", attrib.Candidates(7, attrib.LogProb(8)))
     with pytest.raises(TargetError, match="is not one token"):
         attrib.explain(model("gpt2"), TEXT, "saliency", attrib.Candidates(" film", " photosynthesis"))
@@ -164,7 +164,7 @@ def test_a_generation_of_contrasts_and_probabilities() -> None:
         found = attrib.explain_generation(subject, SHORT, "lrp", new, target=target)
         for i, token in enumerate(new):
             same(found, i, attrib.explain(subject, prompt + new[:i], "lrp", target(token)))
-    with pytest.raises(TargetError, match="targets of type function"):
+    with pytest.raises(TargetError, match="the target of type function"):
         attrib.explain_generation(subject, SHORT, "saliency", new, target=lambda token: lambda logits: logits[:, token])
 
 

@@ -127,7 +127,7 @@ def test_batches_of_circuits_change_nothing(monkeypatch):
     result = attrib.explain(subject, PAIR, EDGES, ANSWER)
     together = attrib.circuit(subject, PAIR, result, sizes=(5, 20, 0.4))
     monkeypatch.setattr("attrib.patching.pruned._NUMBERS_AT_ONCE", 1)
-    monkeypatch.setattr("attrib.patching.pruned._ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("attrib.patching.composites._ROWS_AT_ONCE", 1)
     apart = attrib.circuit(subject, PAIR, result, sizes=(5, 20, 0.4))
     for first, second in zip(together.curve, apart.curve, strict=True):
         assert first == pytest.approx(second, abs=1e-9)

@@ -9,10 +9,10 @@ from tiny_transformers import EAGER_ONLY, EXACT, FAMILIES, Stub, build, embeddin
 from torch import Tensor, nn
 
 import attrib
+from attrib.binding import BoundTarget
 from attrib.methods.base import Question
 from attrib.methods.deeplift import DeepLift
 from attrib.rules.shadow import shadow
-from attrib.targets import BoundTarget
 
 
 def lift(module: nn.Module, x: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:

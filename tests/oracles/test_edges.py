@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from edge_oracles import FAMILIES, exact, metric_of, ruled, run, whole
+from edge_oracles import FAMILIES, exact, metric_of, ruled, run, weighted, whole
 from patching_oracles import GROUPED, HEADS, linear, network, spots, wrapped
 from torch import Tensor, nn
 
@@ -189,25 +189,24 @@ def test_pairs_of_several_lengths_and_one_at_a_time(monkeypatch):
     torch.testing.assert_close(pieces.values, explained(module, method).values, equal_nan=True, **CLOSE)
 
 
-class Weighted(nn.Module):
-    """A block whose attention is added with a learned weight for each column (LayerScale)."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block, self.scale = block, nn.Parameter(torch.linspace(0.5, 1, 16, dtype=torch.float64))
-
-    def forward(self, hidden_states, past_key_values=None, attention_mask=None, *others, **given):
-        attended = self.block.attn(self.block.ln_1(hidden_states), attention_mask=attention_mask)[0]
-        hidden_states = hidden_states + attended * self.scale
-        return hidden_states + self.block.mlp(self.block.ln_2(hidden_states))
+def test_weights_that_multiply_the_stream_or_are_added_to_it_are_passed():
+    module = weighted(exact("gpt2"))
+    compare(explained(module, attrib.AttributionPatching(edges=True)), oracle(module, module, "gpt2", CORRUPTED, CLEAN))
+    result = explained(module, attrib.RelP(edges=True))
+    compare(result, oracle(module, ruled(module), "gpt2", CORRUPTED, CLEAN))
+    found = attrib.circuit(wrapped(module), attrib.pair(CLEAN, CORRUPTED), result, 1.0, sizes=(0,))
+    metrics = [float(result.parts[f"metric_{run}"].mean()) for run in ("corrupted", "clean")]
+    assert [found.empty, found.full] == pytest.approx(metrics, abs=1e-10)
 
 
-def test_a_contribution_that_more_happens_to_is_refused():
-    module = network("gpt2")
-    module.transformer.h = nn.ModuleList(Weighted(block) for block in module.transformer.h)
+def test_a_contribution_that_more_happens_to_sends_as_one():
+    module = weighted(network("gpt2"), torch.tanh)
     assert explained(module, attrib.RelP(sites="head.*.*")).values.abs().max() > 0.01
-    with pytest.raises(attrib.UnsupportedModel, match=r"block 'transformer\.h\.0' more happens"):
-        explained(module, attrib.RelP(edges=True))
+    result = explained(module, attrib.RelP(edges=True))
+    assert "attn_out.0" in result.sites and not any(name.startswith("head") for name in result.sites)
+    found = attrib.circuit(wrapped(module), attrib.pair(CLEAN, CORRUPTED), result, 1.0, sizes=(0,))
+    metrics = [float(result.parts[f"metric_{run}"].mean()) for run in ("corrupted", "clean")]
+    assert [found.empty, found.full] == pytest.approx(metrics, abs=1e-10) and metrics[0] != metrics[1]
 
 
 def test_the_strongest_edges_and_what_is_kept_on_disk(tmp_path):

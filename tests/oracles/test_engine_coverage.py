@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrib
+from attrib.binding import bind
 from attrib.methods.base import Question
 from attrib.methods.lrp import propagate
 from attrib.rules.elementwise import identity
@@ -17,7 +18,6 @@ from attrib.rules.engine import Rules
 from attrib.rules.linear import Epsilon, Gamma, ZPlus
 from attrib.rules.presets import preset_named
 from attrib.rules.shadow import shadow
-from attrib.targets import bind
 
 BOUNDS = (torch.tensor(-3.0), torch.tensor(3.0))
 

@@ -105,9 +105,9 @@ def test_a_baseline_equal_to_the_input_is_said():
 
 
 def question_of(model, x):
+    from attrib.binding import bind
     from attrib.methods.base import Question
     from attrib.rules.shadow import shadow
-    from attrib.targets import bind
 
     return Question(model, shadow(model.module), x, bind(0, len(x), model.index_of))
 

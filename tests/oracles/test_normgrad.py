@@ -13,7 +13,8 @@ from torch.nn import functional as F
 import attrib
 from attrib import readouts
 from attrib.errors import InputError, TargetError
-from attrib.methods.normgrad import NormGrad, geometry_of, virtual_geometry
+from attrib.methods.geometries import geometry_of, virtual_geometry
+from attrib.methods.normgrad import NormGrad
 
 
 def slow_terms(virtual, x, g, conv=None):

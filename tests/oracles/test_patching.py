@@ -18,14 +18,14 @@ from patching_oracles import (
 from torch import Tensor, nn
 
 import attrib
+from attrib.binding import BoundTarget
 from attrib.methods.base import Method, Question
 from attrib.methods.patching_runs import Run, graded_run
+from attrib.patching.places import Place
 from attrib.patching.probing import structure_of
 from attrib.patching.sites import all_sites, select
-from attrib.patching.structure import Place
 from attrib.rules.relp import relp_rules
 from attrib.rules.shadow import shadow
-from attrib.targets import BoundTarget
 
 FAMILIES = ("gpt2", "llama", "neox", "bert")
 CLEAN = torch.tensor([[5, 9, 17, 23, 8, 3, 30], [6, 9, 18, 23, 4, 3, 31]])  # 3 is the mask

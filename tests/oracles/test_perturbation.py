@@ -10,9 +10,10 @@ from tiny_nets import Twice, pictures, rectified, wrapped
 
 import attrib
 from attrib.errors import InputError, UnknownName
-from attrib.methods.kernel import KernelSHAP, coalitions
+from attrib.methods.kernel import KernelSHAP
 from attrib.methods.occlusion import Occlusion
 from attrib.methods.segments import grid, superpixels
+from attrib.methods.shapley import coalitions
 
 
 def logits(model, x):

@@ -105,17 +105,17 @@ def test_no_rotation_no_relevance_of_the_sine():
     """At position 0 sin = 0: whatever comes back, its relevance is 0, and cos has all."""
     from tiny_transformers import Stub
 
+    from attrib.binding import BoundTarget
     from attrib.methods.base import Question
     from attrib.methods.propagation import Flow
     from attrib.rules.presets import ATTN_LRP
-    from attrib.targets import BoundTarget
 
     module = build("llama", "eager")
     question = Question(
         Stub(module), shadow(module), embeddings(), BoundTarget("logit", positive=torch.tensor(TARGETS))
     )
     with position_sources(question.twin, 2) as sources:
-        flow = Flow.through(question, ATTN_LRP, sources.leaves)
+        (flow,) = Flow.each(question, ATTN_LRP, sources.leaves)
     reached = sources.relevance(flow.sources, TOKENS)
     assert len(reached) == 2 * LAYERS
     cosines, sines = reached[::2], reached[1::2]

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 import attrib
+from attrib.binding import bind
 from attrib.methods.base import Question
 from attrib.methods.baselines import baseline_of
 from attrib.methods.units import units
 from attrib.models.prefix import Prefix, keeps_prefixes
 from attrib.models.text import TextModel, wrap_text
 from attrib.rules.shadow import shadow
-from attrib.targets import bind
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 import text_families

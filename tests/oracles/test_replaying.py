@@ -11,10 +11,10 @@ from patching_oracles import ALL, CLEAN, CORRUPTED, explained, known, network, o
 from torch import nn
 
 import attrib
+from attrib.binding import BoundTarget
 from attrib.patching import exact, replay, tail
-from attrib.patching.blocks import Call
+from attrib.patching.calls import Call, NotReplayable, alone
 from attrib.patching.fused import fuse_activations
-from attrib.targets import BoundTarget
 
 
 def counted(monkeypatch):
@@ -51,12 +51,26 @@ def test_blocks_that_cannot_be_replayed_run_whole_forwards_and_say_so(monkeypatc
     expected = oracle(module, "gpt2", CORRUPTED, CLEAN, names)
 
     def refuse(*_):
-        raise exact.NotReplayable("something happens between two blocks")
+        raise NotReplayable("something happens between two blocks")
 
     monkeypatch.setattr(exact, "recorded", refuse)
     result = explained(module, attrib.ActivationPatching(sites=tuple(names)))
     assert any("whole forward" in note and "between two blocks" in note for note in result.notes)
     torch.testing.assert_close(result.values, expected, rtol=0, atol=1e-10)
+
+
+def test_only_what_a_models_own_code_raises_is_taken_for_a_block_that_cannot_run_alone():
+    class Failing(nn.Module):
+        def forward(self, error):
+            raise error
+
+    with pytest.raises(NotReplayable, match="KeyError: 'mask'"), alone():
+        Failing()(KeyError("mask"))
+    for error in (attrib.UnsupportedModel("no"), torch.OutOfMemoryError("full")):
+        with pytest.raises(type(error)), alone():
+            Failing()(error)
+    with pytest.raises(ZeroDivisionError), alone():
+        assert 1 / 0
 
 
 @pytest.mark.parametrize("broken", ["mask", "prefix"])

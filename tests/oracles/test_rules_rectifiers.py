@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -197,3 +198,36 @@ def test_a_deconvnet_map_that_hangs_on_no_input_says_so(name: str) -> None:
     same = torch.equal(first.values, second.values)
     assert same is (name in ("nothing", "deconvolution", "resized and shuffled", "stacked"))
     assert any("same for every input" in note for note in first.notes) is same
+
+
+class ChangedAfterwards(nn.Module):
+    """A clamp at 0 whose output, or input, is changed in place: torch's derivative reads the other."""
+
+    def __init__(self, clamp: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.below, self.above, self.clamp = nn.Linear(12, 40), nn.Linear(40, 3), clamp
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.above(self.clamp(self.below(x.flatten(1))).add_(1.0))
+        return answer
+
+
+@pytest.mark.parametrize(
+    "clamp", [lambda z: z.clamp_(min=0), lambda z: z.clamp(min=0), lambda z: torch.clip_(z, 0, 6), F.relu6]
+)
+@pytest.mark.parametrize("name", ["guided_backprop", "deconvnet"])
+def test_a_model_may_change_what_it_clamped(name, clamp):
+    net, x = seeded(ChangedAfterwards(clamp)), picture(1, 3, 2, 2)
+    z, u = net.below(x.flatten(1))[0], net.above.weight[1]
+    top = math.inf if clamp(torch.tensor(9.0)) == 9 else 6.0
+    expected = (GATES[name](z, u, top) @ net.below.weight).view(1, 3, 2, 2)
+    torch.testing.assert_close(attrib.explain(attrib.wrap(net), x, name, 1).values, expected)
+
+
+@pytest.mark.parametrize("middle", [nn.ReLU6(), nn.Hardtanh(0.0, 1.0)])
+@pytest.mark.parametrize("preset", ["epsilon", "epsilon_plus_flat"])
+def test_clamps_in_half_precision_hand_back_numbers(preset, middle):
+    net, x, *_ = between_two_layers(middle)
+    wide = attrib.explain(attrib.wrap(net), x, attrib.LRP(preset), 1)
+    half = attrib.explain(attrib.wrap(net.half()), x.half(), attrib.LRP(preset), 1)
+    torch.testing.assert_close(half.values.double(), wide.values, atol=0.02 * float(wide.values.abs().max()), rtol=0.0)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import attrib
+from attrib.binding import bind
 from attrib.methods.base import Question
 from attrib.models.text import TextModel, wrap_text
 from attrib.rules.shadow import shadow
-from attrib.targets import bind
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 import text_families

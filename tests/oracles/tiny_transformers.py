@@ -10,11 +10,11 @@ import torch
 import transformers as tr
 from torch import Tensor, nn
 
+from attrib.binding import BoundTarget
 from attrib.methods.base import Finding, Question
 from attrib.methods.lrp import LRP
 from attrib.rules.shadow import shadow
 from attrib.rules.weights import WeightCache
-from attrib.targets import BoundTarget
 
 WIDTH, LAYERS, TOKENS = 32, 2, 6
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -9,6 +9,7 @@ import torch
 from tiny_nets import pictures, rectified, smooth, wrapped
 
 import attrib
+from attrib.binding import bind
 from attrib.methods.cam import GradCAM
 from attrib.methods.integrated import IntegratedGradients
 from attrib.methods.kernel import KernelSHAP
@@ -17,7 +18,6 @@ from attrib.methods.passes import normal
 from attrib.methods.segments import grid
 from attrib.methods.shap import expected_gradients
 from attrib.rules.shadow import shadow
-from attrib.targets import bind
 
 
 def close(ours, theirs):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import attrib
+from attrib.binding import bind
 from attrib.metrics.agreement import rank_correlations
 from attrib.metrics.base import Subject
 from attrib.metrics.localisation import PointingGame, RankAccuracy, RelevanceMass
@@ -22,7 +23,6 @@ from attrib.metrics.road import ROAD
 from attrib.metrics.shape import entropy, gini
 from attrib.metrics.trial import Trial
 from attrib.rules.shadow import shadow
-from attrib.targets import bind
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

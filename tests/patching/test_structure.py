@@ -92,7 +92,7 @@ def test_a_stream_that_is_changed_in_place_reads_the_same():
     for i, block in enumerate(module.transformer.h):
         module.transformer.h[i] = InPlaceBlock(block)
     changed = wrapped(module)
-    assert structure_of(changed).layers[0].attention.changed
+    assert structure_of(changed).layers[0].attentions[0].made.changed
     for method, values in expected.items():
         torch.testing.assert_close(attrib.explain(changed, pair, method(sites=sites), target).values, values)
 
@@ -137,7 +137,7 @@ def test_models_without_blocks_or_attention():
     module = GPT2LMHeadModel(GPT2Config(**small, bos_token_id=1, eos_token_id=2)).eval()
     for block in module.transformer.h:
         block.attn.forward = lambda x, **given: (x * 2, None)
-    with pytest.raises(attrib.UnsupportedModel, match="at most one attention"):
+    with pytest.raises(attrib.UnsupportedModel, match="at most one other mixer"):
         select(structure_of(wrap(module)), "attn_out.*")
     assert len(select(structure_of(wrap(module)), "resid_post.*")) == 2
     module.transformer.h[1] = module.transformer.h[0]

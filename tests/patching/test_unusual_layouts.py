@@ -6,6 +6,7 @@ import pytest
 import text_families
 import torch
 import transformers as tr
+from transformers.modeling_outputs import CausalLMOutput
 
 import attrib
 from attrib.patching.probing import structure_of
@@ -59,6 +60,13 @@ def test_patches_of_a_model_with_tokens_in_front_are_those_of_plain_forwards():
         assert float(found[position]) == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_way_between_two_streams_with_tokens_in_front_adds_up_to_the_change_of_the_metric():
+    model = attrib.wrap(xlnet(), tokenizer=text_families.byte_level())
+    asked = attrib.AttributionPatching(sites=("resid_post.0",), integrated=100)
+    found = attrib.explain(model, attrib.pair(CLEAN[0], CORRUPTED[0]), asked, ANSWER)
+    assert float(found.values.sum()) == pytest.approx(float(found.score), rel=1e-3)
+
+
 def test_a_masked_pair_needs_no_mask_where_the_target_says_what_to_read():
     model = attrib.wrap(xlnet(), tokenizer=text_families.byte_level())
     with pytest.raises(attrib.InputError, match="say which position"):
@@ -69,8 +77,12 @@ def test_a_masked_pair_needs_no_mask_where_the_target_says_what_to_read():
 
 SIZES = text_families.SMALL | {"max_position_embeddings": 64, "vocab_size": text_families.ROWS, "pad_token_id": 0}
 KINDS = {"resid_post": 2, "resid_mid": 2, "attn_out": 2, "mlp_out": 2, "neuron": 2, "head": 8, "q": 8, "k": 8, "v": 8}
-BATCHED, TOKENS, CHANNELS = (lambda t, p: t[0, p]), (lambda t, p: t[p, 0]), (lambda t, p: t[0, :, p])
+BATCHED, HEADED = (lambda t, p: t[0, p]), (lambda t, p: t[0, 0, p])
+TOKENS, CHANNELS = (lambda t, p: t[p, 0]), (lambda t, p: t[0, :, p])
+STACKED = {"mobilebert": {"mlp_out": 8}, "xmod": {"mlp_out": 4}}  # in a block, one behind the other
+STACKED["longcat"] = {"mlp_out": 6, "attn_out": 4} | dict.fromkeys(("head", "q", "k", "v"), 16)
 LONG, SQUEEZED = "longformer.encoder.layer", "transformer.encoder.layers"
+MOBILE, XMOD, LONGCAT = "mobilebert.encoder.layer", "roberta.encoder.layer", "model.layers"
 # family → site → (module, what of it, its row at a position, columns)
 BY_HAND = {
     "longformer": {  # fills up to a multiple of its window, and projects with tokens in front
@@ -86,6 +98,35 @@ BY_HAND = {
         "head.0.3.k": (f"{SQUEEZED}.0.attention.key", "output", CHANNELS, slice(24, 32)),
         "neuron.0": (f"{SQUEEZED}.0.output.conv1d", "input", CHANNELS, slice(None)),
     },
+    "mobilebert": {  # attention and four MLPs in a bottleneck
+        "resid_post.0": (f"{MOBILE}.0", "output", BATCHED, slice(None)),
+        "attn_out.1": (f"{MOBILE}.1.attention.output.dense", "output", BATCHED, slice(None)),
+        "resid_mid.0": (f"{MOBILE}.0.attention.output", "output", BATCHED, slice(None)),
+        "mlp_out.1": (f"{MOBILE}.1.ffn.0.output.dense", "output", BATCHED, slice(None)),
+        "mlp_out.0.2": (f"{MOBILE}.0.ffn.2.output.dense", "output", BATCHED, slice(None)),
+        "mlp_out.0.3": (f"{MOBILE}.0.output.dense", "output", BATCHED, slice(None)),
+        "neuron.0.7": (f"{MOBILE}.0.ffn.0.output.dense", "input", BATCHED, slice(7, 8)),
+        "head.1.2": (f"{MOBILE}.1.attention.output.dense", "input", BATCHED, slice(8, 12)),
+    },
+    "xmod": {  # an adapter behind each MLP
+        "attn_out.1": (f"{XMOD}.1.attention.output.dense", "output", BATCHED, slice(None)),
+        "mlp_out.0": (f"{XMOD}.0.output.dense", "output", BATCHED, slice(None)),
+        "mlp_out.0.1": (f"{XMOD}.0.output.adapter_modules.en_XX", "output", BATCHED, slice(None)),
+        "neuron.1": (f"{XMOD}.1.output.dense", "input", BATCHED, slice(None)),
+    },
+    "longcat": {  # attention, MLP, attention, MLP, and experts that read between the first two
+        "attn_out.0": (f"{LONGCAT}.0.self_attn.0.o_proj", "output", BATCHED, slice(None)),
+        "attn_out.1.1": (f"{LONGCAT}.1.self_attn.1.o_proj", "output", BATCHED, slice(None)),
+        "mlp_out.0": (f"{LONGCAT}.0.mlps.0", "output", BATCHED, slice(None)),
+        "mlp_out.0.1": (f"{LONGCAT}.0.mlps.1", "output", BATCHED, slice(None)),
+        "mlp_out.1.2": (f"{LONGCAT}.1.mlp", "output", BATCHED, slice(None)),
+        "neuron.1": (f"{LONGCAT}.1.mlps.0.down_proj", "input", BATCHED, slice(None)),
+        "head.1.2": (f"{LONGCAT}.1.self_attn.0.o_proj", "input", BATCHED, slice(16, 24)),
+        "head.0.5": (f"{LONGCAT}.0.self_attn.1.o_proj", "input", BATCHED, slice(8, 16)),
+        "head.1.6.q": (f"{LONGCAT}.1.self_attn.1.q_b_proj", "output", BATCHED, slice(16, 24)),
+        "head.0.5.k": (f"{LONGCAT}.0.self_attn.1.kv_b_proj", "output", HEADED, slice(12, 16)),
+        "head.0.7.v": (f"{LONGCAT}.0.self_attn.1.kv_b_proj", "output", HEADED, slice(40, 48)),
+    },
 }
 
 
@@ -93,6 +134,16 @@ def otherwise(family: str):
     torch.manual_seed(0)
     if family == "longformer":
         module = tr.LongformerForMaskedLM(tr.LongformerConfig(attention_window=[4, 4], **SIZES))
+    elif family == "mobilebert":
+        narrow = {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16}
+        module = tr.MobileBertForMaskedLM(tr.MobileBertConfig(**SIZES | narrow))
+    elif family == "xmod":
+        module = tr.XmodForMaskedLM(tr.XmodConfig(languages=["en_XX"], default_language="en_XX", **SIZES))
+    elif family == "longcat":
+        ranks = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 8}
+        experts = {"n_routed_experts": 4, "zero_expert_num": 2, "moe_topk": 2, "expert_ffn_hidden_size": 16}
+        sizes = SIZES | ranks | experts | {"ffn_hidden_size": 48, "head_dim": 4, "num_hidden_layers": 4}
+        module = tr.LongcatFlashForCausalLM(tr.LongcatFlashConfig(**sizes))
     else:
         groups = {f"{part}_groups": 1 for part in ("q", "k", "v", "post_attention", "intermediate", "output")}
         module = tr.SqueezeBertForMaskedLM(tr.SqueezeBertConfig(embedding_size=32, **groups, **SIZES))
@@ -125,10 +176,15 @@ def test_every_kind_of_site_is_found_and_patched_as_by_hand(family):
     module = otherwise(family)
     model = attrib.wrap(module, tokenizer=text_families.byte_level())
     sites = all_sites(structure_of(model))
-    assert {kind: sum(site.kind == kind for site in sites) for kind in KINDS} == KINDS
+    assert {kind: sum(site.kind == kind for site in sites) for kind in KINDS} == {
+        **KINDS,
+        **STACKED.get(family, {}),
+    }
     names = tuple(BY_HAND[family])
     pair = attrib.pair(CLEAN[0], CORRUPTED[0])
-    found = attrib.explain(model, pair, attrib.ActivationPatching(sites=names), ANSWER).values[0]
+    result = attrib.explain(model, pair, attrib.ActivationPatching(sites=names), ANSWER)
+    assert any("whole forward" in note for note in result.notes) == (family == "squeezebert")
+    found = result.values[0]
     for number, where in enumerate(BY_HAND[family].values()):
         kept = {}
         base = metric_with(module, CORRUPTED[0], where, lambda position, row: None)
@@ -173,3 +229,66 @@ def test_a_model_that_wants_a_mask_for_every_row_is_replayed_and_has_circuits():
     assert [found.empty, found.full] == pytest.approx(
         [float(edges.parts[f"metric_{r}"][0]) for r in ("corrupted", "clean")], abs=1e-5
     )
+
+
+class Gathered(tr.GPT2LMHeadModel):
+    """The head reads the sum of what all blocks put out."""
+
+    def forward(self, inputs_embeds=None, input_ids=None, **_):
+        x = self.transformer.wte(input_ids) if inputs_embeds is None else inputs_embeds
+        streams = [x + self.transformer.wpe.weight[: x.shape[1]]]
+        for block in self.transformer.h:
+            streams.append(block(streams[-1]))
+        return CausalLMOutput(logits=self.lm_head(self.transformer.ln_f(sum(streams[1:]))))
+
+
+def test_a_stream_that_is_read_past_the_next_block_too():
+    torch.manual_seed(0)
+    config = tr.GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=64, vocab_size=640, bos_token_id=1)
+    module = Gathered(config).double().eval()
+    model = attrib.wrap(module, tokenizer=text_families.byte_level())
+    sites, pair = ("resid_pre.1", "resid_post.0"), attrib.pair(CLEAN[0], CORRUPTED[0])
+    true, estimate = (
+        attrib.explain(model, pair, method(sites=sites), ANSWER).values[0]
+        for method in (attrib.ActivationPatching, attrib.AttributionPatching)
+    )
+    where, kept = ("transformer.h.0", "output", BATCHED, slice(None)), {}
+    base = metric_with(module, CORRUPTED[0], where, lambda position, row: None)
+    metric_with(module, CLEAN[0], where, lambda p, row: kept.update({p: row.clone()}))
+    patched = metric_with(module, CORRUPTED[0], where, lambda p, row: row.copy_(kept[p]) if p == 4 else None)
+    assert abs(patched - base) > 1e-3
+    for found in (true, estimate):
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-12)
+    assert float(true[0, 4]) == pytest.approx(patched - base, abs=1e-9)
+
+
+class Repeated(Gathered):
+    """The head reads what the first block was given once more, from a tensor that was made before."""
+
+    def forward(self, inputs_embeds=None, input_ids=None, **_):
+        x = self.transformer.wte(input_ids) if inputs_embeds is None else inputs_embeds
+        x = x + self.transformer.wpe.weight[: x.shape[1]]
+        before = x * 1.5
+        for block in self.transformer.h:
+            x = block(x)
+        return CausalLMOutput(logits=self.lm_head(self.transformer.ln_f(x + before)))
+
+
+def test_a_stream_that_others_have_read_before_is_that_of_the_block_alone():
+    torch.manual_seed(0)
+    config = tr.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=640, bos_token_id=1)
+    module, steps = Repeated(config).double().eval(), 4000
+    model = attrib.wrap(module, tokenizer=text_families.byte_level())
+    with torch.no_grad():
+        weight = module.get_input_embeddings().weight
+        weight[CORRUPTED[0][2]] = weight[CLEAN[0][2]] + (weight[CORRUPTED[0][2]] - weight[CLEAN[0][2]]) / steps
+        weight[24] = weight[CLEAN[0][4]] - torch.linspace(-1, 1, 32) / steps  # where the model is read
+    pair = attrib.pair(CLEAN[0], [*CORRUPTED[0][:4], 24])
+    true, estimate = (
+        attrib.explain(model, pair, method(sites=("resid_pre.0", "embed")), ANSWER).values[0] * steps
+        for method in (attrib.ActivationPatching, attrib.AttributionPatching)
+    )
+    torch.testing.assert_close(true, estimate, rtol=0.01, atol=2e-3)
+    assert float((true[0, 4] - true[1, 4]).abs()) > 0.05
+    with pytest.raises(attrib.UnsupportedModel, match="the head reads more of the layers before it"):
+        attrib.explain(model, pair, attrib.RelP(edges=True), ANSWER)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from attrib.attribution import Attribution, Provenance
+from attrib.attribution import Attribution
+from attrib.provenance import Provenance
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from attrib.attribution import Attribution, Coverage
+from attrib.attribution import Attribution
+from attrib.coverage import Coverage
 from attrib.errors import InputError
 from attrib.render import Display, Entry, cards, fragment, standalone
 from attrib.render.card import where
@@ -131,3 +132,13 @@ def test_a_saved_result_renders_like_the_original(made: Made, tmp_path: object) 
     loaded = Attribution.load(result.save(str(tmp_path)))
     assert fragment(loaded) == fragment(result)
     assert fragment(replace(result, notes=())) != fragment(result)
+
+
+def test_the_first_sentence_of_when_it_misleads_is_in_sight(made: Made) -> None:
+    def page(misleads: str) -> str:
+        return cards([Entry(made(), misleads=misleads)])
+
+    summary = "<summary><strong>When it misleads:</strong> See Nie et al. 2018.</summary><p>Twice. Always.</p>"
+    assert summary in page("See Nie et al. 2018. Twice. Always.")
+    assert "<p><strong>When it misleads:</strong> Never.</p>" in page("Never.")
+    assert "misleads" not in page("")

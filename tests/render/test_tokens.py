@@ -273,3 +273,11 @@ def test_a_contrast_that_all_generated_tokens_share_is_told_once(text: Made) -> 
     assert "<caption>Saliency: each token rather than &lt;i&gt;</caption>" in triangle(told, Display(), "Saliency")
     assert "rather than" not in str(triangle(told, Display(), "Saliency")).split("</caption>")[1]
     assert "c rather than  e" in triangle(apart, Display(), "Saliency")
+
+
+def test_of_a_long_text_the_strongest_words_are_told(text: Made) -> None:
+    values = torch.zeros(1, 80)
+    values[0, 70] = -2.5
+    long = text(tuple(f" w{i}" for i in range(80)), values=values)
+    assert "Strongest: w70 −2.5." in standalone(long)
+    assert "Strongest:" not in standalone(text())

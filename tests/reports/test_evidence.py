@@ -71,10 +71,12 @@ def test_every_card_has_its_lights_and_one_page_sums_up(make: Make, four: Path) 
         worst = max(
             (row for row in rows if row.method == method), key=lambda r: r.evidence["metrics"]["deletion"]["value"]
         )
-        table = page.split('id="deletion"')[1].split('id="sparseness"')[0].split(f"<bdi>{method} ·")[1]
+        table = page.split('id="deletion"')[1].split('id="sparseness"')[0].split(f"<bdi>{method}</bdi>")[1]
         assert re.findall(r'href="items/(\w+)\.html"', table)[0] == worst.item  # lower is better: the highest first
-        failing = sum(row.evidence["lights"][3]["verdict"] == "fails" for row in rows if row.method == method)
-        assert (f"✕ fails for {failing} of 4" in page) or not failing
+        failing = [r.item for r in rows if r.method == method and r.evidence["lights"][3]["verdict"] == "fails"]
+        told = page.split('id="lights"')[1].split(f"<bdi>{method}</bdi>")[1].split("</td>")[3]
+        assert re.findall(r'href="items/(\w+)\.html"', told) == failing
+        assert (f"✕ fails for {len(failing)} of 4" in told) or not failing
     table = pq.read_table(made.folder / "results.parquet").to_pylist()
     assert [row["deletion"] for row in table] == [deletion(row) for row in rows]
     assert [row["light_depends_on_the_class"] for row in table] == [

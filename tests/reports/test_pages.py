@@ -225,7 +225,7 @@ def test_one_more_method_is_in_every_page(make: Callable[..., Report], photos_of
     folder = make(photos_of_noise, methods=("saliency", "lrp")).folder
     pages = list((folder / "items").glob("*.html"))
     assert len(pages) == 7
-    assert all('aria-label="lrp"' in page.read_text() for page in pages)
+    assert all('aria-label="Layer-wise relevance propagation"' in page.read_text() for page in pages)
 
 
 def test_duplicates_share_a_page_and_count_once(make: Callable[..., Report], tmp_path: Path) -> None:

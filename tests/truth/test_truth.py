@@ -31,8 +31,8 @@ def test_inputs_are_predicted_rightly_and_have_a_mask_each(made):
 
 def test_the_mask_is_what_the_class_hangs_on(made):
     """Blanking the mask (or taking its words away) changes the prediction, blanking as much elsewhere does not."""
+    from attrib.binding import bind
     from attrib.metrics.trial import Trial
-    from attrib.targets import bind
 
     encoded = made.model.encode(made.inputs)
     on = Trial.of(made.model, encoded, bind(made.targets, 12, made.model.index_of), 1)
