@@ -30,7 +30,7 @@ class Branch:
 
 
 def branch_of(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
-    before = ancestors(trace, node, stops)
+    before = [n for n in ancestors(trace, node, stops) if n >= min(stops)]  # not what earlier layers have made
     read_from = max((i for n in before for i in trace.nodes[n].inputs if i in stops), default=None)
     attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
     surely = any(trace.heads[n].axis == -3 for n in attention)

@@ -21,21 +21,24 @@ from attrib.patching.places import Columns, width_of
 Found = dict[str, tuple[int, tuple[Columns, ...]]]
 
 
-def columns_of(heads: Sequence[Acting], owners: Sequence[int]) -> Found:
-    """For each kind that has columns of its own: which projection, and the columns of each (key-value) head."""
+def columns_of(heads: Sequence[Acting], owners: Sequence[int], width: int) -> Found:
+    """For each kind that has columns of its own: which projection, and the columns of each (key-value) head.
+
+    width: of what each head puts out."""
     found: Found = {}
     for kind in KINDS:
         for alone in (True, False):
             masks = [each.of_kind(kind, alone) for each in heads]
             _find(found, kind, masks, owners)
-            for owner in set(owners) if kind == "keys" else ():  # another matrix may weigh positions, too (Doge)
-                _find(
-                    found, kind, [[m & (of == owner) for m, of in zip(e, owners, strict=True)] for e in masks], owners
-                )
+            # another matrix may weigh positions (Doge), or make what values are convolved with (Inkling 2)
+            for owner in set(owners) if kind != "queries" else ():
+                own = [[m & (of == owner) for m, of in zip(e, owners, strict=True)] for e in masks]
+                _find(found, kind, own, owners, *([width] if kind == "values" else []))
     return found
 
 
-def _find(found: Found, kind: str, masks: list[list[Tensor]], owners: Sequence[int]) -> None:
+def _find(found: Found, kind: str, masks: list[list[Tensor]], owners: Sequence[int], *wide: int) -> None:
+    """wide: how wide columns have to be."""
     if kind in found:
         return
     heads = len(masks)
@@ -44,7 +47,7 @@ def _find(found: Found, kind: str, masks: list[list[Tensor]], owners: Sequence[i
     for place in range(len(owners)):
         each = [columns[place] for columns in runs if place in columns]
         ordered = tuple(dict.fromkeys(each))  # heads of one group share their keys and values
-        widths = {width_of(columns) for columns in ordered}
+        widths = {width_of(columns) for columns in ordered} | set(wide)
         if kind == "keys" and "queries" in found and not shared:  # they meet in a product
             widths.add(width_of(found["queries"][1][0]))
         expected = len(ordered) == heads if kind == "queries" else heads % max(1, len(ordered)) == 0

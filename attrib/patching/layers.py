@@ -118,7 +118,8 @@ class Reader:
     def _front(self, block: Visit) -> Place | None:
         """What the block is given. Others may read it, too: a later block, or a sum of several streams."""
         place, paths = self._input(block), (block.path, f"{block.path}.")
-        readers = [node.path for node in self.trace.nodes if block.inputs[0] in node.inputs]
+        made = zip(self.trace.nodes, self.trace.tensors, strict=True)  # what carries nothing on has read a shape alone
+        readers = [node.path for node, tensor in made if block.inputs[0] in node.inputs and tensor.requires_grad]
         inside = [path == paths[0] or path.startswith(paths[1]) for path in readers]
         if place is None or all(inside) or place.axes is not None:
             return place

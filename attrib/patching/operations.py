@@ -61,8 +61,8 @@ def _number(value: Any) -> float | None:
 
 def heads_of(operation: str | None, tensor: Tensor, given: list[Tensor], tokens: int) -> Heads | None:
     """The heads the operation attends with; None where it is no attention. The batch is one."""
-    if operation == "attention":
-        return Heads(int(given[0].shape[-3]), -3)
+    if operation == "attention":  # not of each position alone, over what layers have made there
+        return Heads(int(given[0].shape[-3]), -3) if given[0].shape[-2] >= tokens else None
     if operation != "softmax" or tensor.dim() not in (3, 4) or tensor.shape[-2] == 1:
         return None
     sinks = tensor.shape[-1] - tensor.shape[-2]  # one more place to look at than there are tokens

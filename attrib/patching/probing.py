@@ -88,7 +88,9 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str, run: Ca
     layers, kv_heads, split = _with_attentions(reader, streams, layers)
     heads, head_dim = _common_heads(layers)
     if not any(stream is None or stream.attentions for stream in streams):
-        reader.miss("attn_out, head, head.*.*.q, k, v", "no layer has attention")
+        fixed = any(stream and stream.fixed for stream in streams)
+        more = " that acts: what else is added to the stream is the same for every prompt" if fixed else ""
+        reader.miss("attn_out, head, head.*.*.q, k, v", f"no layer has attention{more}")
     visits = [span.visit for span in spans if span.visit is not None]
     behind = [v for v in leaves(twin, trace) if not visits or v.span[0] > visits[-1].span[1]]
     head = Span(spans[-1].end, trace.node_of(trace.output))

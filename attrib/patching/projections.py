@@ -12,7 +12,7 @@ from attrib.patching.acting import KINDS, Projected, acting
 from attrib.patching.branches import ancestors
 from attrib.patching.columns import Found, columns_of
 from attrib.patching.heads import Attending
-from attrib.patching.places import numbers_of
+from attrib.patching.places import numbers_of, width_of
 from attrib.patching.structure import Attention, Projection
 from attrib.patching.trace import Trace
 
@@ -75,8 +75,9 @@ def _widths(reader: Reader, nodes: _Nodes, attending: Attending | None) -> tuple
 def _columns(reader: Reader, nodes: _Nodes, attending: Attending) -> Found:
     trace = reader.trace
     projected = [Projected(trace.tensors[node], reader.layout.axes(node), of) for node, of in nodes]
-    heads = acting(_outputs(reader, attending), projected, _weights(trace, attending))
-    return columns_of(heads, [of for _, of in nodes])
+    outputs = _outputs(reader, attending)
+    heads = acting(outputs, projected, _weights(trace, attending))
+    return columns_of(heads, [of for _, of in nodes], outputs[0].shape[-1])
 
 
 def _with_made(reader: Reader, read: _Read, attending: Attending) -> _Read:
@@ -88,13 +89,15 @@ def _with_made(reader: Reader, read: _Read, attending: Attending) -> _Read:
     nodes = _made(reader, attending)
     trace = reader.trace
     projected = [Projected(trace.tensors[node], reader.layout.axes(node), 0) for node in nodes]
-    heads = acting(_outputs(reader, attending), projected, _weights(trace, attending))
+    outputs = _outputs(reader, attending)
+    heads = acting(outputs, projected, _weights(trace, attending))
     own, found = list(read.nodes), dict(read.found)
     for which, node in enumerate(nodes):
-        alone = columns_of([each.part(which) for each in heads], [0])
+        alone = columns_of([each.part(which) for each in heads], [0], outputs[0].shape[-1])
         for kind in [kind for kind in lacking if kind in alone and kind not in found]:
-            found[kind] = (len(own), alone[kind][1])
-            own.append((node, -1))
+            if kind != "values" or width_of(alone[kind][1][0]) == outputs[0].shape[-1]:  # no hidden states (Inkling 2)
+                found[kind] = (len(own), alone[kind][1])
+                own.append((node, -1))
     return _Read(own, found)
 
 
@@ -102,10 +105,14 @@ def _made(reader: Reader, attending: Attending) -> list[int]:
     """What is made between the hidden states in front of attention and its heads' outputs, with rows for positions."""
     trace, layout = reader.trace, reader.layout
     before = sorted(ancestors(trace, attending.z, frozenset({attending.start})))
+    made = {attending.start}  # not of earlier layers
+    for node in before:
+        made |= {node} if made & set(trace.nodes[node].inputs) else set()
     return [
         node
         for node in before
         if node < attending.first
+        and node in made
         and trace.tensors[node].is_floating_point()
         and trace.tensors[node].requires_grad
         and layout.fits(node)

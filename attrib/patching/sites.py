@@ -9,6 +9,8 @@ attn_out.L           what attention adds to the stream; mlp_out.L what the MLP a
                      mlp_out.L.1, mlp_out.L.2 … are those behind it. Of several attentions
                      (LongCat), attn_out.L.1 … are those behind the first, and heads are counted on through them. In a
                      bottleneck (MobileBERT), all these and resid_mid.L are of the narrower stream in there
+                     Where a layer's stream is no sum with resid_pre.L but begins anew with what attention puts out
+                     (Inkling 2), resid_mid.L is attn_out.L
 head.L.H             head H's output z, before the output projection and what joins heads (of a difference of two maps,
                      as DiffLlama's, each map is a head). Of a stream of several rows for a position (ProphetNet), heads
                      are those of the first; resid_*, attn_out, mlp_out and neuron hold all rows

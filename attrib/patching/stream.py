@@ -16,7 +16,8 @@ class Stream:
     """Attentions, at most one other mixer of positions and one MLP, and the stream between MLP and those; None where
     they run in parallel.
     further: MLPs stacked behind that one. plain: whether the contribution of each attention is nothing but its output
-    projection: no MLP is inside (MobileBERT).
+    projection: no MLP is inside (MobileBERT). fixed: whether something is added that is the same for every prompt and
+    no weight.
 
     course: what happens to the stream, in order; None where that is more than sums, norms and factors.
     """
@@ -27,12 +28,15 @@ class Stream:
     mid: int | None
     plain: bool
     further: tuple[Branch, ...]
+    fixed: bool
     course: tuple[Branch | Step, ...] | None
 
 
 @dataclass(frozen=True)
 class _Sum:
-    """One addition to the stream: the sum, what the stream was before, what was added, and which constants were."""
+    """One addition to the stream: the sum, what the stream was before, what was added, and which constants were.
+
+    Where the stream begins anew, `node` is what was `added`, and `before` is read but no part of it."""
 
     node: int
     before: int
@@ -46,7 +50,7 @@ def stream_of(trace: Trace, start: int, end: int, stacked: bool = False, source:
     stacked: whether more attentions and MLPs may follow. source: what contributions may be made from besides the
     stream.
     """
-    sums = _sums_back(trace, end, start)
+    sums = _sums_back(trace, end, start) or _begun_anew(trace, end, start)
     if not sums:
         return None
     stops = _stops(trace, sums) | ({source} if source is not None else set())
@@ -69,8 +73,9 @@ def stream_of(trace: Trace, start: int, end: int, stacked: bool = False, source:
     joins = mlp is not None and places[mlp] > last >= 0
     mid = _read_on_the_way(trace, mlp.names[0], sums[places[mlp]].before, stops) if joins and mlp else None
     plain = all(len(branch.behind) <= 1 for branch in attending)
+    fixed = any(shifts_of(trace, each.constants) is None for each in sums)
     course = None if behind or len(attending) > 1 else _course(trace, (start, end), sums, branches, mid)
-    return Stream(tuple(attending), mixer, mlp, mid, plain, tuple(behind), course)
+    return Stream(tuple(attending), mixer, mlp, mid, plain, tuple(behind), fixed, course)
 
 
 def layer_stream(trace: Trace, start: int, end: int) -> Stream | None:
@@ -118,7 +123,12 @@ def _single_steps(trace: Trace, start: int, node: int) -> list[int]:
 
 
 def _branches(trace: Trace, sums: list[_Sum], stops: frozenset[int]) -> list[list[Branch]]:
-    return [[branch_of(trace, node, stops) for node in each.added] for each in sums]
+    return [[branch_of(trace, node, stops - _own(trace, each, node)) for node in each.added] for each in sums]
+
+
+def _own(trace: Trace, each: _Sum, node: int) -> frozenset[int]:
+    """The names of a contribution that is the stream from there on."""
+    return frozenset(names_of(trace, node)) if node == each.node else frozenset()
 
 
 def _stops(trace: Trace, sums: list[_Sum]) -> frozenset[int]:
@@ -132,7 +142,8 @@ def _course(
     behind = ends[0]
     for each, added in zip(sums, branches, strict=True):
         passing, shifts = _passed_mid(trace, behind, each.before, mid), shifts_of(trace, each.constants)
-        if passing is None or shifts is None:
+        goes_on = trace.nodes[each.node].kind == "sum" and each.before in trace.nodes[each.node].inputs
+        if passing is None or shifts is None or not goes_on:
             return None
         course += [*passing, *added, *shifts]
         behind = each.node
@@ -164,6 +175,27 @@ def _sums_back(trace: Trace, node: int, start: int) -> list[_Sum] | None:
             added = tuple(part for part in parts if trace.tensors[part].requires_grad)
             return [*earlier, _Sum(node, operand, added, tuple(part for part in parts if part not in added))]
     return None
+
+
+def _begun_anew(trace: Trace, end: int, start: int) -> list[_Sum] | None:
+    """The sums back to the first contribution, where the stream does not go on from `start` but begins anew with what
+    mixes positions (Inkling 2); None where that is not so."""
+    first = end
+    while first == end or _passes(trace, first):
+        carrying = sorted(i for i in trace.nodes[first].inputs if trace.tensors[i].requires_grad)
+        if not carrying or not all(carrying[0] in ancestors(trace, i, frozenset()) for i in carrying[1:]):
+            return None
+        first = carrying[0]
+    sums = _sums_back(trace, end, first)
+    mixes = sums and branch_of(trace, first, frozenset(names_of(trace, start))).mixes
+    return [_Sum(first, start, (first,), ()), *sums] if sums and mixes else None
+
+
+def _passes(trace: Trace, node: int) -> bool:
+    """Whether the stream goes through it: a norm, or what no module makes whole."""
+    kind = trace.nodes[node].kind
+    made = any(visit.output == node for visit in trace.visits)
+    return kind == "pointwise" or (kind in ("alias", "scaled", "sum") and not made)
 
 
 def _summands(trace: Trace, node: int) -> list[int]:

@@ -106,6 +106,8 @@ class Trace(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is Tensor.requires_grad_:  # asked for by the model's own code: made from no prompt for that
+            return args[0]
         if self._inside and self._inside[-1][1]:
             return func(*args, **kwargs)
         given = _tensors((args, kwargs))
