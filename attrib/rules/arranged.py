@@ -7,9 +7,9 @@ is more than half of the time, of all of a ResNet-50's two fifths. Here it is do
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from attrib.rules.products import QuickProducts
 from attrib.rules.ruled import frozen
 from attrib.rules.sliding import Sliding, can_arrange
 from attrib.rules.weights import Fingerprint, look, version_of
+from attrib.rules.winograd import Kernels, best_side, convolved, minimal, transformed, turned
+
+Kept = TypeVar("Kept")
 
 
 def arrange(twin: nn.Module) -> bool:
@@ -49,7 +52,7 @@ def _is_plain(module: nn.Conv2d) -> bool:
 class _Seen(NamedTuple):
     weight: Tensor
     version: int
-    copies: dict[Any, Tensor]
+    copies: dict[Any, Any]
 
 
 class _Kept:
@@ -57,10 +60,10 @@ class _Kept:
 
     def __init__(self) -> None:
         self._mark: Fingerprint | None = None
-        self._newest: dict[Any, Tensor] = {}
+        self._newest: dict[Any, Any] = {}
         self._of: weakref.WeakKeyDictionary[nn.Module, _Seen] = weakref.WeakKeyDictionary()
 
-    def of(self, module: ArrangedConv2d) -> dict[Any, Tensor]:
+    def of(self, module: ArrangedConv2d) -> dict[Any, Any]:
         """Those for `module`, whose weight's values are looked at once: twins live for one explanation."""
         weight = module.weight
         seen = self._of.get(module)
@@ -90,6 +93,10 @@ class ArrangedConv2d(nn.Conv2d):
 
     def _run(self, x: Tensor) -> Tensor:
         how = Sliding.of(self)
+        if minimal(self, x) and _is_off_zero(self.bias):
+            kernels = self._kernels("forward", x, self.weight.detach, how.padding)
+            if kernels is not None:
+                return convolved(x, kernels, self.bias, how.padding)
         return how.outputs(x, self._copy("forward", lambda: how.arranged(self.weight.detach(), x.shape)), self.bias)
 
     def pulled(self, c: Tensor, shape: torch.Size, layout: torch.memory_format) -> Tensor:
@@ -99,15 +106,30 @@ class ArrangedConv2d(nn.Conv2d):
         if torch.is_grad_enabled() and c.requires_grad:  # somebody differentiates twice
             return how.pulled_by_torch(c, self.weight, left_over)
         c = c.contiguous(memory_format=layout)
+        margins = [2 - side for side in how.padding]
+        if minimal(self, c):
+            kernels = self._kernels("back", c, lambda: turned(self.weight.detach()), margins)
+            if kernels is not None:
+                return convolved(c, kernels, None, margins)
         weight = self._copy(tuple(left_over), lambda: how.arranged_to_pull(self.weight.detach(), left_over, c.shape))
         return how.pulled(c, weight, left_over)
 
-    def _copy(self, use: Any, arranged: Callable[[], Tensor]) -> Tensor:
+    def _kernels(self, use: str, x: Tensor, weight: Callable[[], Tensor], padding: Sequence[int]) -> Kernels | None:
+        """None where other ways are quicker; pieces of another number of rows are computed as the first one was."""
+        side = self._copy((use, x.shape[2:]), lambda: best_side(x.shape, weight().shape, padding))
+        return None if side is None else self._copy((use, side), lambda: transformed(weight(), side))
+
+    def _copy(self, use: Any, arranged: Callable[[], Kept]) -> Kept:
         copies = self.__dict__["_kept"].of(self)
         if use not in copies:
             copies[use] = arranged()
-        found: Tensor = copies[use]
+        found: Kept = copies[use]
         return found
+
+
+def _is_off_zero(bias: Tensor | None) -> bool:
+    """Whether no output is exactly zero where all it sees is: rounding would move it off a ReLU's kink."""
+    return bias is not None and bool(bias.all())
 
 
 def _is_watched() -> bool:
