@@ -25,6 +25,8 @@ def block_paths(structure: Structure) -> list[str]:
     paths = [layer.block for layer in structure.layers if layer.block is not None]
     if len(paths) < len(structure.layers):
         raise NotReplayable("a layer is no module of its own, or shares it with others")
+    if structure.past:  # what a patch does to that is in no call's noted arguments
+        raise NotReplayable("a layer reads more of the layers before it than the stream")
     if any(layer.pre.axes or layer.post.axes for layer in structure.layers):
         raise NotReplayable("a block is given tokens or channels in front, or several rows for a position")
     return paths

@@ -32,7 +32,7 @@ class Branch:
 def branch_of(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
     before = [n for n in ancestors(trace, node, stops) if n >= min(stops)]  # not what earlier layers have made
     read_from = max((i for n in before for i in trace.nodes[n].inputs if i in stops), default=None)
-    attention = tuple(n for n in before if trace.nodes[n].kind == "attention")
+    attention = tuple(n for n in before if trace.nodes[n].kind == "attention" and _attends(trace, n, read_from))
     surely = any(trace.heads[n].axis == -3 for n in attention)
     mixes = surely or (read_from is not None and _mixes(trace, node, read_from))
     attention = attention if mixes else ()
@@ -42,6 +42,19 @@ def branch_of(trace: Trace, node: int, stops: frozenset[int]) -> Branch:
     source = names_of(trace, min(stops) if read_from is None else read_from)[-1]
     behind = _behind(trace, attention, before)
     return Branch(names_of(trace, node), source, path, matrix, read, attention, behind, mixes)
+
+
+def _attends(trace: Trace, node: int, read: int | None) -> bool:
+    """False for a router's weights over as many experts as there are tokens: each position's are made from it alone."""
+    made, last = trace.tensors[node], trace.tokens - 1
+    if read is None or made.dim() != 3 or len(made) != 1 or not made.requires_grad:
+        return True
+    weights = torch.linspace(1.0, 2.0, made.shape[-1], dtype=made.dtype, device=made.device)
+    (gradient,) = torch.autograd.grad(
+        (made[0, last] * weights).sum(), [trace.tensors[read]], retain_graph=True, allow_unused=True
+    )
+    rows = None if gradient is None else trace.like(read, gradient)
+    return rows is None or not rows.any() or bool(rows.reshape(-1, rows.shape[-1])[:last].any())
 
 
 def _behind(trace: Trace, attention: tuple[int, ...], before: list[int]) -> tuple[int, ...]:
@@ -89,6 +102,18 @@ def names_of(trace: Trace, node: int) -> tuple[int, ...]:
     while trace.nodes[found[-1]].kind in ("alias", "scaled"):
         found.append(trace.nodes[found[-1]].inputs[0])
     return tuple(found)
+
+
+def shifted_names(trace: Trace, names: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the tensor that constants were added to, to make the last of `names`; again if need be."""
+    found: tuple[int, ...] = ()
+    while trace.nodes[names[-1]].kind == "sum":
+        carrying = [i for i in trace.nodes[names[-1]].inputs if trace.tensors[i].requires_grad]
+        if len(carrying) != 1:
+            break
+        names = names_of(trace, carrying[0])
+        found += names
+    return found
 
 
 def ancestors(trace: Trace, node: int, stops: frozenset[int]) -> list[int]:

@@ -21,13 +21,14 @@ from attrib.patching.places import Columns, width_of
 Found = dict[str, tuple[int, tuple[Columns, ...]]]
 
 
-def columns_of(heads: Sequence[Acting], owners: Sequence[int], width: int) -> Found:
-    """For each kind that has columns of its own: which projection, and the columns of each (key-value) head.
-
-    width: of what each head puts out."""
+def columns_of(
+    heads: Sequence[Acting], owners: Sequence[int], width: int, ways: tuple[bool, ...] = (True, False)
+) -> Found:
+    """For each kind that has columns of its own: which projection, and the columns of each (key-value) head. width: of
+    what each head puts out. ways: whether only those that are of no other kind, in turn."""
     found: Found = {}
     for kind in KINDS:
-        for alone in (True, False):
+        for alone in ways:
             masks = [each.of_kind(kind, alone) for each in heads]
             _find(found, kind, masks, owners)
             # another matrix may weigh positions (Doge), or make what values are convolved with (Inkling 2)

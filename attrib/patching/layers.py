@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from attrib.errors import UnsupportedModel
 from attrib.patching.blocklist import Span
-from attrib.patching.branches import Branch
+from attrib.patching.branches import Branch, shifted_names
 from attrib.patching.heads import Attending, attending
 from attrib.patching.layout import Layout
 from attrib.patching.nodes import Visit
@@ -19,6 +19,7 @@ from attrib.patching.structure import Attention, Joining, Layer, Norm, Step
 from attrib.patching.trace import Trace
 
 _Step = TypeVar("_Step", bound=Step)
+_BETWEEN = "what lies between attention and MLP (resid_mid)"
 
 
 class Reader:
@@ -44,6 +45,8 @@ class Reader:
         mid = None if stream.mid is None else self._place(stream.mid, span)
         if stream.mid is not None and mid is None:
             self.miss("resid_mid", "nothing reads or makes the stream between attention and MLP as it is")
+        if stream.handed_on:
+            self.miss(_BETWEEN, "attention hands what it makes to the MLP alone, so it joins no stream")
         if not stream.plain:
             self.miss("attn_out, mlp_out, neuron", "attention and MLPs make one contribution to the stream together")
         neurons = None if stream.mlp is None else self._read_by(stream.mlp)
@@ -166,10 +169,12 @@ class Reader:
         return tuple(place for place in places if place is not None)
 
     def _made(self, branch: Branch, span: Span) -> tuple[int, Place | None]:
-        """(its node, where the contribution is found): the outermost module's that puts it out, else an operation's."""
-        maker = _outermost([visit for visit in self.within(span) if visit.output in branch.names])
-        if maker is not None:
-            return maker.output, self.output(maker)
+        """(its node, where the contribution is found): the outermost module's that puts it out, before it is multiplied
+        or shifted by constants; else an operation's."""
+        for names in (branch.names, shifted_names(self.trace, branch.names)):
+            maker = _outermost([visit for visit in self.within(span) if visit.output in names])
+            if maker is not None:
+                return maker.output, self.output(maker)
         return branch.names[0], self._by_operation(branch.names[0])
 
     def _place(self, node: int, span: Span) -> Place | None:

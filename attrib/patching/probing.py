@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from attrib.errors import UnsupportedModel
 from attrib.failures import named_failures
 from attrib.patching.blocklist import Span, head_of, leaves, reads_past_stream, spans_of
+from attrib.patching.inner import layer_stream
 from attrib.patching.layers import Reader
 from attrib.patching.mixtures import with_experts
 from attrib.patching.places import width_of
 from attrib.patching.projections import with_projections
 from attrib.patching.sites import all_sites
-from attrib.patching.stream import Stream, layer_stream
+from attrib.patching.stream import Stream
 from attrib.patching.structure import Layer, Structure
 from attrib.patching.trace import Trace
 from attrib.rules.shadow import shadow
@@ -102,7 +103,7 @@ def _structure(name: str, twin: nn.Module, trace: Trace, embedding: str, run: Ca
         heads=heads,
         kv_heads=kv_heads or heads if heads else 0,
         head_dim=head_dim,
-        parallel=all(s and s.mlp and (s.attentions or s.mixer) and s.mid is None for s in streams),
+        parallel=all(s and s.mlp and (s.attentions or s.mixer) and s.mid is None and not s.handed_on for s in streams),
         head=head_of(name, trace, behind),
         chained=all(before.end == after.start for before, after in pairwise(spans)),
         missing=reader.missing,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attrib.patching.layers import Reader
 
 _PARTS = "head.*.*.q, k, v"
+_PRODUCTS = frozenset({"__matmul__", "baddbmm", "bmm", "einsum", "linear", "matmul", "mm"})
 _Nodes = list[tuple[int, int]]  # (node, which matrix it belongs to)
 
 
@@ -81,24 +82,39 @@ def _columns(reader: Reader, nodes: _Nodes, attending: Attending) -> Found:
 
 
 def _with_made(reader: Reader, read: _Read, attending: Attending) -> _Read:
-    """With what no projection holds, as the first tensor that holds it in columns: weights that are no matrix (XLNet),
-    rows gathered from experts (JetMoe)."""
-    lacking = [kind for kind in KINDS if kind not in read.found]
+    """With what no projection holds whole, as the first tensor that holds it in columns: weights that are no matrix
+    (XLNet), rows gathered from experts (JetMoe), what several projections are added up to (ZAYA)."""
+    parts = {kind: each for kind, each in read.found.items() if _whole(reader.trace, read.nodes[each[0]][0], attending)}
+    lacking = [kind for kind in KINDS if kind not in parts]
     if not lacking:
         return read
-    nodes = _made(reader, attending)
+    nodes = [node for node in _made(reader, attending) if _whole(reader.trace, node, attending)]
     trace = reader.trace
     projected = [Projected(trace.tensors[node], reader.layout.axes(node), 0) for node in nodes]
     outputs = _outputs(reader, attending)
     heads = acting(outputs, projected, _weights(trace, attending))
-    own, found = list(read.nodes), dict(read.found)
+    own, found = list(read.nodes), dict(parts)
     for which, node in enumerate(nodes):
-        alone = columns_of([each.part(which) for each in heads], [0], outputs[0].shape[-1])
+        alone = columns_of([each.part(which) for each in heads], [0], outputs[0].shape[-1], (True,))
         for kind in [kind for kind in lacking if kind in alone and kind not in found]:
             if kind != "values" or width_of(alone[kind][1][0]) == outputs[0].shape[-1]:  # no hidden states (Inkling 2)
                 found[kind] = (len(own), alone[kind][1])
                 own.append((node, -1))
     return _Read(own, found)
+
+
+def _whole(trace: Trace, node: int, attending: Attending) -> bool:
+    """Whether nothing else made from the prompt is added to the tensor before it meets weights or other tensors."""
+    alone, after = {node}, {node}
+    for later in range(node + 1, attending.first):
+        made = trace.nodes[later]
+        carrying = {i for i in made.inputs if trace.tensors[i].requires_grad}
+        if made.kind == "sum" and carrying & alone and not carrying <= after:
+            return False
+        after |= {later} if carrying & after else set()
+        product = made.kind == "matrix" or (made.operation is not None and made.operation[0] in _PRODUCTS)
+        alone |= {later} if carrying and carrying <= alone and not product else set()
+    return True
 
 
 def _made(reader: Reader, attending: Attending) -> list[int]:

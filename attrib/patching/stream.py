@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from attrib.patching.branches import Branch, ancestors, branch_of, names_of
-from attrib.patching.nodes import Node
 from attrib.patching.passing import passed, shifts_of
 from attrib.patching.structure import Step
 from attrib.patching.trace import Trace
@@ -30,6 +29,13 @@ class Stream:
     further: tuple[Branch, ...]
     fixed: bool
     course: tuple[Branch | Step, ...] | None
+
+    @property
+    def handed_on(self) -> bool:
+        """Whether the MLP is made of what attention makes, which is added nowhere itself (Zamba)."""
+        if self.mlp is None or self.mid is not None:  # a stream that begins anew with it (Inkling 2)
+            return False
+        return any(self.mlp.source in branch.names for branch in self.attentions)
 
 
 @dataclass(frozen=True)
@@ -71,28 +77,11 @@ def stream_of(trace: Trace, start: int, end: int, stacked: bool = False, source:
         return None
     # where the sum is made one after the other, the MLP may still read the block's input as attention does
     joins = mlp is not None and places[mlp] > last >= 0
-    mid = _read_on_the_way(trace, mlp.names[0], sums[places[mlp]].before, stops) if joins and mlp else None
+    mid = _read_on_the_way(trace, mlp.names[0], sums[: places[mlp] + 1], stops) if joins and mlp else None
     plain = all(len(branch.behind) <= 1 for branch in attending)
     fixed = any(shifts_of(trace, each.constants) is None for each in sums)
     course = None if behind or len(attending) > 1 else _course(trace, (start, end), sums, branches, mid)
     return Stream(tuple(attending), mixer, mlp, mid, plain, tuple(behind), fixed, course)
-
-
-def layer_stream(trace: Trace, start: int, end: int) -> Stream | None:
-    """The stream of one layer; where it is read and joined by a matrix each, with attention and MLPs in between
-    (MobileBERT's bottleneck), the stream between these, which has no course of edges."""
-    stream = stream_of(trace, start, end, stacked=True)
-    if stream is None or stream.plain or len(stream.attentions) != 1 or stream.attentions[0].read is None:
-        return stream
-    end = stream.attentions[0].read
-    reading = (i for i, node in enumerate(trace.nodes) if node.kind == "matrix" and start in _views(trace, node))
-    inner = (stream_of(trace, node, end, True, start) for node in reading)
-    found = next((each for each in inner if each is not None and each.plain and each.attentions), None)
-    return stream if found is None else replace(found, course=None)
-
-
-def _views(trace: Trace, node: Node) -> tuple[int, ...]:
-    return names_of(trace, node.inputs[0])
 
 
 def regions_of(trace: Trace, start: int, end: int) -> list[tuple[int, int]]:
@@ -206,7 +195,12 @@ def _summands(trace: Trace, node: int) -> list[int]:
     return [node]
 
 
-def _read_on_the_way(trace: Trace, node: int, read: int, stops: frozenset[int]) -> int | None:
-    """Which view or multiple of `read` the node was made from, going back no further than `stops`."""
+def _read_on_the_way(trace: Trace, node: int, sums: list[_Sum], stops: frozenset[int]) -> int | None:
+    """Which view or multiple of the stream in front of the last sum (and of those before it that add constants alone)
+    the node was made from, going back no further than `stops`."""
     given = {i for n in ancestors(trace, node, stops) for i in trace.nodes[n].inputs}
-    return next((name for name in names_of(trace, read) if name in given), None)
+    names = list(names_of(trace, sums[-1].before))
+    while len(sums) > 1 and not sums[-2].added:
+        sums = sums[:-1]
+        names += names_of(trace, sums[-1].before)
+    return next((name for name in names if name in given), None)

@@ -176,6 +176,15 @@ class Trace(TorchFunctionMode):
         if heads is not None:
             self.heads[node] = heads
 
+    def _adds(self, node: int, inputs: tuple[int, ...]) -> bool:
+        """Whether the tensor is one of these, or a sum of them, each multiplied with constants or added to some."""
+        if node in inputs:
+            return True
+        made = self.nodes[node]
+        carrying = [i for i in made.inputs if self.tensors[i].requires_grad]
+        sums = made.kind in ("alias", "scaled", "sum") and len(carrying) > 0
+        return sums and all(self._adds(i, inputs) for i in carrying)
+
     def _add(self, tensor: Tensor, node: Node) -> int:
         self.nodes.append(node)
         self.tensors.append(tensor)
@@ -192,8 +201,10 @@ class Trace(TorchFunctionMode):
 
     def _entered(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         inputs = tuple(self.node_of(tensor) for tensor in _tensors((args, kwargs)))
-        # a leaf that joins tensors without weights of its own (attention as a module) is seen from inside
-        atomic = next(module.children(), None) is None and (len(inputs) == 1 or bool(module._parameters))
+        # a leaf that joins tensors without weights of its own (attention as a module) or by vectors is seen from inside
+        matrices = any(p is not None and p.dim() > 1 for p in module._parameters.values())
+        alone = len(inputs) == 1 or (not inputs and bool(module._parameters))
+        atomic = next(module.children(), None) is None and (alone or matrices)
         path = self._paths[id(module)]
         self._inside.append((path, atomic, inputs, self._clock))
         self._counts.append(Counter())
@@ -208,8 +219,9 @@ class Trace(TorchFunctionMode):
         if not made:
             return
         first = next((tensor for tensor in made if tensor.is_floating_point()), made[0])
-        if atomic and id(first) not in self._known:
-            self._made(module, first, inputs, path)
+        opened = not atomic and bool(module._parameters) and next(module.children(), None) is None
+        if (atomic and id(first) not in self._known) or (opened and not self._adds(self.node_of(first), inputs)):
+            self._made(module, first, inputs, path)  # whole, unless it only adds up what it was given
         self.visits.append(Visit(path, inputs, self.node_of(first), (began, self._clock)))
 
 
