@@ -88,7 +88,7 @@ def _with_made(reader: Reader, read: _Read, attending: Attending) -> _Read:
     lacking = [kind for kind in KINDS if kind not in parts]
     if not lacking:
         return read
-    nodes = [node for node in _made(reader, attending) if _whole(reader.trace, node, attending)]
+    nodes = [node for node in _made(reader, attending) if _whole(reader.trace, node, attending, last=True)]
     trace = reader.trace
     projected = [Projected(trace.tensors[node], reader.layout.axes(node), 0) for node in nodes]
     outputs = _outputs(reader, attending)
@@ -103,13 +103,15 @@ def _with_made(reader: Reader, read: _Read, attending: Attending) -> _Read:
     return _Read(own, found)
 
 
-def _whole(trace: Trace, node: int, attending: Attending) -> bool:
-    """Whether nothing else made from the prompt is added to the tensor before it meets weights or other tensors."""
+def _whole(trace: Trace, node: int, attending: Attending, last: bool = False) -> bool:
+    """Whether nothing else made from the prompt is added to the tensor before it meets weights or other tensors. last:
+    and no weight matrix reads it (an adapter's second one)."""
     alone, after = {node}, {node}
     for later in range(node + 1, attending.first):
         made = trace.nodes[later]
         carrying = {i for i in made.inputs if trace.tensors[i].requires_grad}
-        if made.kind == "sum" and carrying & alone and not carrying <= after:
+        added = made.kind == "sum" and not carrying <= after
+        if carrying & alone and (added or (last and made.kind == "matrix")):
             return False
         after |= {later} if carrying & after else set()
         product = made.kind == "matrix" or (made.operation is not None and made.operation[0] in _PRODUCTS)

@@ -8,7 +8,10 @@ attn_out.L           what attention adds to the stream; mlp_out.L what the MLP a
                      Where a block adds several MLPs (MobileBERT; X-MOD's adapters), mlp_out.L is the first, and
                      mlp_out.L.1, mlp_out.L.2 … are those behind it. Of several attentions
                      (LongCat), attn_out.L.1 … are those behind the first, and heads are counted on through them. In a
-                     bottleneck (MobileBERT), all these and resid_mid.L are of the narrower stream in there
+                     bottleneck (MobileBERT), all these and resid_mid.L are of the narrower stream in there.
+                     Where only a mixer adds to the stream and attention hands what it makes to an MLP in front of it
+                     (Zamba), attn_out.L is what attention hands on, mlp_out.L what joins the mixer's input, and
+                     mixer_out.L what all of them add; there is no resid_mid.L.
                      Where a layer's stream is no sum with resid_pre.L but begins anew with what attention puts out
                      (Inkling 2), resid_mid.L is attn_out.L
 head.L.H             head H's output z, before the output projection and what joins heads (of a difference of two maps,
@@ -17,7 +20,8 @@ head.L.H             head H's output z, before the output projection and what jo
 head.L.H.q           its queries, as the projection puts them out: before rotary positions and norms (behind a norm
                      that goes over all heads at once, as OLMo2's). In head.L.H.k and head.L.H.v, H counts key-value
                      heads, of which grouped attention has fewer; what all heads share beside their own (the rotary
-                     part of DeepSeek's keys) is in none of them
+                     part of DeepSeek's keys) is in none of them. Where projections are added up (adapters; ZAYA,
+                     where one way is convolved), it is their sum
 neuron.L             all neurons of block L's MLP together; neuron.L.N one of them, neuron.L.A:B neurons A to B−1.
                      Of a mixture of experts, N = expert · width + unit (neuron.L.A:B with A = expert · width is one
                      whole expert); neurons of experts that a position is not sent to are zero there, and stay so:

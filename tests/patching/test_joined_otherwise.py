@@ -1,5 +1,5 @@
 """A stream scaled and shifted by vectors where it is joined (ZAYA), attention that hands what it makes to an MLP, and
-that to a mixer (both Zambas): against whole forwards with hooks on the very modules."""
+that to a mixer (both Zambas), adapters beside projections: against whole forwards with hooks on the very modules."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SIZES = {
     | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
     | {"router_hidden_size": 16, "layer_types": ["hybrid", "hybrid"]},
     "zamba": SMALL | HYBRID | {"n_mamba_heads": 2, "mamba_dt_rank": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "llama": text_families.LLAMA,
     "zamba2": SMALL
     | HYBRID
     | {"mamba_ngroups": 2, "n_mamba_heads": 8, "mamba_headdim": 8, "num_mem_blocks": 1, "chunk_size": 4}
@@ -51,35 +52,61 @@ def hybrid(layer, shared):
     return {
         f"head.{layer}.2": (f"{block}.{shared}.self_attn.o_proj", "input", 0, rows(32, 48)),
         f"attn_out.{layer}": (f"{block}.{shared}.self_attn", "output", 0, rows()),
-        f"neuron.{layer}": (f"{block}.{shared}.feed_forward.down_proj", "input", 0, rows()),
         f"neuron.{layer}.7:30": (f"{block}.{shared}.feed_forward.down_proj", "input", 0, rows(7, 30)),
         f"mlp_out.{layer}": (f"{block}.linear", "output", 0, rows()),
         f"mixer_out.{layer}": (f"{block}.mamba_decoder.mamba", "output", 0, rows()),
     }
 
 
-ZAYA = "model.layers.1"
+LAYER = "model.layers.1"
 # family → site → (module, what of it, which of these, its part at a position)
 WHERE = {
     "zaya": {
         "attn_out.0": ("model.layers.0.self_attn", "output", 0, rows()),
         "resid_mid.0": ("model.layers.0.post_attention_residual_scale", "output", 0, rows()),
         "mlp_out.0": ("model.layers.0.mlp", "output", 0, rows()),
-        "attn_out.1": (f"{ZAYA}.self_attn", "output", 0, rows()),
-        "resid_mid.1": (f"{ZAYA}.post_attention_residual_scale", "output", 0, rows()),
-        "mlp_out.1": (f"{ZAYA}.mlp", "output", 0, rows()),
-        "head.1.2": (f"{ZAYA}.self_attn.o_proj", "input", 0, rows(16, 24)),
+        "attn_out.1": (f"{LAYER}.self_attn", "output", 0, rows()),
+        "mlp_out.1": (f"{LAYER}.mlp", "output", 0, rows()),
+        "head.1.2": (f"{LAYER}.self_attn.o_proj", "input", 0, rows(16, 24)),
         # convolved, and added to what was not
-        "head.1.2.q": (f"{ZAYA}.self_attn.qkv_proj", "output", 0, head(2)),
+        "head.1.2.q": (f"{LAYER}.self_attn.qkv_proj", "output", 0, head(2)),
         "head.0.1.k": ("model.layers.0.self_attn.qkv_proj", "output", 1, head(1)),
-        "head.1.0.k": (f"{ZAYA}.self_attn.qkv_proj", "output", 1, head(0)),
+        "head.1.0.k": (f"{LAYER}.self_attn.qkv_proj", "output", 1, head(0)),
         # one half of it is of the token before
         "head.0.1.v": ("model.layers.0.self_attn.qkv_proj", "output", 2, head(1)),
-        "head.1.0.v": (f"{ZAYA}.self_attn.qkv_proj", "output", 2, head(0)),
+        "head.1.0.v": (f"{LAYER}.self_attn.qkv_proj", "output", 2, head(0)),
+    },
+    # its projections have adapters beside them
+    "llama": {
+        "head.1.2.q": (f"{LAYER}.self_attn.q_proj", "output", 0, rows(16, 24)),
+        "head.0.1.k": ("model.layers.0.self_attn.k_proj", "output", 0, rows(8, 16)),
+        "head.1.0.k": (f"{LAYER}.self_attn.k_proj", "output", 0, rows(0, 8)),
+        "head.1.1.v": (f"{LAYER}.self_attn.v_proj", "output", 0, rows(8, 16)),
+        "mlp_out.1": (f"{LAYER}.mlp", "output", 0, rows()),
     },
     "zamba": hybrid(1, "shared_transf") | hybrid(2, "shared_transf"),
     "zamba2": hybrid(1, "shared_transformer") | hybrid(2, "shared_transformer"),
 }
+
+
+class Adapted(nn.Module):
+    """A projection and one of lower rank beside it, the two added up."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.down, self.up = nn.Linear(base.in_features, 4, False), nn.Linear(4, base.out_features, False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+def adapted(module):
+    """With adapters beside queries, keys and values."""
+    for layer in module.model.layers:
+        for name in ("q_proj", "k_proj", "v_proj"):
+            setattr(layer.self_attn, name, Adapted(getattr(layer.self_attn, name)))
+    return module
 
 
 @cache
@@ -88,7 +115,8 @@ def wrapped(family):
     config = AutoConfig.for_model(family, **SIZES[family], **more)
     config._experts_implementation = "eager"
     torch.manual_seed(2)
-    module = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double().eval()
+    module = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    module = (adapted(module) if family == "llama" else module).double().eval()
     return attrib.wrap(text_families.redrawn(module), tokenizer=text_families.byte_level())
 
 
