@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import nn
 
 from attrib.errors import UnsupportedModel
-from attrib.patching.branches import names_of
+from attrib.patching.branches import ancestors, names_of
 from attrib.patching.nodes import Visit
 from attrib.patching.stream import regions_of, stream_of
 from attrib.patching.trace import Trace
@@ -37,11 +37,19 @@ def spans_of(name: str, twin: nn.Module, trace: Trace) -> list[Span]:
     regions = (regions_of(trace, 0, node) for node in reversed(read))  # a matrix of the head may stand before the last
     found = [Span(start, end) for start, end in next(filter(None, regions), [])]
     if not found or not all(stream_of(trace, span.start, span.end) for span in found):
-        raise UnsupportedModel(
-            f"{name} has no list of blocks that run one after the other, and its stream of hidden states is more than "
-            "sums, norms and factors: its layers have no sites"
-        )
+        why = "has no list of blocks that run one after the other, and its stream of hidden states is more than sums, "
+        why += "norms and factors"
+        if _is_cut(trace):
+            why = "runs its layers where no gradients are recorded, in an autograd function of its own (as reversible "
+            why += "layers do), so that what they make cannot be followed"
+        raise UnsupportedModel(f"{name} {why}: its layers have no sites")
     return found
+
+
+def _is_cut(trace: Trace) -> bool:
+    """Whether weight matrices read what is made from the prompt, but no gradients are recorded there."""
+    without = (i for i, made in enumerate(trace.nodes) if made.kind == "matrix" and not trace.tensors[i].requires_grad)
+    return any(0 in ancestors(trace, node, frozenset()) for node in without)
 
 
 def blocks_of(twin: nn.Module, trace: Trace) -> list[Visit]:

@@ -65,8 +65,12 @@ def heads_of(operation: str | None, tensor: Tensor, given: list[Tensor], tokens:
         return Heads(int(given[0].shape[-3]), -3) if given[0].shape[-2] >= tokens else None
     if operation != "softmax" or tensor.dim() not in (3, 4) or tensor.shape[-2] == 1:
         return None
-    sinks = tensor.shape[-1] - tensor.shape[-2]  # one more place to look at than there are tokens
-    if tensor.shape[-2] >= tokens and (sinks == 0 or (sinks == 1 and tensor.dim() == 4)):
+    if bool(((tensor.sum(-1) - 1).abs() > 0.1).any()):  # over another dimension: of windows, say (DeepSeek-V4)
+        return None
+    # one more place to look at than there are tokens (sinks), or windows of them too
+    more = tensor.shape[-1] - tensor.shape[-2]
+    most = 0 if tensor.dim() == 3 else more if tensor.shape[-2] == tokens else 1
+    if tensor.shape[-2] >= tokens and 0 <= more <= most:
         return Heads(tensor.shape[:-2].numel(), -3)
     if tensor.dim() == 4 and tensor.shape[0] == 1 and tensor.shape[1] >= tokens:  # each token its window (Longformer)
         return Heads(int(tensor.shape[2]), -2)

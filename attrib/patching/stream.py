@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attrib.patching.branches import Branch, ancestors, branch_of, names_of
 from attrib.patching.passing import passed, shifts_of
 from attrib.patching.structure import Step
+from attrib.patching.sums import Sum, begun_anew, sums_back
 from attrib.patching.trace import Trace
 
 
@@ -38,25 +39,13 @@ class Stream:
         return any(self.mlp.source in branch.names for branch in self.attentions)
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """One addition to the stream: the sum, what the stream was before, what was added, and which constants were.
-
-    Where the stream begins anew, `node` is what was `added`, and `before` is read but no part of it."""
-
-    node: int
-    before: int
-    added: tuple[int, ...]
-    constants: tuple[int, ...]
-
-
 def stream_of(trace: Trace, start: int, end: int, stacked: bool = False, source: int | None = None) -> Stream | None:
     """The stream from one node to a later one; None where more is added than one attention, one mixer and one MLP.
 
     stacked: whether more attentions and MLPs may follow. source: what contributions may be made from besides the
     stream.
     """
-    sums = _sums_back(trace, end, start) or _begun_anew(trace, end, start)
+    sums = sums_back(trace, end, start) or begun_anew(trace, end, start)
     if not sums:
         return None
     stops = _stops(trace, sums) | ({source} if source is not None else set())
@@ -78,7 +67,7 @@ def stream_of(trace: Trace, start: int, end: int, stacked: bool = False, source:
     # where the sum is made one after the other, the MLP may still read the block's input as attention does
     joins = mlp is not None and places[mlp] > last >= 0
     mid = _read_on_the_way(trace, mlp.names[0], sums[: places[mlp] + 1], stops) if joins and mlp else None
-    plain = all(len(branch.behind) <= 1 for branch in attending)
+    plain = all(_in_a_row(trace, branch.behind) for branch in attending)
     fixed = any(shifts_of(trace, each.constants) is None for each in sums)
     course = None if behind or len(attending) > 1 else _course(trace, (start, end), sums, branches, mid)
     return Stream(tuple(attending), mixer, mlp, mid, plain, tuple(behind), fixed, course)
@@ -89,7 +78,7 @@ def regions_of(trace: Trace, start: int, end: int) -> list[tuple[int, int]]:
 
     The last ends where as many norms have been passed behind its last sum as in the layer before it.
     """
-    sums = _sums_back(trace, end, start) or []
+    sums = sums_back(trace, end, start) or []
     mixing = [
         i
         for i, group in enumerate(_branches(trace, sums, _stops(trace, sums)))
@@ -111,21 +100,21 @@ def _single_steps(trace: Trace, start: int, node: int) -> list[int]:
     return found[::-1]
 
 
-def _branches(trace: Trace, sums: list[_Sum], stops: frozenset[int]) -> list[list[Branch]]:
+def _branches(trace: Trace, sums: list[Sum], stops: frozenset[int]) -> list[list[Branch]]:
     return [[branch_of(trace, node, stops - _own(trace, each, node)) for node in each.added] for each in sums]
 
 
-def _own(trace: Trace, each: _Sum, node: int) -> frozenset[int]:
+def _own(trace: Trace, each: Sum, node: int) -> frozenset[int]:
     """The names of a contribution that is the stream from there on."""
     return frozenset(names_of(trace, node)) if node == each.node else frozenset()
 
 
-def _stops(trace: Trace, sums: list[_Sum]) -> frozenset[int]:
+def _stops(trace: Trace, sums: list[Sum]) -> frozenset[int]:
     return frozenset(node for each in sums for node in names_of(trace, each.before))
 
 
 def _course(
-    trace: Trace, ends: tuple[int, int], sums: list[_Sum], branches: list[list[Branch]], mid: int | None
+    trace: Trace, ends: tuple[int, int], sums: list[Sum], branches: list[list[Branch]], mid: int | None
 ) -> tuple[Branch | Step, ...] | None:
     course: list[Branch | Step] = []
     behind = ends[0]
@@ -148,54 +137,7 @@ def _passed_mid(trace: Trace, start: int, node: int, mid: int | None) -> tuple[S
     return None if before is None or after is None else (*before, "mid", *after)
 
 
-def _sums_back(trace: Trace, node: int, start: int) -> list[_Sum] | None:
-    """The sums between the block's input `start` and `node`, in the order they happen; None where there is no way."""
-    if node == start:
-        return []
-    made = trace.nodes[node]
-    if made.kind in ("alias", "scaled", "pointwise"):  # a norm behind the sum is on the stream too
-        return _sums_back(trace, made.inputs[0], start)
-    if made.kind != "sum":
-        return None
-    for i, operand in enumerate(made.inputs):
-        earlier = _sums_back(trace, operand, start)
-        if earlier is not None:
-            parts = [part for j, other in enumerate(made.inputs) if j != i for part in _summands(trace, other)]
-            added = tuple(part for part in parts if trace.tensors[part].requires_grad)
-            return [*earlier, _Sum(node, operand, added, tuple(part for part in parts if part not in added))]
-    return None
-
-
-def _begun_anew(trace: Trace, end: int, start: int) -> list[_Sum] | None:
-    """The sums back to the first contribution, where the stream does not go on from `start` but begins anew with what
-    mixes positions (Inkling 2); None where that is not so."""
-    first = end
-    while first == end or _passes(trace, first):
-        carrying = sorted(i for i in trace.nodes[first].inputs if trace.tensors[i].requires_grad)
-        if not carrying or not all(carrying[0] in ancestors(trace, i, frozenset()) for i in carrying[1:]):
-            return None
-        first = carrying[0]
-    sums = _sums_back(trace, end, first)
-    mixes = sums and branch_of(trace, first, frozenset(names_of(trace, start))).mixes
-    return [_Sum(first, start, (first,), ()), *sums] if sums and mixes else None
-
-
-def _passes(trace: Trace, node: int) -> bool:
-    """Whether the stream goes through it: a norm, or what no module makes whole."""
-    kind = trace.nodes[node].kind
-    made = any(visit.output == node for visit in trace.visits)
-    return kind == "pointwise" or (kind in ("alias", "scaled", "sum") and not made)
-
-
-def _summands(trace: Trace, node: int) -> list[int]:
-    """The tensors whose sum this is; what one module adds up is taken whole."""
-    made = trace.nodes[node]
-    if made.kind == "sum" and not any(visit.output == node for visit in trace.visits):
-        return [part for operand in made.inputs for part in _summands(trace, operand)]
-    return [node]
-
-
-def _read_on_the_way(trace: Trace, node: int, sums: list[_Sum], stops: frozenset[int]) -> int | None:
+def _read_on_the_way(trace: Trace, node: int, sums: list[Sum], stops: frozenset[int]) -> int | None:
     """Which view or multiple of the stream in front of the last sum (and of those before it that add constants alone)
     the node was made from, going back no further than `stops`."""
     given = {i for n in ancestors(trace, node, stops) for i in trace.nodes[n].inputs}
@@ -204,3 +146,9 @@ def _read_on_the_way(trace: Trace, node: int, sums: list[_Sum], stops: frozenset
         sums = sums[:-1]
         names += names_of(trace, sums[-1].before)
     return next((name for name in names if name in given), None)
+
+
+def _in_a_row(trace: Trace, matrices: tuple[int, ...]) -> bool:
+    """Whether each reads what the one before it makes, and nothing else: one projection of low rank (DeepSeek-V4)."""
+    given = [names_of(trace, trace.nodes[node].inputs[0])[-1] for node in matrices[1:]]
+    return given == list(matrices[:-1])
