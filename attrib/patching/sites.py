@@ -16,12 +16,15 @@ attn_out.L           what attention adds to the stream; mlp_out.L what the MLP a
                      (Inkling 2), resid_mid.L is attn_out.L
 head.L.H             head H's output z, before the output projection and what joins heads (of a difference of two maps,
                      as DiffLlama's, each map is a head). Of a stream of several rows for a position (ProphetNet), heads
-                     are those of the first; resid_*, attn_out, mlp_out and neuron hold all rows
+                     are those of the first; resid_*, attn_out, mlp_out and neuron hold all rows. Where attention and
+                     MLP run once for all rows (hyper-connections: HY V4, DeepSeek-V4), attn_out and mlp_out are what
+                     each row takes up of what they make
 head.L.H.q           its queries, as the projection puts them out: before rotary positions and norms (behind a norm
                      that goes over all heads at once, as OLMo2's). In head.L.H.k and head.L.H.v, H counts key-value
                      heads, of which grouped attention has fewer; what all heads share beside their own (the rotary
-                     part of DeepSeek's keys) is in none of them. Where projections are added up (adapters; ZAYA,
-                     where one way is convolved), it is their sum
+                     part of DeepSeek's keys) is in none of them. One projection for both has both names
+                     (DeepSeek-V4; keys and values of windows of tokens are in neither). Where projections are added
+                     up (adapters; ZAYA, where one way is convolved), it is their sum
 neuron.L             all neurons of block L's MLP together; neuron.L.N one of them, neuron.L.A:B neurons A to B−1.
                      Of a mixture of experts, N = expert · width + unit (neuron.L.A:B with A = expert · width is one
                      whole expert); neurons of experts that a position is not sent to are zero there, and stay so:
