@@ -42,6 +42,7 @@ BY_HAND = {
         "resid_mid.1": (f"{LAYERS}.1.mlp_input", 1, ()),
         "resid_mid.2": (f"{LAYERS}.2.mlp_input", 1, ()),
         "mlp_out.2": (f"{LAYERS}.2.post_mlp_convolution", None, ()),
+        "neuron.1": (f"{LAYERS}.1.mlp.experts", "units", ()),
         "head.2.1": (f"{LAYERS}.2.self_attn.o_proj", 0, (slice(8, 16),)),
         "head.2.3.q": (f"{LAYERS}.2.self_attn.q_proj", None, (slice(24, 32),)),
         "head.1.1.k": (f"{LAYERS}.1.self_attn.k_proj", None, (slice(8, 16),)),
@@ -62,6 +63,7 @@ BY_HAND = {
         "resid_mid.0": (f"{LAYERS}.0", "resid_mid", ()),
         "resid_mid.1": (f"{LAYERS}.1", "resid_mid", ()),
         "mlp_out.1": (f"{LAYERS}.1", "mlp_out", ()),
+        "neuron.0": (f"{LAYERS}.0.mlp.experts", "units", ()),
         "head.0.1": (f"{LAYERS}.0.self_attn.o_a_proj", 0, (0, slice(8, 16))),
         "head.1.2": (f"{LAYERS}.1.self_attn.o_a_proj", 0, (1, slice(0, 8))),
         "head.0.3.q": (f"{LAYERS}.0.self_attn.q_b_proj", None, (slice(24, 32),)),
@@ -111,6 +113,22 @@ def by_hand(layer, name, visit):
     return forward
 
 
+def experts_by_hand(experts, visit):
+    """A mixture that computes every expert for every token; visit gets the units, of experts chosen alone."""
+
+    def forward(hidden, chosen, weights):
+        share = torch.zeros(len(hidden), experts.num_experts, dtype=hidden.dtype)
+        share = share.scatter_add(1, chosen, weights.to(hidden.dtype))
+        units = torch.einsum("td,ewd->tew", hidden, experts.gate_up_proj)
+        units = experts._apply_gate(units) * (share != 0)[..., None]
+        wide = units.flatten(1)
+        visit(wide[None])
+        units = wide.view_as(units) * (share != 0)[..., None]
+        return torch.einsum("te,tew,edw->td", share, units, experts.down_proj)
+
+    return forward
+
+
 def metric_with(module, tokens, where, change):
     """The metric while change(rows of the site) may write into them."""
     path, argument, columns = where
@@ -125,7 +143,7 @@ def metric_with(module, tokens, where, change):
 
     with ExitStack() as stack, torch.no_grad():
         if isinstance(argument, str):
-            spot.forward = by_hand(spot, argument, visit)
+            spot.forward = experts_by_hand(spot, visit) if argument == "units" else by_hand(spot, argument, visit)
             stack.callback(delattr, spot, "forward")
         else:
             watched = spot.register_forward_hook if argument is None else spot.register_forward_pre_hook
