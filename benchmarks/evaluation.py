@@ -28,17 +28,17 @@ from attrib.metrics.trial import Trial
 from benchmarks.measure import Run, compare
 
 _CPU = torch.device("cpu")
+_PICTURES = ((48, 1), (96, 1), (192, 1), (96, 8))  # side, how many: beside Quantus
+_STEPS = 288  # of pixel flipping; of every side the square divides by it
 
 
 def main(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
     steps: Annotated[int, typer.Option(min=2, help="Steps of deletion and of insertion.")] = 50,
     size: Annotated[int, typer.Option(min=32, help="Side of the pictures of deletion and insertion.")] = 224,
-    side: Annotated[int, typer.Option(min=24, help="Side of those beside Quantus; 3 × pixels divides side².")] = 96,
-    pixels: Annotated[int, typer.Option(min=1, help="Pixels in a step of pixel flipping.")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="Several: beside Quantus alone, in wall time.")] = 1,
 ) -> None:
-    """Deletion + insertion on ResNet-50 in forwards a step; pixel flipping and randomisation beside Quantus."""
+    """Deletion + insertion on ResNet-50 in forwards a step; flipping and randomisation on ResNet-18 beside Quantus."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -49,8 +49,11 @@ def main(
         print("Quantus is not installed: no comparison")
         return
     clock = time.process_time if threads == 1 else time.perf_counter
-    _beside("pixel flipping", *_flipping(pixels, side), repeats, clock)
-    _beside("parameter randomisation", *_randomisation(side), repeats, clock)
+    for side, batch in _PICTURES:
+        what = f"{batch} of {side} × {side}"
+        _beside(f"pixel flipping, {what}", *_flipping(side, batch), repeats, clock)
+        _beside(f"parameter randomisation, {what}", *_randomisation(side, batch), repeats, clock)
+        sys.stdout.flush()
 
 
 def _curves(steps: int, repeats: int, size: int) -> None:
@@ -67,27 +70,27 @@ def _curves(steps: int, repeats: int, size: int) -> None:
     print(f"deletion + insertion, ResNet-50, {steps} steps each: {found.time_ratio / (2 * steps):.3f} forwards a step")
 
 
-def _flipping(pixels: int, size: int) -> tuple[Run, Run]:
+def _flipping(size: int, batch: int) -> tuple[Run, Run]:
     import quantus
 
     net = torchvision.models.resnet18().eval().requires_grad_(False)
-    x, maps = torch.randn(1, 3, size, size), torch.rand(1, size, size)
+    x, maps, pixels = torch.randn(batch, 3, size, size), torch.rand(batch, size, size), size**2 // _STEPS
     y = net(x).argmax(1)
     model = attrib.wrap(net)
     # theirs flips single values: three times as many are a pixel with all its channels
     theirs = quantus.PixelFlipping(features_in_step=3 * pixels, perturb_baseline=0.0, **_QUIET)
-    given = _given(x, y, maps[:, None].expand(1, 3, size, size))
+    given = _given(x, y, maps[:, None].expand(batch, 3, size, size))
     return (
-        lambda: PixelFlipping(pixels, "zero").score(_trial(model, x, size * size // pixels), _subject(maps)),
+        lambda: PixelFlipping(pixels, "zero").score(_trial(model, x, _STEPS), _subject(maps)),
         lambda: theirs(model=net, **given),
     )
 
 
-def _randomisation(size: int) -> tuple[Run, Run]:
+def _randomisation(size: int, batch: int) -> tuple[Run, Run]:
     import quantus
 
     net = torchvision.models.resnet18().eval().requires_grad_(False)
-    x = torch.randn(1, 3, size, size)
+    x = torch.randn(batch, 3, size, size)
     y = net(x).argmax(1)
     model = attrib.wrap(net)
     layers = len(layers_of(net))
@@ -124,9 +127,7 @@ def _beside(name: str, ours: Run, theirs: Run, repeats: int, clock: Callable[[],
         seconds = [_seconds(run, clock) for run in (ours, theirs)]
         ratios.append(seconds[1] / seconds[0])
     theirs_took, ours_took = seconds[1], seconds[0]
-    print(
-        f"{name}, ResNet-18: Quantus takes {np.median(ratios):.2f} × our time ({theirs_took:.1f} s, {ours_took:.1f} s)"
-    )
+    print(f"{name}: Quantus takes {np.median(ratios):.2f} × our time ({theirs_took:.1f} s, {ours_took:.1f} s)")
 
 
 def _seconds(run: Run, clock: Callable[[], float]) -> float:

@@ -59,7 +59,7 @@ def test_in_exact_arithmetic_the_matrices_are_the_convolution(side):
     inputs, weights, outputs = winograd._toom_cook(side)
     d, g = torch.randn(side + 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     known = (d.unfold(0, 3, 1) * g).sum(1)
-    found = torch.from_numpy(outputs) @ ((torch.from_numpy(weights) @ g) * (torch.from_numpy(inputs) @ d))
+    found = outputs @ ((weights @ g) * (inputs @ d))
     torch.testing.assert_close(found, known, rtol=1e-13, atol=1e-13)
 
 

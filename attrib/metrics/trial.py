@@ -28,7 +28,7 @@ from attrib.rules.shadow import shadow
 Model = VisionModel | TextModel
 Variant = Callable[[Tensor, Tensor], Tensor]
 Key = tuple[int, str, bytes]  # which sample, what stands for what is missing, a digest of what is left
-_MOST_ROWS = 32
+_MOST_ROWS = 64  # where they are small, or else so many as quick_rows says
 _TEXT_BLANKS = ("unk", "mask", "pad", "zero")
 
 
@@ -70,7 +70,7 @@ class Trial:
         max_memory: int | None = None, masks: Tensor | None = None,
     ) -> Trial:  # fmt: skip
         """The target is settled first: the model's top class of the inputs as they are, whatever comes later."""
-        plan = ChunkPlan.of(model, Demand(0.7), encoded, max_memory)
+        plan = ChunkPlan.of(model, Demand(0.7), encoded, max_memory, _MOST_ROWS)
         ids = getattr(encoded, "token_ids", ()) or None
         question = Question(
             model, shadow(model.module), encoded.x, target, plan.rows, False, encoded.extra, encoded.words, ids

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -137,20 +137,28 @@ def _fill(y: Tensor, padded: Tensor, kernels: Kernels, bias: Tensor | None) -> N
 
 @cache
 def _transforms(side: int) -> _Transforms:
-    return _Transforms(*(torch.from_numpy(np.kron(each, each)).float() for each in _toom_cook(side)))
+    return _Transforms(*(torch.kron(each.contiguous(), each.contiguous()).float() for each in _toom_cook(side)))
 
 
-def _toom_cook(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _toom_cook(side: int) -> tuple[Tensor, Tensor, Tensor]:
     """Bᵀ (n, n), G (n, 3), Aᵀ (m, n): a product of polynomials is known by its values at n points.
 
     Row p of Bᵀ is Π (x − q) over the other finite points q, which G divides by its value at p.
     """
-    points = _POINTS[side]
-    others = [[q for q in points if q != p] for p in (*points, np.inf)]
-    inputs = [np.pad(np.poly(roots)[::-1], (0, len(points) - len(roots))) for roots in others]
-    at = [[float(p) ** power for power in range(side + 2)] for p in points] + [[0.0] * (side + 2)]
-    scales = [np.polyval(np.poly(roots), p) for roots, p in zip(others, points, strict=False)]
-    weights = np.array([row[:_SIDE] for row in at]) / np.array([*scales, 1])[:, None]
-    outputs = np.array([row[:side] for row in at])
-    weights[-1, -1] = outputs[-1, -1] = 1  # infinity sees the highest power alone
-    return np.array(inputs), weights, outputs.T
+    points, n = _POINTS[side], side + 2
+    others = [[q for q in points if q != p] for p in points]
+    inputs = [[*_with_roots(roots), 0.0] for roots in others] + [_with_roots(points)]
+    values = torch.tensor([[float(p) ** power for power in range(n)] for p in points], dtype=torch.float64)
+    infinity = torch.eye(n, dtype=torch.float64)  # it sees the highest power alone
+    scales = torch.tensor([prod(p - q for q in roots) for p, roots in zip(points, others, strict=True)])
+    weights = torch.cat([values[:, :_SIDE] / scales[:, None], infinity[:1, :_SIDE].flip(1)])
+    outputs = torch.cat([values[:, :side], infinity[:1, :side].flip(1)])
+    return torch.tensor(inputs, dtype=torch.float64), weights, outputs.t()
+
+
+def _with_roots(roots: Sequence[float]) -> list[float]:
+    """Coefficients of Π (x − q), from that of 1 upwards."""
+    found = [1.0]
+    for q in roots:
+        found = [up - q * own for up, own in zip([0.0, *found], [*found, 0.0], strict=True)]
+    return found
