@@ -21,7 +21,7 @@ from attrib.rules.products import QuickProducts
 from attrib.rules.ruled import frozen
 from attrib.rules.sliding import Sliding, can_arrange
 from attrib.rules.weights import Fingerprint, look, version_of
-from attrib.rules.winograd import Kernels, best_side, convolved, minimal, transformed, turned
+from attrib.rules.winograd import Kernels, best_side, convolved, minimal, transformed, turned, unmoved
 
 Kept = TypeVar("Kept")
 
@@ -93,10 +93,10 @@ class ArrangedConv2d(nn.Conv2d):
 
     def _run(self, x: Tensor) -> Tensor:
         how = Sliding.of(self)
-        if minimal(self, x) and _is_off_zero(self.bias):
+        if minimal(self, x):
             kernels = self._kernels("forward", x, self.weight.detach, how.padding)
             if kernels is not None:
-                return convolved(x, kernels, self.bias, how.padding)
+                return unmoved(convolved(x, kernels, self.bias, how.padding), x, self.bias, how.padding)
         return how.outputs(x, self._copy("forward", lambda: how.arranged(self.weight.detach(), x.shape)), self.bias)
 
     def pulled(self, c: Tensor, shape: torch.Size, layout: torch.memory_format) -> Tensor:
@@ -125,11 +125,6 @@ class ArrangedConv2d(nn.Conv2d):
             copies[use] = arranged()
         found: Kept = copies[use]
         return found
-
-
-def _is_off_zero(bias: Tensor | None) -> bool:
-    """Whether no output is exactly zero where all it sees is: rounding would move it off a ReLU's kink."""
-    return bias is not None and bool(bias.all())
 
 
 def _is_watched() -> bool:

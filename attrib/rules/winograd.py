@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, pad
 
 from attrib.rules.pointwise import is_packed
 
@@ -109,6 +110,16 @@ def convolved(x: Tensor, kernels: Kernels, bias: Tensor | None, padding: Sequenc
             piece = y[first : first + pictures, row : row + rows]
             _fill(piece, padded[first : first + pictures, row * side :], kernels, bias)
     return found if fits else found.copy_(whole[:, :height, :width].permute(0, 3, 1, 2))
+
+
+def unmoved(y: Tensor, x: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
+    """The outputs y of x, exact where a window sees zeros alone: rounding would move them off a ReLU's kink."""
+    blank = (x.amax(1, keepdim=True) == 0) & (x.amin(1, keepdim=True) == 0)
+    if not blank.any():
+        return y
+    top, left = padding
+    seen = max_pool2d(pad((~blank).to(x.dtype), (left, left, top, top)), _SIDE, 1) > 0
+    return torch.where(seen, y, 0 if bias is None else bias.view(-1, 1, 1))
 
 
 def _padded(x: Tensor, padding: Sequence[int], tiling: _Tiling, side: int) -> Tensor:
