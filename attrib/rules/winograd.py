@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from math import prod
+from math import inf, prod
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from attrib.rules.pointwise import is_packed
 _POINTS = {2: (0, 1, -1), 3: (0, 1, -1, 2), 4: (0, 1, -1, 2, -0.5)}
 _SIDE = 3  # of the kernel
 _TOGETHER = 600_000  # numbers of transformed input at once: they and what becomes of them stay in a core's cache
+_LARGEST = 5_000_000  # numbers of transformed weights, which are kept in memory
 # what one number costs in the time of a direct convolution's multiplication, measured on an AVX-512 core
 _PRODUCT, _TRANSFORMED, _MOVED, _WEIGHT = 1.4, 1.75, 8, 12
 _GAIN = 0.9
@@ -65,12 +66,14 @@ def best_side(x: torch.Size, weight: torch.Size, padding: Sequence[int]) -> int 
         return None
     reading = _WEIGHT * out * into
     direct = 9 * out * into * x[0] * height * width + 9 * reading
-    costs = {}
+    costs = dict[int, float]()
     for side in _POINTS:
         tiling, points = _Tiling.of(side, height, width), (side + 2) ** 2
         moved = points * into + side**2 * out
         tile = _PRODUCT * points * into * out + (_TRANSFORMED * points + _MOVED) * moved
         costs[side] = x[0] * tiling.rows * tiling.columns * tile + points * reading
+        if points * out * into > _LARGEST:
+            costs[side] = inf
     side = min(costs, key=lambda side: costs[side])
     return side if costs[side] < _GAIN * direct else None
 
@@ -103,7 +106,8 @@ def convolved(x: Tensor, kernels: Kernels, bias: Tensor | None, padding: Sequenc
     fits = height == tiling.rows * side and width == tiling.columns * side
     whole = found.permute(0, 2, 3, 1) if fits else x.new_empty(batch, tiling.rows * side, tiling.columns * side, out)
     y = whole.view(batch, tiling.rows, side, tiling.columns, side, out)
-    most = max(1, _TOGETHER * torch.get_num_threads() // (tiling.columns * (side + 2) ** 2 * x.shape[1]))
+    together = max(_TOGETHER * torch.get_num_threads(), kernels.values.numel() // 4)  # else they are read often
+    most = max(1, together // (tiling.columns * (side + 2) ** 2 * x.shape[1]))
     pictures, rows = max(1, most // tiling.rows), min(most, tiling.rows)
     for first in range(0, batch, pictures):
         for row in range(0, tiling.rows, rows):
@@ -125,8 +129,11 @@ def unmoved(y: Tensor, x: Tensor, bias: Tensor | None, padding: Sequence[int]) -
 def _padded(x: Tensor, padding: Sequence[int], tiling: _Tiling, side: int) -> Tensor:
     batch, into, height, width = x.shape
     top, left = padding
-    padded = x.new_zeros(batch, tiling.rows * side + 2, tiling.columns * side + 2, into)
-    padded[:, top : top + height, left : left + width] = x.permute(0, 2, 3, 1)
+    padded = x.new_empty(batch, tiling.rows * side + 2, tiling.columns * side + 2, into)
+    bottom, right = top + height, left + width
+    for margin in (padded[:, :top], padded[:, bottom:], padded[:, top:bottom, :left], padded[:, top:bottom, right:]):
+        margin.zero_()
+    padded[:, top:bottom, left:right] = x.permute(0, 2, 3, 1)
     return padded
 
 
