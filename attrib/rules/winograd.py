@@ -123,7 +123,8 @@ def unmoved(y: Tensor, x: Tensor, bias: Tensor | None, padding: Sequence[int]) -
         return y
     top, left = padding
     seen = max_pool2d(pad((~blank).to(x.dtype), (left, left, top, top)), _SIDE, 1) > 0
-    return torch.where(seen, y, 0 if bias is None else bias.view(-1, 1, 1))
+    found = torch.where(seen, y, 0 if bias is None else bias.view(-1, 1, 1))
+    return found.contiguous(memory_format=torch.channels_last)
 
 
 def _padded(x: Tensor, padding: Sequence[int], tiling: _Tiling, side: int) -> Tensor:
