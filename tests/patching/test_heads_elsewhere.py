@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 import attrib
 from attrib.patching.probing import structure_of
 from attrib.patching.sites import all_sites
+from tests.patching.short_pair import ANSWER, CLEAN, CORRUPTED, LAST, PAIR, rows
 
 SMALL = text_families.SMALL | {"max_position_embeddings": 64}
 GROUPED = text_families.LLAMA
@@ -36,14 +37,6 @@ SIZES = {
     | {"num_encoder_layers": 2, "num_encoder_attention_heads": 4, "encoder_ffn_dim": 48, "is_decoder": True}
     | {"add_cross_attention": False, "max_position_embeddings": 64},
 }
-CLEAN, CORRUPTED = [5, 9, 17, 23, 3, 8], [5, 21, 17, 23, 3, 8]
-LAST = len(CLEAN) - 1
-PAIR, ANSWER = attrib.pair([CLEAN], [CORRUPTED]), attrib.LogitDiff(12, 25, position=LAST)
-
-
-def rows(*columns):
-    """Of (1, tokens, width) the columns at a position."""
-    return lambda tensor, p: tensor[0, p, slice(*columns) if columns else slice(None)]
 
 
 def stacked(tensor, p):

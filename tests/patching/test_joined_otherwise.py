@@ -16,6 +16,7 @@ from attrib.patching.probing import structure_of
 from attrib.patching.sites import all_sites, select
 from attrib.patching.trace import Trace
 from attrib.rules.shadow import shadow
+from tests.patching.short_pair import ANSWER, CLEAN, CORRUPTED, LAST, PAIR, rows
 
 SMALL = text_families.SMALL | {"max_position_embeddings": 64, "num_key_value_heads": 4}
 HYBRID = {"layers_block_type": ["mamba", "hybrid", "hybrid"], "num_hidden_layers": 3, "mamba_d_state": 4}
@@ -31,14 +32,6 @@ SIZES = {
     | {"mamba_ngroups": 2, "n_mamba_heads": 8, "mamba_headdim": 8, "num_mem_blocks": 1, "chunk_size": 4}
     | {"use_shared_attention_adapter": True, "adapter_rank": 8},
 }
-CLEAN, CORRUPTED = [5, 9, 17, 23, 3, 8], [5, 21, 17, 23, 3, 8]
-LAST = len(CLEAN) - 1
-PAIR, ANSWER = attrib.pair([CLEAN], [CORRUPTED]), attrib.LogitDiff(12, 25, position=LAST)
-
-
-def rows(*columns):
-    """Of (1, tokens, width) the columns at a position."""
-    return lambda tensor, p: tensor[0, p, slice(*columns) if columns else slice(None)]
 
 
 def head(number):

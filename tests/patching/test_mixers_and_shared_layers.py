@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 import attrib
 from attrib.patching.probing import structure_of
 from attrib.patching.sites import all_sites, select
+from tests.patching.short_pair import ANSWER, CLEAN, CORRUPTED, LAST, PAIR
 
 SMALL = text_families.SMALL | {"max_position_embeddings": 64}
 GROUPED = text_families.LLAMA
@@ -55,9 +56,6 @@ CAUSAL = {
     | {"layer_types": ["linear_attention", "full_attention"], "block_size": 4},
     "ctrl": {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 48, "n_positions": 64},
 }
-CLEAN, CORRUPTED = [5, 9, 17, 23, 3, 8], [5, 21, 17, 23, 3, 8]
-LAST = len(CLEAN) - 1
-PAIR, ANSWER = attrib.pair([CLEAN], [CORRUPTED]), attrib.LogitDiff(12, 25, position=LAST)
 GROUP = "albert.encoder.albert_layer_groups.0.albert_layers.0"
 # family → site → (module, what of it, which of its calls, columns)
 WHERE = {
